@@ -1,0 +1,104 @@
+"""Sentence-BERT from scratch in pure PyTorch: sentences in, vectors out, whose cosine says how close their meanings are.
+
+>>> import minisbert
+>>> a, b = minisbert.encode(["A man is eating food.", "Someone is having a meal."], model="all-MiniLM-L6-v2")
+>>> print(f"{float(a @ b):.2f}")
+0.69
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minisbert.bert import Bert
+from minisbert.encoder import SentenceEncoder, load_encoder
+from minisbert.errors import CheckpointError, MinisbertError, MinisbertWarning, MissingExtraError, ModelNotFoundError
+from minisbert.pooling import mean_pooling
+from minisbert.wordpiece import WordPiece
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "Bert",
+    "CheckpointError",
+    "MinisbertError",
+    "MinisbertWarning",
+    "MissingExtraError",
+    "ModelNotFoundError",
+    "SentenceEncoder",
+    "WordPiece",
+    "encode",
+    "load",
+    "mean_pooling",
+]
+
+DEFAULT_MODEL = "sentence-transformers/bert-base-nli-mean-tokens"
+
+_kept: dict[str, SentenceEncoder] = {}
+_keeping = threading.Lock()
+
+
+def load(
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> SentenceEncoder:
+    """Loads a model from a folder, the hub's cache, an installed package that carries it, or the hub: the first that has it.
+
+    Args:
+        model: the path of a folder, `organisation/name`, or a bare name, which means `sentence-transformers/<name>`.
+        device: such as "cpu" or "cuda:1". Default: the GPU if there is one, else the CPU.
+        dtype: the precision to compute in. Default: torch.float32, also for checkpoints in half precision.
+        revision: a branch, tag or commit on the hub. Default: the main branch, as the cache has it if it does.
+        token: for private repositories. Default: what huggingface_hub knows.
+        cache_dir: the hub's cache. Default: huggingface_hub's own.
+        local_files_only: never ask the hub.
+
+    Returns:
+        A new encoder; every call loads anew.
+
+    Raises:
+        ModelNotFoundError: if no place has the model; the message says which were tried.
+        CheckpointError: if its files are broken, contradictory, or of a kind that minisbert does not run.
+    """
+    return load_encoder(
+        model,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
+
+
+def encode(sentences: str | list[str], model: str | os.PathLike[str] | SentenceEncoder = DEFAULT_MODEL, **options: Any) -> Tensor:
+    """The vector of each sentence, from a model that is loaded at the first call and kept.
+
+    Args:
+        sentences: a text, or a sequence of texts.
+        model: as in `load`; or an encoder.
+        options: as in `SentenceEncoder.encode`.
+
+    Returns:
+        [dim] for a text, [sentences, dim] for a sequence; float32, on the CPU.
+    """
+    if isinstance(model, SentenceEncoder):
+        return model.encode(sentences, **options)
+    with _keeping:  # two threads that start at once load one model, not two
+        name = os.fspath(model)
+        if name not in _kept:
+            _kept[name] = load(model)
+        encoder = _kept[name]
+    return encoder.encode(sentences, **options)

@@ -1,0 +1,223 @@
+"""BERT, the encoder, and nothing else.
+
+Read it from top to bottom: a token becomes a vector (`Embeddings`), vectors look at each other (`SelfAttention`), each is
+transformed alone (`FeedForward`), both steps make a `Layer`, and a stack of layers is `Bert`. After Devlin et al. 2019 (BERT) and
+Vaswani et al. 2017 (the Transformer), with weights and results equal to those of transformers' `BertModel`.
+
+Sentences differ in length. Instead of padding them to a rectangle and masking the padding away, a batch here is *packed*: the
+tokens of all its sentences stand end to end, sentences of equal length side by side. Only attention needs to know where a sentence
+ends, so everything else sees one long list of tokens, and no work is spent on padding.
+
+Notation, used in the shapes beside the code:
+
+    tokens      all tokens of a batch, of all its sentences, end to end
+    run         (sentences, length): so many sentences of exactly that length, one after the other; a batch is a list of runs
+    hidden      width of a token's vector, 768 in bert-base;      heads × head_dim = hidden
+    inner       width inside the feed-forward step, usually 4 × hidden
+    batch       rows of the padded interface, used in `Bert.forward` only
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minisbert.config import BertConfig
+
+Run = tuple[int, int]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,  # exact: x Φ(x), with the error function (Hendrycks & Gimpel 2016)
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+# Up to this many tokens two batched matrix products and a softmax beat scaled_dot_product_attention, which pays off only once
+# the [length, length] scores no longer fit the cache.
+LONGEST_PLAIN_ATTENTION = 64
+
+
+class Embeddings(nn.Module):
+    """Which word, where in the sentence, in which segment: three looked-up vectors, added and normalized.
+
+    [tokens] ids, [tokens] positions, [tokens] types → [tokens, hidden]          Devlin et al. 2019, section 3, figure 2
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, ids: Tensor, positions: Tensor, token_types: Tensor) -> Tensor:
+        x = self.word(ids) + self.token_type(token_types) + self.position(positions)  # [tokens, hidden]
+        return self.norm(x)
+
+
+class SelfAttention(nn.Module):
+    """Every token gathers from all tokens of its own sentence, in several heads at once.
+
+    [tokens, hidden] → [tokens, hidden]                                          Vaswani et al. 2017, section 3.2
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.heads, self.head_dim = config.num_attention_heads, config.head_dim
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # query, key and value in one product
+        self.out = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
+        qkv = self.qkv(x)  # [tokens, 3 × hidden]
+        gathered = torch.empty_like(x)
+        start = 0
+        for sentences, length in runs:  # a loop: each run is a rectangle of its own, so that none needs a mask
+            stop = start + sentences * length
+            rectangle = qkv[start:stop].view(sentences, length, 3, self.heads, self.head_dim)
+            query, key, value = rectangle.permute(2, 0, 3, 1, 4)  # each [sentences, heads, length, head_dim]
+            context = attend(query, key, value)
+            gathered[start:stop] = context.transpose(1, 2).reshape(stop - start, -1)
+            start = stop
+        return self.out(gathered)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(q kᵀ / √head_dim) v                                               Vaswani et al. 2017, equation 1
+
+    Three [sentences, heads, length, head_dim] → [sentences, heads, length, head_dim]
+    """
+    length, head_dim = query.shape[-2:]
+    if length > LONGEST_PLAIN_ATTENTION:
+        return F.scaled_dot_product_attention(query, key, value)
+    scores = query @ key.transpose(-1, -2) * head_dim**-0.5  # [sentences, heads, length, length]
+    return scores.softmax(dim=-1) @ value
+
+
+class FeedForward(nn.Module):
+    """Each token's vector, by itself, through a wider layer and back.
+
+    [tokens, hidden] → [tokens, inner] → [tokens, hidden]                        Vaswani et al. 2017, section 3.3
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.activation(self.up(x)))
+
+
+class Layer(nn.Module):
+    """Attention, then feed-forward; each adds to what came in, and the sum is normalized ("post-norm").
+
+    [tokens, hidden] → [tokens, hidden]                                          Vaswani et al. 2017, section 3.1
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
+        x = self.attention_norm(x + self.attention(x, runs))
+        return self.feed_forward_norm(x + self.feed_forward(x))
+
+
+class Bert(nn.Module):
+    """Embeddings and a stack of layers. For inference: there is no dropout, and no parameter asks for a gradient."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.requires_grad_(False)
+
+    def forward_packed(
+        self, ids: Tensor, runs: Sequence[Run], positions: Tensor | None = None, token_types: Tensor | None = None
+    ) -> Tensor:
+        """[tokens] → [tokens, hidden], the vectors of the last layer.
+
+        Args:
+            ids: [tokens], the word pieces of all sentences, end to end, in the order of `runs`.
+            runs: (sentences, length) for each stretch of sentences of equal length; they add up to `tokens`.
+            positions: [tokens]; by default each sentence counts 0, 1, 2 …
+            token_types: [tokens]; by default all 0, the first segment.
+        """
+        if positions is None:
+            positions = torch.cat([torch.arange(length).repeat(sentences) for sentences, length in runs]).to(ids.device)
+        if token_types is None:
+            token_types = torch.zeros_like(ids)
+        x = self.embeddings(ids, positions, token_types)  # [tokens, hidden]
+        for layer in self.layers:
+            x = layer(x, runs)
+        return x
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> Tensor:
+        """[batch, length] → [batch, length, hidden]: the padded interface that everyone knows, over the packed code.
+
+        A position whose mask is 0 is not computed, is seen by no other token, and is zero in the result. Any mask will do: padding
+        on the right or on the left, holes, a row of zeros. A token's position is its column, as in transformers.
+
+        Args:
+            input_ids: [batch, length], integers below `vocab_size`.
+            attention_mask: [batch, length] of 0 and 1 (or False and True); by default all 1.
+            token_type_ids: [batch, length], integers below `type_vocab_size`; by default all 0.
+
+        Raises:
+            ValueError: if a shape, an id, a type or a mask value is out of its range.
+            TypeError: if ids or types are not integers.
+
+        >>> import torch
+        >>> sizes = dict(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> bert = Bert(BertConfig(**sizes, max_position_embeddings=16))
+        >>> bert(torch.tensor([[2, 5, 3], [2, 3, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])).shape
+        torch.Size([2, 3, 4])
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        self._check_padded(input_ids, mask, types)
+
+        lengths, order = mask.bool().sum(dim=1).sort(stable=True)  # rows of equal length side by side
+        row, column = mask[order].nonzero(as_tuple=True)  # both [tokens]
+        row = order[row]
+        runs = [
+            (sentences, length)
+            for length, sentences in zip(*(x.tolist() for x in lengths.unique_consecutive(return_counts=True)), strict=True)
+            if length
+        ]
+        hidden = self.embeddings.word.weight.new_zeros(*input_ids.shape, self.config.hidden_size)
+        if runs:
+            hidden[row, column] = self.forward_packed(input_ids[row, column], runs, column, types[row, column])
+        return hidden  # [batch, length, hidden]
+
+    def _check_padded(self, input_ids: Tensor, mask: Tensor, types: Tensor) -> None:
+        config = self.config
+        if input_ids.dim() != 2 or input_ids.shape[1] > config.max_position_embeddings:
+            raise ValueError(
+                f"input_ids: found shape {list(input_ids.shape)}, expected [batch, length] with length ≤ "
+                f"{config.max_position_embeddings}, the number of positions this model has. Cut or split longer texts."
+            )
+        for name, ids, size in ("input_ids", input_ids, config.vocab_size), ("token_type_ids", types, config.type_vocab_size):
+            if ids.dtype not in (torch.int64, torch.int32):
+                raise TypeError(f"{name}: found {ids.dtype}, expected integers (torch.int64).")
+            if ids.shape != input_ids.shape:
+                raise ValueError(f"{name}: found shape {list(ids.shape)}, expected that of input_ids, {list(input_ids.shape)}.")
+            if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+                raise ValueError(f"{name}: found {ids.min()} to {ids.max()}, expected 0 to {size - 1}.")
+        if mask.shape != input_ids.shape:
+            raise ValueError(
+                f"attention_mask: found shape {list(mask.shape)}, expected that of input_ids, {list(input_ids.shape)}."
+            )
+        if not ((mask == 0) | (mask == 1)).all():
+            raise ValueError("attention_mask: found values other than 0 and 1. 1 keeps a token, 0 hides it.")

