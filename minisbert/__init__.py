@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from typing import Any
 
-import torch
-from torch import Tensor
+# torch says at its import when numpy is missing. Nobody needs numpy here, so nobody is told; torch itself works without it.
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)
+    import torch
+    from torch import Tensor
 
 from minisbert.bert import Bert
 from minisbert.encoder import SentenceEncoder, load_encoder

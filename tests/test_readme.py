@@ -1,0 +1,104 @@
+"""Every block of code in README.md is run: the Python ones in one go, as a reader would type them, the commands in a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import save_tiny
+from conftest import PAIR
+
+import minisbert
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"^(?:<!-- (?P<mark>\w+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [(block["mark"], block["language"], block["code"]) for block in BLOCK.finditer((ROOT / "README.md").read_text("utf-8"))]
+
+
+def blocks(mark: str | None, language: str) -> list[str]:
+    return [code for found, kind, code in BLOCKS if (found, kind) == (mark, language)]
+
+
+def test_no_block_is_left_out() -> None:
+    kinds = {(mark, language) for mark, language, _ in BLOCKS}
+    assert kinds == {("try", "bash"), ("tests", "bash"), (None, "bash"), (None, "python"), ("hub", "python")}
+
+
+def test_the_python_blocks_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    for code in blocks(None, "python"):
+        exec(compile(code, "README.md", "exec"), names)  # noqa: S102
+        for promised, shape in re.findall(r"^(\w+) = .*# \[([\d, ]+)\]", code, re.MULTILINE):
+            assert list(names[promised].shape) == [int(size) for size in shape.split(",")], promised
+    said = re.findall(r"^print\(.*# (.*)$", "".join(blocks(None, "python")), re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == said
+
+
+def test_the_model_card_way_gives_what_encode_gives() -> None:
+    names: dict[str, object] = {}
+    for code in blocks(None, "python"):
+        exec(compile(code, "README.md", "exec"), names)  # noqa: S102
+    normalized = minisbert_normalize(names["sentence_embeddings"])
+    assert (normalized - minisbert.encode(list(PAIR), model="all-MiniLM-L6-v2")).abs().max() < 1e-6
+
+
+def minisbert_normalize(vectors):
+    return vectors / vectors.norm(dim=1, keepdim=True)
+
+
+def test_the_commands_run(tmp_path: Path) -> None:
+    (tmp_path / "sentences.txt").write_text("\n".join(PAIR) + "\n")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for code in blocks(None, "bash"):
+        result = subprocess.run(
+            ["bash", "-euc", code], cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        assert "0.688833" in result.stdout
+    assert (tmp_path / "vectors.safetensors").stat().st_size > 2 * 384 * 4
+
+
+def test_the_home_checkpoint_is_fetched_by_name(tmp_path: Path) -> None:
+    from hub_server import serve
+
+    save_tiny(tmp_path / "model", hidden_size=768)
+    with serve({minisbert.DEFAULT_MODEL: tmp_path / "model"}) as hub:
+        (code,) = blocks("hub", "python")
+        subprocess.run(
+            [sys.executable, "-c", f"import minisbert\n{code}\nassert vectors.shape == (2, 768)"],
+            env=os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")},
+            check=True,
+        )
+    assert any("model.safetensors" in str(request) for request in hub.requests)
+
+
+def test_the_first_command_works_in_a_fresh_clone(tmp_path: Path) -> None:
+    clone = copy_of_the_repository(tmp_path / "clone")
+    (code,) = blocks("try", "bash")
+    assert len(code.splitlines()) == 1, "one line, to be pasted into a shell"
+    # The interpreter of this environment, without the environment: what a user has who has only Python and pip.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_ENV", "PYTHON"))}
+    environment["PATH"] = f"{Path(sys._base_executable).parent}{os.pathsep}{os.environ['PATH']}"
+    result = subprocess.run(["bash", "-euc", code], cwd=clone, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "0.688833\n"), result.stderr
+    assert "warning" not in result.stderr.replace("WARNING: Location", "").lower()
+
+
+def test_the_test_command_is_the_one_that_ci_runs() -> None:
+    (code,) = blocks("tests", "bash")
+    assert len(code.splitlines()) == 1
+    script = (ROOT / ".ci/run").read_text("utf-8")
+    extract = next(line for line in script.splitlines() if line.startswith("tests=$("))
+    found = subprocess.run(["bash", "-euc", f'{extract}\nprintf %s "$tests"'], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == code.strip()
+
+
+def copy_of_the_repository(target: Path) -> Path:
+    """The files of this checkout, without what git ignores."""
+    ignored = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "build", "dist", "*.egg-info")
+    return Path(shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*ignored)))
