@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 # torch says at its import when numpy is missing. Nobody needs numpy here, so nobody is told; torch itself works without it.
@@ -87,7 +89,9 @@ def load(
     )
 
 
-def encode(sentences: str | list[str], model: str | os.PathLike[str] | SentenceEncoder = DEFAULT_MODEL, **options: Any) -> Tensor:
+def encode(
+    sentences: str | Sequence[str], model: str | os.PathLike[str] | SentenceEncoder = DEFAULT_MODEL, **options: Any
+) -> Tensor:
     """The vector of each sentence, from a model that is loaded at the first call and kept.
 
     Args:
@@ -96,13 +100,17 @@ def encode(sentences: str | list[str], model: str | os.PathLike[str] | SentenceE
         options: as in `SentenceEncoder.encode`.
 
     Returns:
-        [dim] for a text, [sentences, dim] for a sequence; float32, on the CPU.
+        [dim] for a text, [sentences, dim] for a sequence; on the CPU, in the encoder's dtype (float32 as a rule).
     """
     if isinstance(model, SentenceEncoder):
         return model.encode(sentences, **options)
-    with _keeping:  # two threads that start at once load one model, not two
-        name = os.fspath(model)
-        if name not in _kept:
-            _kept[name] = load(model)
-        encoder = _kept[name]
-    return encoder.encode(sentences, **options)
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(f"model: found {type(model).__name__}, expected a name, the path of a folder, or a SentenceEncoder.")
+    folder = Path(model).expanduser()
+    # A folder is kept under its full path, so that it is another one after a change of the working directory.
+    name = str(folder.resolve()) if os.fspath(model) and folder.is_dir() else os.fspath(model)
+    if name not in _kept:
+        with _keeping:  # two threads that start at once load one model, not two
+            if name not in _kept:
+                _kept[name] = load(model)
+    return _kept[name].encode(sentences, **options)

@@ -74,30 +74,15 @@ def plan(lengths: Sequence[int], batch_tokens: int, batch_size: int | None = Non
     return batches
 
 
-LEAST_TOKENS = 16
-"""Below about this many rows a matrix library takes other paths, with other roundings; see `fill_up`."""
+ROWS = 16
+"""A matrix library computes rows in groups of 4, and a rest of 1 to 3 rows otherwise, with other roundings; so do some of its
+threads when each gets few rows. Where the number of rows is a multiple of 16, every row has the same bits in any company."""
 
 
-def fill_up(batch: Batch) -> Batch:
-    """Makes a tiny batch large enough for its results to have the same bits as in any larger one.
+def spare_tokens(tokens: int) -> int:
+    """How many tokens to add to a batch, as a sentence of their own that nobody reads, to come to a multiple of `ROWS`.
 
-    The last bits of a matrix product depend on its shape when it has few rows: fewer than 12 on the CPUs measured, with 2 threads.
-    A product of several matrices takes another path when it holds a single small one. So a sentence in such a place is computed
-    several times, which costs nothing that can be measured: so few rows take as long as the weights need to come from memory.
-
-    >>> fill_up(Batch(order=(7,), runs=((1, 6),)))
-    Batch(order=(7, 7, 7), runs=((3, 6),))
+    >>> spare_tokens(30)
+    2
     """
-    order: list[int] = []
-    runs: list[tuple[int, int]] = []
-    start = 0
-    for number, (sentences, length) in enumerate(batch.runs):
-        indices = list(batch.order[start : start + sentences])
-        start += sentences
-        wanted = 2 if length < LEAST_TOKENS else 1
-        if number == len(batch.runs) - 1:
-            wanted = max(wanted, sentences - (batch.tokens - LEAST_TOKENS) // length)
-        indices += indices[-1:] * (wanted - sentences)
-        order += indices
-        runs.append((len(indices), length))
-    return Batch(tuple(order), tuple(runs))
+    return -tokens % ROWS

@@ -80,7 +80,9 @@ class SelfAttention(nn.Module):
         for sentences, length in runs:  # a loop: each run is a rectangle of its own, so that none needs a mask
             stop = start + sentences * length
             rectangle = qkv[start:stop].view(sentences, length, 3, self.heads, self.head_dim)
-            query, key, value = rectangle.permute(2, 0, 3, 1, 4)  # each [sentences, heads, length, head_dim]
+            # A copy in one piece, which a batched product of more than one sentence makes anyway; with it, one sentence alone is
+            # computed in the same way, to the last bit.
+            query, key, value = rectangle.permute(2, 0, 3, 1, 4).contiguous()  # each [sentences, heads, length, head_dim]
             context = attend(query, key, value)
             gathered[start:stop] = context.transpose(1, 2).reshape(stop - start, -1)
             start = stop

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING
 from minisbert.errors import MinisbertError, MissingExtraError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from minisbert.encoder import SentenceEncoder
 
 DESCRIPTION = """\
@@ -30,11 +33,16 @@ Sentences to vectors whose cosine says how close their meanings are.
 """
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Never breaks a line at a hyphen: a model's name is there to be copied."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
-        prog="minisbert", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="minisbert", description=DESCRIPTION, formatter_class=_Help)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
@@ -54,16 +62,18 @@ def build_parser() -> argparse.ArgumentParser:
     similarity = commands.add_parser(
         "similarity",
         parents=[common],
+        formatter_class=_Help,
         help="how close the meanings of sentences are",
-        description="Prints the cosine of two sentences' vectors, or for more than two the matrix of all cosines.",
+        description="Prints the cosine of two sentences' vectors, or for more than two\nthe matrix of all cosines.",
     )
     similarity.add_argument("sentences", nargs="+", metavar="SENTENCE", help="two sentences or more")
 
     encode = commands.add_parser(
         "encode",
         parents=[common],
+        formatter_class=_Help,
         help="a file of sentences to a file of vectors",
-        description="Writes one vector for each line of the input, in its order (an empty line is an empty text and has one too).",
+        description="Writes one vector for each line of the input, in its order\n(an empty line is an empty text and has one too).",
     )
     encode.add_argument("file", nargs="?", default="-", metavar="FILE", help="UTF-8 text, a sentence a line; - is stdin (default)")
     encode.add_argument(
@@ -71,6 +81,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     encode.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
     encode.add_argument("--batch-tokens", type=int, metavar="N", help="the most tokens in one batch (default: 1500)")
+    encode.add_argument(
+        "--on-truncate",
+        choices=("warn", "error", "ignore"),
+        default="warn",
+        help="what to do when lines are longer than the model's limit and are cut (default: warn)",
+    )
     return parser
 
 
@@ -80,28 +96,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after `minisbert`. Default: those the program was called with.
     """
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    if options.version:
-        from minisbert import __version__
-
-        print(f"minisbert {__version__}")
-        return 0
-    if options.command is None:
-        parser.print_help()
-        return 0
     try:
-        with _warnings_in_one_line():
-            run = {"similarity": _similarity, "encode": _encode}[options.command]
-            run(options)
-            sys.stdout.flush()
+        with _everything_printed(), _warnings_in_one_line():
+            parser = build_parser()
+            options = parser.parse_args(arguments)
+            if options.version:
+                from minisbert import __version__
+
+                print(f"minisbert {__version__}")
+            elif options.command is None:
+                parser.print_help()
+            else:
+                run = {"similarity": _similarity, "encode": _encode}[options.command]
+                run(options)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone. stdout is pointed elsewhere so that Python's last flush does not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (MinisbertError, ValueError, TypeError, OSError, RuntimeError) as error:
+        return 0  # whoever read our output wants no more of it
+    except (MinisbertError, ValueError, TypeError, OSError, RuntimeError, MemoryError) as error:
         print(f"minisbert: error: {_one_line(error)}", file=sys.stderr)
         return 2
     return 0
@@ -121,28 +133,27 @@ def _similarity(options: argparse.Namespace) -> None:
         print(label.rjust(4) + "".join(f"{cosine:10.6f}" for cosine in row))
     print()
     for label, sentence in zip(labels, options.sentences, strict=True):
-        print(f"{label.rjust(4)}  {sentence}")
+        print(f"{label.rjust(4)}  {' '.join(sentence.split())}")
 
 
 def _encode(options: argparse.Namespace) -> None:
-    kind = options.out.suffix
+    kind = options.out.suffix.lower()
     if kind not in (".safetensors", ".npy"):
         raise ValueError(f"--out: found {str(options.out)!r}, expected a name that ends in .safetensors or .npy.")
     if kind == ".npy":
         _import_numpy()
-    if not options.out.parent.is_dir():
-        raise ValueError(f"--out: there is no folder {str(options.out.parent)!r}. Make it first.")
-    lines = _read_lines(options.file)
-    vectors = _load(options).encode(lines, batch_tokens=options.batch_tokens, normalize_embeddings=options.normalize)
-    with _written_whole(options.out) as path:
+    with _written_whole(options.out) as path:  # from here on, so that hours of work do not end at a folder that cannot be written
+        lines = _read_lines(options.file)
+        vectors = _load(options).encode(
+            lines, batch_tokens=options.batch_tokens, normalize_embeddings=options.normalize, on_truncate=options.on_truncate
+        )
         if kind == ".npy":
             with path.open("wb") as file:
                 _import_numpy().save(file, vectors.numpy())
         else:
-            from safetensors.torch import save_file
-
-            save_file({"embeddings": vectors}, path)
-    print(f"{options.out}: {len(vectors)} vectors of {vectors.shape[1]} numbers", file=sys.stderr)
+            _save_safetensors(vectors, path)
+    rows, dim = vectors.shape
+    print(f"minisbert: wrote {rows} {'vector' if rows == 1 else 'vectors'} of {dim} numbers to {options.out}", file=sys.stderr)
 
 
 def _load(options: argparse.Namespace) -> SentenceEncoder:
@@ -167,10 +178,26 @@ def _import_numpy() -> ModuleType:
     return numpy
 
 
+def _save_safetensors(vectors: Tensor, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({"embeddings": vectors}, path)
+    except SafetensorError as error:
+        raise OSError(f"--out: the vectors cannot be written ({error})") from error
+
+
 def _read_lines(file: str) -> list[str]:
     """The lines of a UTF-8 file, or of stdin; a byte-order mark and the line ends (LF or CRLF) do not belong to them."""
-    data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    name = "stdin" if file == "-" else file
+    if file != "-":
+        data, name = Path(file).read_bytes(), file
+    elif sys.stdin is None:
+        raise ValueError("stdin: it is closed, expected sentences. Name a file, or pipe the sentences in.")
+    else:
+        if sys.stdin.isatty():
+            print("minisbert: reading sentences from the terminal, one a line; end with Ctrl-D", file=sys.stderr)
+        data, name = sys.stdin.buffer.read(), "stdin"
     lines = []
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         try:
@@ -185,12 +212,20 @@ def _read_lines(file: str) -> list[str]:
 @contextlib.contextmanager
 def _written_whole(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place at the end: a reader never sees half a file, and a crash leaves none."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    path = path.resolve()  # a link stays one, and what it points to is written
+    if path.is_dir():
+        raise ValueError(f"--out: {str(path)!r} is a folder, expected the name of a file.")
+    if not path.parent.is_dir():
+        raise ValueError(f"--out: there is no folder {str(path.parent)!r}. Make it first.")
+    try:
+        handle, name = tempfile.mkstemp(prefix=".minisbert-", dir=path.parent)
+    except OSError as error:
+        raise ValueError(f"--out: nothing can be written to the folder {str(path.parent)!r} ({error.strerror}).") from error
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -200,6 +235,20 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextlib.contextmanager
+def _everything_printed() -> Iterator[None]:
+    """What was printed may still wait in a buffer, and writing it may fail: here, where it can be reported, not at Python's end."""
+    try:
+        yield
+    finally:
+        if sys.stdout is not None:
+            try:
+                sys.stdout.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush would fail again
+                raise
 
 
 @contextlib.contextmanager
@@ -213,4 +262,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 
 def _one_line(message: object) -> str:
-    return "; ".join(line.strip() for line in str(message).splitlines() if line.strip()) or type(message).__name__
+    if isinstance(message, OSError) and message.filename is not None:
+        return f"{message.filename}: {message.strerror}"
+    lines = [line.strip() for line in str(message).splitlines() if line.strip()]
+    return "; ".join(lines).replace(".; ", ". ") or type(message).__name__

@@ -6,15 +6,17 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minisbert.batching import fill_up, plan
-from minisbert.bert import Bert
+from minisbert.batching import plan
+from minisbert.bert import Bert, Run
 from minisbert.config import CheckpointConfig, read_checkpoint
+from minisbert.engine import compute
 from minisbert.errors import MinisbertWarning
 from minisbert.hub import locate
 from minisbert.pooling import Pooling
@@ -70,9 +72,15 @@ class SentenceEncoder:
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
+        least = len(self.tokenizer.prefix) + len(self.tokenizer.suffix) + 1
         most = self.bert.config.max_position_embeddings
-        if isinstance(value, int) and value > most:
-            raise ValueError(f"max_seq_length: found {value}, expected at most {most}, the number of positions of this model.")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"max_seq_length: found {type(value).__name__}, expected an int.")
+        if not least <= value <= most:
+            raise ValueError(
+                f"max_seq_length: found {value}, expected {least} (the special tokens and one more) to {most} (the positions that "
+                "this model has)."
+            )
         self.tokenizer.max_length = value
 
     @property
@@ -121,7 +129,8 @@ class SentenceEncoder:
 
         Raises:
             TypeError: if a sentence is not a text, or an option of the wrong type.
-            ValueError: if an option is out of its range, or a text is too long and `on_truncate` is "error".
+            ValueError: if an option is out of its range, a text holds half a surrogate pair, or a text is too long and
+                `on_truncate` is "error".
 
         Source: Reimers & Gurevych 2019, "Sentence-BERT", section 3.
 
@@ -131,49 +140,36 @@ class SentenceEncoder:
         torch.Size([2, 384])
         """
         texts = _texts(sentences)
-        batch_tokens = _count("batch_tokens", batch_tokens, BATCH_TOKENS)
-        batch_size = None if batch_size is None else _count("batch_size", batch_size, 1)
+        batch_tokens = BATCH_TOKENS if batch_tokens is None else _count("batch_tokens", batch_tokens)
+        batch_size = None if batch_size is None else _count("batch_size", batch_size)
+        show_progress_bar = None if show_progress_bar is None else _flag("show_progress_bar", show_progress_bar)
+        normalize = _flag("normalize_embeddings", normalize_embeddings) or self.config.normalize
+        if not isinstance(on_truncate, str):
+            raise TypeError(f"on_truncate: found {type(on_truncate).__name__}, expected 'warn', 'error' or 'ignore'.")
         if on_truncate not in ("warn", "error", "ignore"):
             raise ValueError(f"on_truncate: found {on_truncate!r}, expected 'warn', 'error' or 'ignore'.")
 
         unique = list(dict.fromkeys(texts))
         tokenized = self.tokenizer(unique)
         self._report_cut(texts, unique, tokenized, on_truncate)
-        computed = self._compute(
-            tokenized.ids, batch_tokens, batch_size, show_progress_bar=show_progress_bar, normalize=normalize_embeddings
-        )
+
+        def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+            vectors = self.pooling(self.bert.forward_packed(packed, runs), runs)  # [sentences, dim]
+            return F.normalize(vectors, dim=1) if normalize else vectors
+
+        batches = plan([len(ids) for ids in tokenized.ids], batch_tokens, batch_size)
+        rows = torch.empty(len(unique), self.dimension, dtype=self.dtype)  # [sentences, dim]
+        if show_progress_bar is None:
+            show_progress_bar = len(batches) > 1 and sys.stderr is not None and sys.stderr.isatty()
+        with _progress_bar(len(unique)) if show_progress_bar else nullcontext() as bar:
+            for batch in compute(forward, tokenized.ids, batches, rows, self.device):
+                if bar is not None:
+                    bar.update(len(batch.order))
+        computed = rows
         if len(unique) < len(texts):
             row = {text: index for index, text in enumerate(unique)}
             computed = computed[[row[text] for text in texts]]
         return computed[0] if isinstance(sentences, str) else computed
-
-    def _compute(
-        self,
-        ids: list[list[int]],
-        batch_tokens: int,
-        batch_size: int | None,
-        *,
-        show_progress_bar: bool | None,
-        normalize: bool,
-    ) -> Tensor:
-        batches = plan([len(one) for one in ids], batch_tokens, batch_size)
-        rows = torch.empty(len(ids), self.dimension, dtype=self.dtype)  # [sentences, dim]
-        if show_progress_bar is None:
-            show_progress_bar = len(batches) > 1 and sys.stderr is not None and sys.stderr.isatty()
-        bar = _progress_bar(len(ids)) if show_progress_bar else None
-        # The rows are made outside of inference mode, so that a caller may train something on top of them.
-        with torch.inference_mode():
-            for batch in map(fill_up, batches):
-                packed = torch.tensor([piece for index in batch.order for piece in ids[index]], device=self.device)  # [tokens]
-                vectors = self.pooling(self.bert.forward_packed(packed, batch.runs), batch.runs)  # [sentences, dim]
-                if normalize or self.config.normalize:
-                    vectors = F.normalize(vectors, dim=1)
-                rows[list(batch.order)] = vectors.cpu()
-                if bar is not None:
-                    bar.update(len(set(batch.order)))
-        if bar is not None:
-            bar.close()
-        return rows
 
     def _report_cut(self, texts: list[str], unique: list[str], tokenized: Tokenized, on_truncate: OnTruncate) -> None:
         if on_truncate == "ignore" or not tokenized.cut:
@@ -182,7 +178,7 @@ class SentenceEncoder:
         cut = [index for index, text in enumerate(texts) if text in lengths]
         message = (
             f"{len(cut)} of {len(texts)} texts are longer than {self.max_seq_length} tokens and were cut: the longest has "
-            f"{max(lengths.values())} tokens, the first is at index {cut[0]} with {lengths[texts[cut[0]]]}. "
+            f"{max(lengths.values())} tokens, the first is number {cut[0] + 1} (index {cut[0]}) with {lengths[texts[cut[0]]]}. "
             "Split long texts, or pass on_truncate='ignore' if this is meant."
         )
         if on_truncate == "error":
@@ -192,19 +188,32 @@ class SentenceEncoder:
 
 def _texts(sentences: object) -> list[str]:
     """The caller's sentences as a list, every one of them a text."""
-    if isinstance(sentences, str):
-        return [sentences]
-    if not isinstance(sentences, Sequence) or isinstance(sentences, (bytes, bytearray)):
+    single = isinstance(sentences, str)
+    if not isinstance(sentences, Sequence) or isinstance(sentences, (bytes, bytearray, memoryview)):
         raise TypeError(f"sentences: found {type(sentences).__name__}, expected a str or a sequence of str such as a list.")
-    for index, text in enumerate(sentences):
+    texts: list[str] = []
+    for index, text in enumerate([sentences] if single else sentences):
+        name = "sentences" if single else f"sentences[{index}]"
         if not isinstance(text, str):
-            raise TypeError(f"sentences[{index}]: found {type(text).__name__}, expected str.")
-    return list(sentences)
+            raise TypeError(f"{name}: found {type(text).__name__}, expected str.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{name}: found {text[error.start]!r} at character {error.start}, half a surrogate pair, expected Unicode text. "
+                "It comes from bytes that were not UTF-8, or from a pair that was split; decode the text anew."
+            ) from error
+        texts.append(text)
+    return texts
 
 
-def _count(name: str, value: object, default: int) -> int:
-    if value is None:
-        return default
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: found {type(value).__name__}, expected True or False.")
+    return value
+
+
+def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: found {type(value).__name__}, expected an int or None.")
     if value < 1:
@@ -216,6 +225,19 @@ def _progress_bar(sentences: int) -> tqdm:
     from huggingface_hub.utils.tqdm import tqdm  # the bar that huggingface_hub brings along; imported only when shown
 
     return tqdm(total=sentences, unit="sentence", desc="encode")
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, tried out, so that a wrong one is known before anything is loaded."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device: found {type(device).__name__}, expected a str such as 'cpu' or 'cuda', or a torch.device.")
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each kind of device has its own
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"device: {str(device)!r} cannot be used here ({reason}). Take another, such as 'cpu'.") from error
 
 
 def load_encoder(
@@ -232,6 +254,7 @@ def load_encoder(
     dtype = torch.float32 if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype: found {dtype!r}, expected a floating-point torch.dtype such as torch.float32.")
+    device = _device(device)
     source = locate(model, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
     config = read_checkpoint(source.find)
     tokenizer = read_tokenizer(source.find, config)
@@ -240,6 +263,4 @@ def load_encoder(
     load_weights(bert, open_weights(source.find, config.folder), dtype)
     for remark in config.remarks:
         warnings.warn(f"{source.model}: {remark}", MinisbertWarning, stacklevel=3)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     return SentenceEncoder(bert.to(device).eval(), tokenizer, Pooling(config.pooling), config, source.model, source.origin)

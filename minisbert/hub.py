@@ -29,6 +29,9 @@ from minisbert.errors import CheckpointError, MinisbertWarning, ModelNotFoundErr
 DEFAULT_ORGANISATION = "sentence-transformers"
 """A bare name without a slash means this organisation's model, as in its model cards."""
 
+REPOSITORY_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+"""organisation/name, in the letters that the hub allows."""
+
 
 @dataclass(frozen=True)
 class CarriedModel:
@@ -88,31 +91,49 @@ def locate(
 
     Raises:
         TypeError: if `model` is neither a text nor a path.
-        ModelNotFoundError: if it is not a folder and cannot be a name on the hub, or no local place has it and the hub must not
-            be asked.
+        ValueError: if `revision` is empty, or given for a local folder.
+        ModelNotFoundError: if it is not a folder and cannot be a name on the hub. That no place has it shows when the first file is
+            asked for.
     """
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model: found {type(model).__name__}, expected a name on the hub, or the path of a folder.")
-    folder = Path(model).expanduser()
-    if str(model) and folder.is_dir():
+    if revision is not None and not isinstance(revision, str):
+        raise TypeError(f"revision: found {type(revision).__name__}, expected a branch, a tag or a commit.")
+    folder = _expand(model)
+    if os.fspath(model) and folder.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision: found {revision!r}, expected none, since {folder} is a local folder. Leave it out.")
         return Source(str(folder), "a local folder", _LocalFolder(folder).find)
     name = os.fspath(model)
     if "/" not in name:
         name = f"{DEFAULT_ORGANISATION}/{name}"
-    if isinstance(model, os.PathLike) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
+    if isinstance(model, os.PathLike) or not REPOSITORY_NAME.fullmatch(name):
         raise ModelNotFoundError(
             f"{os.fspath(model)!r}: there is no such folder, and this is no name on the hub either. "
             "Give the path of a folder that holds a checkpoint, or a name such as organisation/name."
         )
+    if revision == "":
+        raise ValueError("revision: found an empty text, expected a branch, a tag or a commit. Leave it out for the main branch.")
 
-    repository = _Repository(name, revision, token, cache_dir, allowed="" if not local_files_only else "local_files_only is set")
-    if repository.is_cached():
+    cache = hub_cache() if cache_dir is None else _expand(cache_dir)
+    repository = _Repository(name, revision or "main", token, cache, closed="local_files_only is set" if local_files_only else "")
+    if repository.take_cached():
         return Source(name, "the hub's cache", repository.find)
     carried, why_not = _carried(name, revision)
     if carried is not None:
         return Source(name, carried.origin, carried.find)
-    repository.tried.extend(["no folder of that name", f"not in the cache {repository.cache}", why_not])
+    copy = f"no whole copy of its revision {revision}" if revision else "no whole copy of it"
+    repository.tried.extend(["a local folder: none of that name", f"the hub's cache {cache}: {copy}", *why_not])
     return Source(name, "the hub", repository.find)
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps its files, by its own rules, but that an empty variable counts as not set."""
+    value = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if value:
+        return _expand(value)
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    return _expand(home) / "hub"
 
 
 def _checked(file: str) -> Path:
@@ -146,43 +167,47 @@ class _LocalFolder:
 
 @dataclass
 class _Repository:
-    """A repository on the hub, through its cache."""
+    """A repository on the hub, through its cache.
+
+    Attributes:
+        revision: the branch, tag or commit to ask the hub for.
+        closed: why the hub is not asked, or not any more; "" as long as it may be.
+        commit: the commit that all files are of, from the moment it is known: whatever happens to the branch meanwhile.
+        cached: whether the cache alone holds a whole model.
+        tried: the places that do not have the model, for the error.
+    """
 
     name: str
-    revision: str | None
+    revision: str
     token: str | bool | None
-    cache_dir: str | os.PathLike[str] | None
-    allowed: str
+    cache: Path
+    closed: str
+    commit: str | None = None
+    cached: bool = False
     tried: list[str] = field(default_factory=list)
-
-    @property
-    def cache(self) -> Path:
-        """Where huggingface_hub keeps its files: its own rules, in its own order."""
-        if self.cache_dir is not None:
-            return Path(self.cache_dir).expanduser()
-        for variable in "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE":
-            if value := os.environ.get(variable):
-                return Path(os.path.expandvars(value)).expanduser()
-        home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-        return Path(os.path.expandvars(home)).expanduser() / "hub"
 
     @property
     def folder(self) -> Path:
         return self.cache / ("models--" + self.name.replace("/", "--"))
 
-    @property
-    def commit(self) -> str | None:
-        """The commit that the cache has for this revision. `revision` becomes that commit once a file has been fetched."""
-        revision = self.revision or "main"
-        ref = self.folder / "refs" / revision
-        if ref.is_file():
-            return ref.read_text().strip()
-        return revision if re.fullmatch("[0-9a-f]{40}", revision) else None
+    def take_cached(self) -> bool:
+        """Takes the cache's copy if it is whole, by the files that no model can do without; half a download is not a model.
 
-    def is_cached(self) -> bool:
-        """Whether the cache has the model's weights. Smaller files that it lacks are fetched when they are asked for."""
-        snapshot = self.folder / "snapshots" / (self.commit or "none")
-        return any(path.is_file() for pattern in ("*.safetensors", "*.bin") for path in snapshot.rglob(pattern))
+        modules.json must be there, or be known not to exist: without it, one would guess the pooling. Smaller files that the
+        cache does not know are asked for later.
+        """
+        ref = self.folder / "refs" / self.revision
+        commit = ref.read_text().strip() if ref.is_file() else self.revision
+        snapshot = self.folder / "snapshots" / commit
+        if not re.fullmatch("[0-9a-f]{40}", commit):
+            return False
+        if not any((place / "modules.json").is_file() for place in (snapshot, self.folder / ".no_exist" / commit)):
+            return False
+        for config in snapshot.rglob("config.json"):
+            beside = {path.name for path in config.parent.iterdir() if path.is_file()}
+            if beside & {"tokenizer.json", "vocab.txt"} and beside & {"model.safetensors", "pytorch_model.bin"}:
+                self.commit, self.cached = commit, True
+        return self.cached
 
     def find(self, file: str) -> Path | None:
         checked = _checked(file)
@@ -195,81 +220,80 @@ class _Repository:
         return self._fetch(file)
 
     def _fetch(self, file: str) -> Path | None:
-        forbidden = self.allowed or _offline()
-        if forbidden:
-            self._missing(file, forbidden)
-            return None
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
+        cause: Exception | None = None
+        self.closed = self.closed or _offline()
+        if not self.closed:
+            from huggingface_hub import hf_hub_download
+            from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-        try:
-            path = Path(
-                hf_hub_download(
-                    self.name, file, revision=self.revision, token=self.token, cache_dir=self.cache, library_name="minisbert"
+            try:
+                path = Path(
+                    hf_hub_download(
+                        self.name,
+                        file,
+                        revision=self.commit or self.revision,
+                        token=self.token,
+                        cache_dir=self.cache,
+                        library_name="minisbert",
+                    )
                 )
-            )
-        except GatedRepoError as error:
-            raise self._not_found(
-                "the hub gives it only to those who accepted its terms: do so on its page, and pass token="
-            ) from error
-        except RepositoryNotFoundError as error:
-            raise self._not_found("the hub has no such model, or it is private: check the name, or pass token=") from error
-        except RevisionNotFoundError as error:
-            raise self._not_found(f"the hub has the model, but no revision {self.revision!r}") from error
-        except LocalEntryNotFoundError as error:
-            self._missing(file, f"the hub cannot be reached ({_root_cause(error)})")
-            return None
-        except EntryNotFoundError:
-            return None
-        except Exception as error:  # the network's own errors differ between the versions of huggingface_hub
-            raise self._not_found(f"the hub failed on {file} ({_root_cause(error)}); try again later") from error
-        # From here on all files are of the one commit that the first came from, whatever happens to the branch meanwhile.
-        self.revision = path.relative_to(self.folder / "snapshots").parts[0]
-        return path
+            except Exception as error:  # the network's own errors differ between the versions of huggingface_hub
+                if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                    response = getattr(error, "response", None)
+                    self.commit = self.commit or (response and response.headers.get("X-Repo-Commit"))
+                    return None
+                # It is not asked again: after a failed try huggingface_hub waits and repeats for half a minute.
+                self.closed, cause = self._what_the_hub_says(file, error), error
+            else:
+                # <cache>/models--…/snapshots/<commit>/<file>
+                self.commit = path.parts[-1 - len(Path(file).parts)]
+                return path
 
-    def _missing(self, file: str, reason: str) -> None:
-        """The cache says neither that the repository has the file nor that it has not, and the hub cannot be asked."""
-        if not self.is_cached():
-            raise self._not_found(f"the hub was not asked: {reason}" if reason.startswith(("local", "HF", "TR")) else reason)
-        if file.endswith("modules.json"):
+        if not self.cached:
+            tried = "\n  ".join([*self.tried, f"the hub: {self.closed}"])
             raise ModelNotFoundError(
-                f"{self.name}: the cache {self.folder} holds a part of it only: whether there is a {file} "
-                f"is not known, and {reason}. Load it once with the hub at hand, or, if the copy is whole, give the snapshot's folder as the model."
-            )
+                f"{self.name}: this model cannot be had, and no other one is taken in its stead.\n  {tried}\n"
+                "Give the path of a folder that holds it, or a name that the hub has."
+            ) from cause
+        # Of the weights and of the tokenizer there are two forms, and the other one is in the cache.
         if not file.endswith((".safetensors", ".bin", "tokenizer.json", "vocab.txt")):
             warnings.warn(
-                f"{self.name}: the cache does not say whether it has a {file}, and {reason}; it is taken to have none",
+                f"{self.name}: the hub's cache does not say whether this model has a {file}, and the hub cannot be asked "
+                f"({self.closed}); it is taken to have none",
                 MinisbertWarning,
                 stacklevel=2,
             )
+        return None
 
-    def _not_found(self, hub_says: str) -> ModelNotFoundError:
-        tried = "; ".join([*filter(None, self.tried), hub_says])
-        return ModelNotFoundError(
-            f"{self.name}: this model cannot be had. Tried: {tried}. "
-            "Give a folder that holds it, or a name that the hub has (no other model is taken in its stead)."
-        )
+    def _what_the_hub_says(self, file: str, error: Exception) -> str:
+        from huggingface_hub import constants
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+        if isinstance(error, GatedRepoError):
+            return "only for those who accepted its terms; do so on its page there, then pass token= or set HF_TOKEN"
+        if isinstance(error, RepositoryNotFoundError):
+            return "no such model, or a private one; check the name, or pass token= or set HF_TOKEN"
+        if isinstance(error, RevisionNotFoundError):
+            return f"the model is there, but has no revision {self.commit or self.revision!r}"
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        lines = str(cause).strip().splitlines()
+        reason = lines[0] if lines else type(cause).__name__
+        if getattr(getattr(error, "response", None), "status_code", None) == 401:
+            reason += "; check the token that was sent: token=, HF_TOKEN, or huggingface_hub's login"
+        return f"{file} could not be fetched from {constants.ENDPOINT} ({reason})"
+
+
+def _expand(path: str | os.PathLike[str]) -> Path:
+    """Replaces ~ as huggingface_hub does: an unknown user's is left as it is, where Path.expanduser would raise."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def _offline() -> str:
-    """Which environment variable keeps huggingface_hub off the network, if one does."""
-    for variable in "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE":
-        if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}:
-            return f"{variable} is set"
-    return ""
-
-
-def _root_cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """Which environment variable keeps huggingface_hub off the network, if one does; the first that is set decides."""
+    variable = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+    return f"{variable} is set" if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"} else ""
 
 
 def _carried(name: str, revision: str | None) -> tuple[_LocalFolder | None, str]:

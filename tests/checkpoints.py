@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,18 @@ def random_bert(seed: int = 0, **config: Any) -> BertModel:
 
     At the usual initialization biases are zero, layer norms one and weights tiny: a wrong GELU or a dropped bias would hide.
     """
+    torch.manual_seed(seed)  # what BertModel fills its parameters from
     model = BertModel(BertConfig(**config), add_pooling_layer=False).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
     return model
+
+
+def finder(folder: Path) -> Callable[[str], Path | None]:
+    """Where a file of this checkpoint lies, for the functions that read one without asking the hub."""
+    return lambda file: path if (path := folder / file).is_file() else None
 
 
 def write_json(path: Path, value: object) -> None:
