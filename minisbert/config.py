@@ -37,7 +37,7 @@ LARGEST_JSON: Final = 64 << 20  # bytes
 ACTIVATIONS: Final = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 
 POOLING_MODES: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens")
-"""In the order in which several modes are concatenated."""
+"""In the order in which modes that are given as booleans are concatenated; a list of modes has its own."""
 
 _REQUIRED: Final = object()
 
@@ -95,6 +95,7 @@ class WordPieceConfig:
     sep_token: str = "[SEP]"
     pad_token: str = "[PAD]"
     mask_token: str = "[MASK]"
+    tokenizer_class: str | None = None
 
 
 @dataclass(frozen=True)
@@ -249,8 +250,16 @@ def read_bert_config(fields: Fields) -> BertConfig:
             '"bert"',
             "minisbert runs BERT only: load this checkpoint with sentence-transformers or transformers.",
         )
-    fields.must_be("is_decoder", False, "minisbert is an encoder: every token attends to every other.")
-    fields.must_be("add_cross_attention", False, "minisbert is an encoder: there is no second sequence to attend to.")
+    fields.must_be(
+        "is_decoder",
+        False,
+        "minisbert is an encoder, in which every token attends to every other. Load this checkpoint with transformers.",
+    )
+    fields.must_be(
+        "add_cross_attention",
+        False,
+        "minisbert is an encoder, without a second sequence to attend to. Load this checkpoint with transformers.",
+    )
     fields.must_be("position_embedding_type", "absolute", "minisbert has no relative positions; load it with transformers.")
     return BertConfig(
         vocab_size=fields.integer("vocab_size", maximum=1 << 24),
@@ -282,20 +291,23 @@ def read_wordpiece_config(fields: Fields | None) -> WordPieceConfig:
         return value
 
     limit = fields.values.get("model_max_length")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 1):
+    if isinstance(limit, float) and limit.is_integer():  # "no limit" is written as 10^30, and was once as 1e30
+        limit = int(limit)
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         fields.refuse("model_max_length", "a number of tokens")
     side = fields.values.get("truncation_side")
     return WordPieceConfig(
         do_lower_case=fields.boolean("do_lower_case", default=None),
         strip_accents=fields.boolean("strip_accents", default=None),
         tokenize_chinese_chars=fields.boolean("tokenize_chinese_chars", default=None),
-        model_max_length=None if limit is None else int(limit),  # "no limit" is written as 10^30
+        model_max_length=limit,
         truncation_side=None if side is None else fields.choice("truncation_side", ("right", "left")),
         unk_token=token("unk_token", WordPieceConfig.unk_token),
         cls_token=token("cls_token", WordPieceConfig.cls_token),
         sep_token=token("sep_token", WordPieceConfig.sep_token),
         pad_token=token("pad_token", WordPieceConfig.pad_token),
         mask_token=token("mask_token", WordPieceConfig.mask_token),
+        tokenizer_class=None if fields.values.get("tokenizer_class") is None else fields.string("tokenizer_class"),
     )
 
 
@@ -318,7 +330,7 @@ def read_pooling_config(fields: Fields) -> PoolingConfig:
         named = [value] if isinstance(value, str) else value
         if not isinstance(named, list) or not named or not all(mode in POOLING_MODES for mode in named):
             fields.refuse("pooling_mode", "one of " + ", ".join(POOLING_MODES) + ", or a list of these")
-        modes = tuple(mode for mode in POOLING_MODES if mode in named)
+        modes = tuple(named)  # in the order of the list
     else:
         modes = tuple(mode for flag, mode in _POOLING_FLAGS.items() if fields.boolean(flag, default=False))
         for mode in modes:

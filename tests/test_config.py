@@ -1,0 +1,548 @@
+"""What the json files of a checkpoint say: obeyed when right, refused by name when not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import finder, save_tiny, write_json
+from sentence_transformers import SentenceTransformer
+
+import minisbert
+from minisbert import CheckpointError, MinisbertWarning
+from minisbert.config import BertConfig, CheckpointConfig, PoolingConfig, WordPieceConfig, brief, read_checkpoint, read_json
+
+MISSING = object()
+
+BERT = {
+    "architectures": ["BertModel"],
+    "model_type": "bert",
+    "vocab_size": 33,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": 50,
+    "type_vocab_size": 3,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-9,
+}
+TRANSFORMER, POOLING, NORMALIZE = (
+    {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+    for i, (path, kind) in enumerate([("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")])
+)
+FILES: dict[str, Any] = {
+    "config.json": BERT,
+    "modules.json": [TRANSFORMER, POOLING, NORMALIZE],
+    "1_Pooling/config.json": {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True},
+    "sentence_bert_config.json": {"max_seq_length": 24, "do_lower_case": False},
+    "tokenizer_config.json": {"do_lower_case": False, "model_max_length": 48},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The json files of a healthy checkpoint."""
+    for file, value in FILES.items():
+        write_json(tmp_path / file, value)
+    return tmp_path
+
+
+def change(folder: Path, file: str, **fields: object) -> None:
+    values = FILES[file] | fields
+    write_json(folder / file, {field: value for field, value in values.items() if value is not MISSING})
+
+
+def read(folder: Path) -> CheckpointConfig:
+    return read_checkpoint(finder(folder))
+
+
+def refused(folder: Path, *parts: str) -> str:
+    """The message with which a checkpoint is refused; it holds all these parts, and ends with what to do."""
+    with pytest.raises(CheckpointError) as caught:
+        read(folder)
+    message = str(caught.value)
+    for part in parts:
+        assert part in message
+    assert re.search(r"(Correct|[Tt]ake|[Ll]oad|Check|Set|Expected|minisbert) [^:]*\.$", message), message
+    return message
+
+
+# --- the healthy checkpoint ---------------------------------------------------------------------------------------------------
+
+
+def test_every_field_of_a_healthy_checkpoint_arrives(folder: Path) -> None:
+    assert read(folder) == CheckpointConfig(
+        bert=BertConfig(
+            vocab_size=33,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=40,
+            max_position_embeddings=50,
+            type_vocab_size=3,
+            hidden_act="gelu",
+            layer_norm_eps=1e-9,
+        ),
+        wordpiece=WordPieceConfig(do_lower_case=False, model_max_length=48),
+        pooling=PoolingConfig(32, ("mean",)),
+        normalize=True,
+        lower_case_first=False,
+        max_seq_length=24,
+    )
+    assert read(folder).bert.head_dim == 8
+
+
+def test_what_is_read_cannot_be_changed(folder: Path) -> None:
+    config = read(folder)
+    for part in config, config.bert, config.pooling, config.wordpiece:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part, dataclasses.fields(part)[0].name, 1)
+
+
+def test_what_sentence_transformers_writes_today_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    save_tiny(tmp_path / "plain")
+    transformer = Transformer(str(tmp_path / "plain"))
+    SentenceTransformer(modules=[transformer, Pooling(32, ("mean", "cls")), Normalize()], device="cpu").save(str(tmp_path / "new"))
+    config = read(tmp_path / "new")
+    assert config.pooling == PoolingConfig(32, ("mean", "cls"))
+    assert (config.normalize, config.max_seq_length, config.wordpiece.do_lower_case) == (True, 40, True)
+    assert config.remarks == ()
+
+
+# --- config.json --------------------------------------------------------------------------------------------------------------
+
+NO_WHOLE_NUMBER = [
+    (None, "null (NoneType)"),
+    ("32", '"32" (str)'),
+    (32.0, "32.0 (float)"),
+    (True, "true (bool)"),
+    (0, "0 (int)"),
+    (-1, "-1 (int)"),
+    (10**30, "1" + "0" * 30 + " (int)"),
+    ([32], "[32] (list)"),
+    ({}, "{} (dict)"),
+]
+SIZES = [field for field, value in BERT.items() if isinstance(value, int)]
+
+
+@pytest.mark.parametrize("field", SIZES)
+@pytest.mark.parametrize(("value", "found"), NO_WHOLE_NUMBER)
+def test_a_size_that_is_no_whole_number_in_reach_is_refused(folder: Path, field: str, value: object, found: str) -> None:
+    change(folder, "config.json", **{field: value})
+    refused(folder, f"config.json: field {field!r}: found {found}, expected a whole number from 1 to ")
+
+
+@pytest.mark.parametrize("field", [field for field in SIZES if field != "type_vocab_size"])
+def test_a_size_that_is_missing_is_refused(folder: Path, field: str) -> None:
+    change(folder, "config.json", **{field: MISSING})
+    refused(folder, f"config.json: field {field!r}: found no such field, expected a whole number from 1 to ")
+
+
+def test_what_older_files_leave_out_has_the_defaults_of_transformers(folder: Path) -> None:
+    from transformers import BertConfig as Reference
+
+    change(folder, "config.json", type_vocab_size=MISSING, hidden_act=MISSING, layer_norm_eps=MISSING)
+    ours, theirs = read(folder).bert, Reference()
+    for field in "type_vocab_size", "hidden_act", "layer_norm_eps":
+        assert getattr(ours, field) == getattr(theirs, field)
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"])
+def test_every_activation_is_read(folder: Path, act: str) -> None:
+    change(folder, "config.json", hidden_act=act)
+    assert read(folder).bert.hidden_act == act
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found", "expected"),
+    [
+        ("hidden_act", "gelu_fast", '"gelu_fast" (str)', "one of gelu, gelu_new, gelu_pytorch_tanh, relu, silu"),
+        ("hidden_act", None, "null (NoneType)", "one of gelu"),
+        ("hidden_act", ["gelu"], '["gelu"] (list)', "one of gelu"),
+        ("hidden_act", 1, "1 (int)", "one of gelu"),
+        ("layer_norm_eps", "1e-12", '"1e-12" (str)', "a number above 0 and below 1"),
+        ("layer_norm_eps", None, "null (NoneType)", "a number above 0 and below 1"),
+        ("layer_norm_eps", True, "true (bool)", "a number above 0 and below 1"),
+        ("layer_norm_eps", 0, "0 (int)", "a number above 0 and below 1"),
+        ("layer_norm_eps", -1e-12, "-1e-12 (float)", "a number above 0 and below 1"),
+        ("layer_norm_eps", 1, "1 (int)", "a number above 0 and below 1"),
+        ("layer_norm_eps", [1e-12], "[1e-12] (list)", "a number above 0 and below 1"),
+        ("position_embedding_type", "relative_key", '"relative_key" (str)', '"absolute". minisbert has no relative positions'),
+        ("position_embedding_type", "relative_key_query", '"relative_key_query" (str)', '"absolute"'),
+        ("position_embedding_type", 1, "1 (int)", '"absolute"'),
+        ("is_decoder", True, "true (bool)", "false. minisbert is an encoder"),
+        ("is_decoder", "no", '"no" (str)', "false"),
+        ("add_cross_attention", True, "true (bool)", "false. minisbert is an encoder"),
+        ("model_type", "roberta", '"roberta" (str)', '"bert". minisbert runs BERT only: load this checkpoint with'),
+        ("model_type", "distilbert", '"distilbert" (str)', '"bert"'),
+        ("model_type", "Bert", '"Bert" (str)', '"bert"'),
+        ("model_type", None, "null (NoneType)", '"bert"'),
+        ("model_type", ["bert"], '["bert"] (list)', '"bert"'),
+        ("architectures", "BertModel", '"BertModel" (str)', "a list of class names"),
+        ("architectures", [1], "[1] (list)", "a list of class names"),
+        ("architectures", {"BertModel": 1}, '{"BertModel": 1} (dict)', "a list of class names"),
+    ],
+)
+def test_a_setting_that_would_change_the_result_is_refused(
+    folder: Path, field: str, value: object, found: str, expected: str
+) -> None:
+    change(folder, "config.json", **{field: value})
+    refused(folder, f"config.json: field {field!r}: found {found}, expected {expected}")
+
+
+@pytest.mark.parametrize(("architectures", "fine"), [(["BertForMaskedLM"], True), (["RobertaModel"], False), ([], False)])
+def test_without_model_type_the_architectures_say_whether_it_is_a_bert(folder: Path, architectures: list[str], fine: bool) -> None:
+    change(folder, "config.json", model_type=MISSING, architectures=architectures)
+    if fine:
+        assert read(folder).bert.hidden_size == 32
+    else:
+        refused(folder, "config.json: field 'model_type': found no such field, expected \"bert\"")
+
+
+def test_heads_that_do_not_share_the_width_equally_are_refused(folder: Path) -> None:
+    change(folder, "config.json", num_attention_heads=5)
+    refused(folder, "config.json: hidden_size 32 is not divisible by num_attention_heads 5")
+
+
+# --- modules.json -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("types", "normalize"),
+    [
+        (["sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling"], False),
+        (["sentence_transformers.models.BERT", "sentence_transformers.models.Pooling"], False),
+        (["sentence_transformers." + x for x in ("models.Transformer", "models.Pooling", "models.Normalize")], True),
+        (
+            [
+                "sentence_transformers.base.modules.transformer.Transformer",
+                "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+                "sentence_transformers.base.modules.normalize.Normalize",
+            ],
+            True,
+        ),
+    ],
+)
+def test_the_chains_of_both_generations_are_read(folder: Path, types: list[str], normalize: bool) -> None:
+    rows = [row | {"type": kind} for row, kind in zip(FILES["modules.json"], types, strict=False)]
+    write_json(folder / "modules.json", rows)
+    assert read(folder).normalize is normalize
+
+
+def test_the_folders_that_modules_name_are_where_their_files_are_read(folder: Path) -> None:
+    rows = [TRANSFORMER | {"path": "0_Transformer/"}, POOLING | {"path": "pooled"}]
+    write_json(folder / "modules.json", rows)
+    (folder / "0_Transformer").mkdir()
+    for file in "config.json", "tokenizer_config.json", "sentence_bert_config.json":
+        (folder / file).rename(folder / "0_Transformer" / file)
+    (folder / "1_Pooling").rename(folder / "pooled")
+    config = read(folder)
+    assert (config.folder, config.max_seq_length, config.wordpiece.model_max_length) == ("0_Transformer", 24, 48)
+
+    change(folder, "1_Pooling/config.json")
+    (folder / "pooled/config.json").unlink()
+    refused(folder, "pooled/config.json: no such file in the checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ({}, "modules.json: found {} (dict), expected a list of modules"),
+        ([1], "modules.json: found [1] (list), expected a list of modules"),
+        ([TRANSFORMER | {"type": MISSING}], "modules.json, module 0: field 'type': found no such field, expected a text"),
+        ([TRANSFORMER | {"type": 1}], "modules.json, module 0: field 'type': found 1 (int), expected a text"),
+        ([TRANSFORMER | {"type": []}], "modules.json, module 0: field 'type': found [] (list), expected a text"),
+        ([TRANSFORMER, POOLING | {"path": MISSING}], "modules.json, module 1: field 'path': found no such field, expected a text"),
+        ([TRANSFORMER, POOLING | {"path": None}], "modules.json, module 1: field 'path': found null (NoneType), expected a text"),
+        (
+            [TRANSFORMER, POOLING | {"type": "os.system"}],
+            "modules.json, module 1: field 'type': found \"os.system\" (str), expected one of sentence_transformers.models.Trans",
+        ),
+        ([], "modules.json: found the chain of no modules, expected transformer → pooling (→ normalize)"),
+        ([TRANSFORMER], "modules.json: found the chain transformer, expected transformer → pooling (→ normalize)"),
+        ([POOLING, TRANSFORMER], "modules.json: found the chain pooling → transformer, expected transformer → pooling"),
+        ([TRANSFORMER, POOLING, POOLING], "modules.json: found the chain transformer → pooling → pooling, expected"),
+        ([TRANSFORMER, NORMALIZE], "modules.json: found the chain transformer → normalize, expected"),
+    ],
+)
+def test_a_chain_that_minisbert_does_not_run_is_refused(folder: Path, rows: Any, complaint: str) -> None:
+    if isinstance(rows, list):
+        rows = [{k: v for k, v in row.items() if v is not MISSING} if isinstance(row, dict) else row for row in rows]
+    write_json(folder / "modules.json", rows)
+    refused(folder, complaint)
+
+
+def test_no_module_is_imported_by_the_name_that_a_checkpoint_gives(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "planted.py").write_text("raise SystemExit('the code of a checkpoint ran')", encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    write_json(folder / "modules.json", [TRANSFORMER, POOLING | {"type": "planted.Pooling"}])
+    refused(folder, "no code is ever imported by name")
+
+
+def test_without_modules_json_token_vectors_are_averaged_and_that_is_said_once(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    texts = ["a man is eating food.", "the cat sat on the mat."]
+    expected = minisbert.load(tmp_path, device="cpu").encode(texts)
+    for file in "modules.json", "1_Pooling/config.json":
+        (tmp_path / file).unlink()
+    with pytest.warns(MinisbertWarning) as said:
+        encoder = minisbert.load(tmp_path, device="cpu")
+    (warning,) = [str(one.message) for one in said]
+    assert "modules.json: no such file" in warning
+    assert "mean pooling" in warning
+    assert encoder.pooling.modes == ("mean",)
+    assert encoder.encode(texts).equal(expected)
+
+
+# --- 1_Pooling/config.json ----------------------------------------------------------------------------------------------------
+
+OLD = "cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens"
+
+
+@pytest.mark.parametrize(
+    ("settings", "modes"),
+    [
+        *[
+            (
+                {"word_embedding_dimension": 32, **{f"pooling_mode_{name}": name in on for name in OLD}},
+                modes,
+            )
+            for on, modes in [
+                (("cls_token",), ("cls",)),
+                (("mean_tokens",), ("mean",)),
+                (("max_tokens",), ("max",)),
+                (("mean_sqrt_len_tokens",), ("mean_sqrt_len_tokens",)),
+                (OLD, ("cls", "max", "mean", "mean_sqrt_len_tokens")),
+                (("mean_tokens", "max_tokens"), ("max", "mean")),
+            ]
+        ],
+        ({"embedding_dimension": 32, "pooling_mode": "mean"}, ("mean",)),
+        ({"embedding_dimension": 32, "pooling_mode": "cls", "include_prompt": True}, ("cls",)),
+        ({"embedding_dimension": 32, "pooling_mode": ["max"]}, ("max",)),
+        ({"embedding_dimension": 32, "pooling_mode": ["mean", "max", "cls"]}, ("mean", "max", "cls")),
+        ({"word_embedding_dimension": 32, "pooling_mode": "max", "pooling_mode_cls_token": True}, ("max",)),
+    ],
+)  # fmt: skip
+def test_the_pooling_of_both_generations_is_that_of_sentence_transformers(
+    folder: Path, settings: dict[str, object], modes: tuple[str, ...]
+) -> None:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    write_json(folder / "1_Pooling/config.json", settings)
+    assert read(folder).pooling == PoolingConfig(32, modes)
+    theirs = Pooling.load(str(folder / "1_Pooling")).pooling_mode
+    assert ((theirs,) if isinstance(theirs, str) else theirs) == modes
+
+
+@pytest.mark.parametrize("field", ["word_embedding_dimension", "embedding_dimension"])
+@pytest.mark.parametrize(("value", "found"), NO_WHOLE_NUMBER)
+def test_a_pooling_dimension_that_is_no_whole_number_is_refused(folder: Path, field: str, value: object, found: str) -> None:
+    write_json(folder / "1_Pooling/config.json", {field: value, "pooling_mode": "mean"})
+    refused(folder, f"1_Pooling/config.json: field {field!r}: found {found}, expected a whole number from 1 to ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"pooling_mode": "mean"}, "field 'embedding_dimension': found no such field, expected a whole number"),
+        (
+            {"word_embedding_dimension": 16, "pooling_mode": "mean"},
+            "the dimension is 16, expected 32, the hidden_size of config.json",
+        ),
+        ({"pooling_mode": "median"}, "field 'pooling_mode': found \"median\" (str), expected one of cls, max, mean, mean_sqrt_len"),
+        ({"pooling_mode": "weightedmean"}, "field 'pooling_mode': found \"weightedmean\" (str), expected one of cls"),
+        ({"pooling_mode": ["mean", 1]}, "field 'pooling_mode': found [\"mean\", 1] (list), expected one of cls"),
+        ({"pooling_mode": ["mean", ["cls"]]}, 'field \'pooling_mode\': found ["mean", ["cls"]] (list), expected one of cls'),
+        ({"pooling_mode": []}, "field 'pooling_mode': found [] (list), expected one of cls"),
+        ({"pooling_mode": None}, "field 'pooling_mode': found null (NoneType), expected one of cls"),
+        ({"pooling_mode": {"mean": True}}, "field 'pooling_mode': found {\"mean\": true} (dict), expected one of cls"),
+        ({"pooling_mode": True}, "field 'pooling_mode': found true (bool), expected one of cls"),
+        ({"pooling_mode_mean_tokens": 1}, "field 'pooling_mode_mean_tokens': found 1 (int), expected true or false"),
+        ({"pooling_mode_cls_token": "true"}, "field 'pooling_mode_cls_token': found \"true\" (str), expected true or false"),
+        ({"pooling_mode_mean_tokens": False}, "no pooling mode is switched on, expected at least one of pooling_mode_cls_token"),
+        ({}, "no pooling mode is switched on, expected at least one of pooling_mode_cls_token"),
+        ({"pooling_mode_lasttoken": True}, "pooling mode 'lasttoken' is on, expected one of cls, max, mean"),
+        ({"pooling_mode_weightedmean_tokens": True}, "pooling mode 'weightedmean' is on, expected one of cls, max, mean"),
+        ({"pooling_mode": "mean", "include_prompt": False}, "field 'include_prompt': found false (bool), expected true"),
+    ],
+)
+def test_a_pooling_that_minisbert_does_not_do_is_refused(folder: Path, settings: dict[str, object], complaint: str) -> None:
+    dimension = {} if complaint.startswith("field 'embedding_dimension'") else {"word_embedding_dimension": 32}
+    write_json(folder / "1_Pooling/config.json", dimension | settings)
+    refused(folder, f"1_Pooling/config.json: {complaint}")
+
+
+# --- the limit, and the settings of the tokenizer -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("max_seq_length", "model_max_length", "limit", "remarks"),
+    [
+        (24, 48, 24, 0),
+        (36, 12, 36, 0),
+        (None, 12, 12, 0),
+        (MISSING, 12, 12, 0),
+        (None, 512, 40, 0),
+        (None, 1e30, 40, 0),
+        (None, int(1e30), 40, 0),
+        (None, 10**400, 40, 0),
+        (None, 16.0, 16, 0),
+        (None, None, 40, 0),
+        (None, MISSING, 40, 0),
+        (40, MISSING, 40, 0),
+        (41, 12, 40, 1),
+        (10**18, 12, 40, 1),
+    ],
+)
+def test_the_limit_is_the_smallest_that_the_files_give_in_their_order(
+    tmp_path: Path, max_seq_length: object, model_max_length: object, limit: int, remarks: int
+) -> None:
+    save_tiny(tmp_path)  # 40 positions
+    given = {"sentence_bert_config.json": {"max_seq_length": max_seq_length}}
+    given["tokenizer_config.json"] = {"do_lower_case": True, "model_max_length": model_max_length}
+    for file, fields in given.items():
+        write_json(tmp_path / file, {field: value for field, value in fields.items() if value is not MISSING})
+    config = read(tmp_path)
+    assert config.max_seq_length == limit
+    assert len(config.remarks) == remarks
+    if remarks:
+        assert f"max_seq_length is {max_seq_length}, but the model has only 40 positions" in config.remarks[0]
+    elif model_max_length not in (None, 10**400):  # sentence-transformers fails on these
+        assert SentenceTransformer(str(tmp_path), device="cpu").max_seq_length == limit
+
+
+def test_without_the_files_of_the_tokenizer_and_the_limit_the_defaults_hold(folder: Path) -> None:
+    for file in "sentence_bert_config.json", "tokenizer_config.json":
+        (folder / file).unlink()
+    config = read(folder)
+    assert (config.max_seq_length, config.lower_case_first, config.wordpiece) == (50, False, WordPieceConfig())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found", "expected"),
+    [
+        ("max_seq_length", "24", '"24" (str)', "a whole number from 1 to "),
+        ("max_seq_length", True, "true (bool)", "a whole number from 1 to "),
+        ("max_seq_length", 24.0, "24.0 (float)", "a whole number from 1 to "),
+        ("max_seq_length", 0, "0 (int)", "a whole number from 1 to "),
+        ("max_seq_length", -1, "-1 (int)", "a whole number from 1 to "),
+        ("max_seq_length", [24], "[24] (list)", "a whole number from 1 to "),
+        ("do_lower_case", 1, "1 (int)", "true or false"),
+        ("do_lower_case", "false", '"false" (str)', "true or false"),
+    ],
+)
+def test_a_wrong_setting_of_the_sentence_is_refused(folder: Path, field: str, value: object, found: str, expected: str) -> None:
+    change(folder, "sentence_bert_config.json", **{field: value})
+    refused(folder, f"sentence_bert_config.json: field {field!r}: found {found}, expected {expected}")
+
+
+def test_every_setting_of_the_tokenizer_arrives(folder: Path) -> None:
+    special = {f"{name}_token": f"<{name}>" for name in ("unk", "cls", "sep", "pad", "mask")}
+    mask = {"content": "<mask>", "lstrip": True, "normalized": False, "rstrip": False, "single_word": False, "__type": "AddedToken"}
+    settings = {"do_lower_case": True, "strip_accents": False, "tokenize_chinese_chars": False, "truncation_side": "left"}
+    change(folder, "tokenizer_config.json", **settings, **(special | {"mask_token": mask}), tokenizer_class="BertTokenizer")
+    assert read(folder).wordpiece == WordPieceConfig(**settings, **special, model_max_length=48, tokenizer_class="BertTokenizer")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found", "expected"),
+    [
+        ("do_lower_case", 1, "1 (int)", "true or false"),
+        ("strip_accents", "no", '"no" (str)', "true or false"),
+        ("tokenize_chinese_chars", [], "[] (list)", "true or false"),
+        ("model_max_length", True, "true (bool)", "a number of tokens"),
+        ("model_max_length", "512", '"512" (str)', "a number of tokens"),
+        ("model_max_length", 0, "0 (int)", "a number of tokens"),
+        ("model_max_length", -1, "-1 (int)", "a number of tokens"),
+        ("model_max_length", 0.5, "0.5 (float)", "a number of tokens"),
+        ("model_max_length", 12.5, "12.5 (float)", "a number of tokens"),
+        ("model_max_length", [512], "[512] (list)", "a number of tokens"),
+        ("truncation_side", "middle", '"middle" (str)', "one of right, left"),
+        ("truncation_side", 1, "1 (int)", "one of right, left"),
+        ("tokenizer_class", ["BertTokenizer"], '["BertTokenizer"] (list)', "a text"),
+        ("cls_token", 101, "101 (int)", "a token, as a text or as an object with the text in 'content'"),
+        ("sep_token", "", '"" (str)', "a token, as a text or as an object"),
+        ("pad_token", {"text": "[PAD]"}, '{"text": "[PAD]"} (dict)', "a token, as a text or as an object"),
+        ("mask_token", {"content": 1}, '{"content": 1} (dict)', "a token, as a text or as an object"),
+        ("unk_token", ["[UNK]"], '["[UNK]"] (list)', "a token, as a text or as an object"),
+    ],
+)
+def test_a_wrong_setting_of_the_tokenizer_is_refused(folder: Path, field: str, value: object, found: str, expected: str) -> None:
+    change(folder, "tokenizer_config.json", **{field: value})
+    refused(folder, f"tokenizer_config.json: field {field!r}: found {found}, expected {expected}")
+
+
+def test_a_number_too_large_for_a_float_is_refused(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 1e400}', encoding="utf-8")
+    refused(folder, "tokenizer_config.json: field 'model_max_length': found Infinity (float), expected a number of tokens")
+    (folder / "config.json").write_text(json.dumps(BERT).replace("1e-09", "1e400"), encoding="utf-8")
+    refused(folder, "config.json: field 'layer_norm_eps': found Infinity (float), expected a number above 0 and below 1")
+
+
+# --- files that are no json, or not the json that is expected ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "not valid json (Expecting value: line 1 column 1 (char 0))"),
+        (b"\xff\xfe", "not valid json ('utf-8' codec can't decode byte 0xff in position 0"),
+        (b'{"hidden_size": 32', "not valid json (Expecting ',' delimiter"),
+        (b"{'hidden_size': 32}", "not valid json (Expecting property name enclosed in double quotes"),
+        (b'{"hidden_size": NaN}', "not valid json (NaN is not a json number)"),
+        (b'{"hidden_size": -Infinity}', "not valid json (-Infinity is not a json number)"),
+        (b'{"hidden_size": 32, "hidden_size": 64}', "not valid json (the key 'hidden_size' is given twice)"),
+        (b'{"rows": [{"a": 1, "b": 2, "b": 2}]}', "not valid json (the key 'b' is given twice)"),
+        (b"[" * 100_000, "not valid json (maximum recursion depth exceeded"),
+        (b"9" * 5000, "not valid json (Exceeds the limit (4300 digits) for integer string conversion"),
+        (b'\xef\xbb\xbf{"hidden_size": 32}', "not valid json (Unexpected UTF-8 BOM"),
+        (b"null", "found null (NoneType), expected a "),
+        (b"12", "found 12 (int), expected a "),
+        (b'"' + b"x" * 200 + b'"', 'found "' + "x" * 76 + "... (str), expected a "),
+    ],
+    ids=[
+        "empty", "bad UTF-8", "cut off", "single quotes", "NaN", "infinity", "a key twice", "a key twice inside", "deep nesting",
+        "a number of 5000 digits", "byte order mark", "null", "a number", "a long text",
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_the_json_it_should_be_is_refused_by_name(
+    folder: Path, file: str, content: bytes, complaint: str
+) -> None:
+    (folder / file).write_bytes(content)
+    assert refused(folder, complaint).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file != "modules.json"])
+def test_a_list_where_an_object_is_expected_is_refused(folder: Path, file: str) -> None:
+    write_json(folder / file, [FILES[file]])
+    refused(folder, f"{file}: found [{{", "(list), expected a json object {...}.")
+
+
+@pytest.mark.parametrize("file", ["config.json", "1_Pooling/config.json"])
+def test_a_file_that_the_checkpoint_needs_and_lacks_is_named(folder: Path, file: str) -> None:
+    (folder / file).unlink()
+    refused(folder, f"{file}: no such file in the checkpoint. Expected a folder in the layout of the hub")
+
+
+def test_a_file_of_absurd_size_is_refused_before_it_is_read(folder: Path) -> None:
+    os.truncate(folder / "config.json", 1 << 40)  # sparse: it takes no room on the disk
+    refused(folder, "config.json: 1,099,511,627,776 bytes, expected at most 67,108,864")
+
+
+def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"config\.json: cannot be read \(.*Is a directory.*\)\. Check the file"):
+        read_json(tmp_path, "config.json")
+
+
+def test_a_number_of_more_digits_than_python_prints_can_still_be_named() -> None:
+    assert brief(10**5000) == "a number beyond measure (int)"
