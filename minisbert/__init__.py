@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # torch says at its import when numpy is missing. Nobody needs numpy here, so nobody is told; torch itself works without it.
 with warnings.catch_warnings():
@@ -26,6 +26,9 @@ from minisbert.encoder import SentenceEncoder, load_encoder
 from minisbert.errors import CheckpointError, MinisbertError, MinisbertWarning, MissingExtraError, ModelNotFoundError
 from minisbert.pooling import mean_pooling
 from minisbert.wordpiece import WordPiece
+
+if TYPE_CHECKING:
+    from minisbert.tracing import Trace
 
 __version__ = "0.1.0"
 
@@ -42,6 +45,7 @@ __all__ = [
     "encode",
     "load",
     "mean_pooling",
+    "trace",
 ]
 
 DEFAULT_MODEL = "sentence-transformers/bert-base-nli-mean-tokens"
@@ -102,8 +106,53 @@ def encode(
     Returns:
         [dim] for a text, [sentences, dim] for a sequence; on the CPU, in the encoder's dtype (float32 as a rule).
     """
+    return _encoder(model).encode(sentences, **options)
+
+
+def trace(
+    a: str,
+    b: str | None = None,
+    *,
+    model: str | os.PathLike[str] | SentenceEncoder = DEFAULT_MODEL,
+    corpus: Sequence[str] | None = None,
+) -> Trace:
+    """Everything that happens on the way of a sentence through the model; with two, why they are similar.
+
+    The sentences are encoded as always, while hooks note what the model's parts give; nothing is changed by it, and other threads
+    may go on using the same encoder.
+
+    Args:
+        a: a sentence.
+        b: another, to compare with.
+        model: as in `encode`.
+        corpus: texts among which to look, after each layer, for the closest to a sentence.
+
+    Returns:
+        `t.a` and `t.b`, see `tracing.SentenceTrace`, and of a pair `t.cosine`, `t.layer_cosines` [layers + 1] and `t.pair_matrix`
+        [tokens of a, tokens of b], whose entries sum to the cosine. `t.save_html(path)` writes it all as a page to look at.
+
+    Raises:
+        TypeError: if a sentence or a text of the corpus is no str.
+        ValueError: if the corpus is empty, or a text holds half a surrogate pair.
+
+    >>> import minisbert
+    >>> t = minisbert.trace("A man is eating food.", "Someone is having a meal.", model="all-MiniLM-L6-v2")
+    >>> t.a.tokens
+    ['[CLS]', 'a', 'man', 'is', 'eating', 'food', '.', '[SEP]']
+    >>> t.a.attention.shape, t.pair_matrix.shape
+    (torch.Size([6, 12, 8, 8]), torch.Size([8, 8]))
+    >>> print(f"{t.pair_matrix.sum():.6f} {t.cosine:.6f}")
+    0.688833 0.688833
+    """
+    from minisbert import tracing  # imported only when used
+
+    return tracing.trace(_encoder(model), a, b, corpus)
+
+
+def _encoder(model: str | os.PathLike[str] | SentenceEncoder) -> SentenceEncoder:
+    """The encoder given, or that of this name, which is loaded at the first call and kept."""
     if isinstance(model, SentenceEncoder):
-        return model.encode(sentences, **options)
+        return model
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model: found {type(model).__name__}, expected a name, the path of a folder, or a SentenceEncoder.")
     folder = Path(model).expanduser()
@@ -113,4 +162,4 @@ def encode(
         with _keeping:  # two threads that start at once load one model, not two
             if name not in _kept:
                 _kept[name] = load(model)
-    return _kept[name].encode(sentences, **options)
+    return _kept[name]

@@ -1,0 +1,344 @@
+"""Everything that happened on the way of one sentence, or of two that are compared: `minisbert.trace`.
+
+The ordinary model runs the ordinary way, `SentenceEncoder.encode`, while forward hooks note what its modules give. Nothing in
+`bert.py` knows of it. What no module gives by itself, the attention weights, is computed from the queries and keys of
+`attention.qkv`. A sentence is thus traced as it is encoded, to the last bit.
+
+The room is called `tracing` because `minisbert.trace` is the function: Python binds a submodule's name in its package.
+
+Notation as in `bert.py`; here `tokens` are those of one sentence, special tokens included, and `dim` is the width of its vector.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minisbert.batching import plan
+from minisbert.bert import Bert, Run
+from minisbert.encoder import BATCH_TOKENS, SentenceEncoder
+from minisbert.engine import compute
+from minisbert.errors import MinisbertWarning
+from minisbert.pooling import token_weights
+
+NEIGHBOURS = 5
+"""How many of a corpus's texts are kept at each layer."""
+
+
+class Neighbours(NamedTuple):
+    """The texts of the corpus that are closest after each layer, closest first; k is 5, or less for a smaller corpus.
+
+    Attributes:
+        indices: [layers + 1, k], which texts of the corpus.
+        cosines: [layers + 1, k], how close.
+    """
+
+    indices: Tensor
+    cosines: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SentenceTrace:
+    """What happened to one sentence. Tensors are on the CPU, in the encoder's dtype unless said otherwise.
+
+    Attributes:
+        text: the sentence.
+        tokens: its word pieces, special tokens included: a list of str.
+        ids: [tokens], int64, their numbers in the vocabulary.
+        offsets: [tokens, 2], int64, where each begins and ends in `text`; a special token is empty.
+        word_of: [tokens], int64, the number of the word that each is a piece of; -1 for a special token.
+        cut: the word pieces beyond the encoder's limit, which the model never saw: a list of str.
+        cut_offsets: [cut, 2], int64, where they are in `text`.
+        word: [tokens, hidden], each token's vector from the table of words.
+        position: [tokens, hidden], from the table of positions.
+        token_type: [tokens, hidden], from the table of segments.
+        embedded: [tokens, hidden], the normalized sum of the three; it is `hidden[0]`.
+        hidden: [layers + 1, tokens, hidden], the embeddings and the output of every layer.
+        attention: [layers, heads, tokens, tokens], how much the token of a row takes from that of a column; rows sum to 1.
+        attention_out: [layers, tokens, hidden], what attention adds to a token's vector.
+        after_attention: [layers, tokens, hidden], the normalized sum of the layer's input and `attention_out`.
+        feed_forward_out: [layers, tokens, hidden], what the feed-forward step adds to that.
+        pooling_weights: [tokens], each token's share in the sentence vector; they sum to 1. With max pooling it is the fraction of
+            the numbers that the token gave; with several modes, their average.
+        layer_vectors: [layers + 1, dim], the sentence vector if the model had ended after the embeddings, or after that layer: its
+            `hidden`, pooled, and sent through what follows the pooling. The last one is `embedding`, but for rounding.
+        embedding: [dim], what `encode` gives for the text, bit for bit.
+        neighbours: the closest texts of the corpus at each layer; None without a corpus.
+    """
+
+    text: str
+    tokens: list[str]
+    ids: Tensor
+    offsets: Tensor
+    word_of: Tensor
+    cut: list[str]
+    cut_offsets: Tensor
+    word: Tensor
+    position: Tensor
+    token_type: Tensor
+    embedded: Tensor
+    hidden: Tensor
+    attention: Tensor
+    attention_out: Tensor
+    after_attention: Tensor
+    feed_forward_out: Tensor
+    pooling_weights: Tensor
+    layer_vectors: Tensor
+    embedding: Tensor
+    neighbours: Neighbours | None = None
+
+    def __repr__(self) -> str:
+        layers, heads, tokens, _ = self.attention.shape
+        return f"SentenceTrace({self.text!r}: {tokens} tokens, {layers} layers, {heads} heads, {len(self.embedding)} numbers)"
+
+
+class Trace:
+    """What happened to one sentence, or to two. Made by `minisbert.trace`; a notebook shows it as the page that `save_html` writes.
+
+    Attributes:
+        a: the first sentence.
+        b: the second, or None.
+        encoder: the encoder that was traced.
+        corpus: the texts among which neighbours were looked for; empty without a corpus.
+    """
+
+    def __init__(self, encoder: SentenceEncoder, a: SentenceTrace, b: SentenceTrace | None, corpus: list[str]) -> None:
+        self.encoder = encoder
+        self.a = a
+        self.b = b
+        self.corpus = corpus
+
+    def __repr__(self) -> str:
+        texts = repr(self.a.text) if self.b is None else f"{self.a.text!r}, {self.b.text!r}"
+        return f"Trace({texts}, model={self.encoder.model!r})"
+
+    @property
+    def neighbours(self) -> Neighbours | None:
+        """Those of the first sentence; the second one's are `b.neighbours`."""
+        return self.a.neighbours
+
+    @property
+    def cosine(self) -> float:
+        """The cosine of the two embeddings, computed in float64."""
+        b = self._second("cosine")
+        return F.cosine_similarity(self.a.embedding.double(), b.embedding.double(), dim=0).item()
+
+    @cached_property
+    def layer_cosines(self) -> Tensor:
+        """[layers + 1], float64: the cosine if the model had ended after the embeddings, or after that layer."""
+        b = self._second("layer_cosines")
+        return F.cosine_similarity(self.a.layer_vectors.double(), b.layer_vectors.double(), dim=1)
+
+    @cached_property
+    def pair_matrix(self) -> Tensor:
+        """[tokens of a, tokens of b], float64: how much each pair of tokens adds to the cosine. The entries sum to it.
+
+        Exact, since pooling is linear: with u = Σᵢ uᵢ, the shares of the tokens in one sentence vector, and v = Σⱼ vⱼ in the
+        other, cos(u, v) = u·v / ‖u‖‖v‖ = Σᵢⱼ uᵢ·vⱼ / ‖u‖‖v‖. Scaling to length 1 changes no cosine.
+
+        Raises:
+            ValueError: if there is one sentence only, or if the model's sentence vector is no sum over tokens.
+        """
+        b = self._second("pair_matrix")
+        ours, theirs = shares(self.encoder, self.a), shares(self.encoder, b)  # [tokens of a, dim], [tokens of b, dim]
+        return ours @ theirs.T / (ours.sum(dim=0).norm() * theirs.sum(dim=0).norm())
+
+    def html(self) -> str:
+        """The page: one self-contained HTML document that needs no network."""
+        from minisbert.page import render
+
+        return render(self)
+
+    def save_html(self, path: str | os.PathLike[str]) -> None:
+        """Writes the page. It opens in any browser by a double click, and asks nothing of any network."""
+        Path(path).write_text(self.html(), encoding="utf-8", newline="\n")
+
+    def _repr_html_(self) -> str:
+        from minisbert.page import in_a_frame
+
+        return in_a_frame(self.html())
+
+    def _second(self, name: str) -> SentenceTrace:
+        if self.b is None:
+            raise ValueError(f"{name}: only one sentence was traced, expected two. Call minisbert.trace(a, b).")
+        return self.b
+
+
+def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequence[str] | None = None) -> Trace:
+    """See `minisbert.trace`, which is this for a model by name."""
+    for name, text in (("a", a), *([("b", b)] if b is not None else ())):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}: found {type(text).__name__}, expected str.")
+    texts = _corpus(corpus)
+    sentences = [_trace_one(encoder, text) for text in ([a] if b is None else [a, b])]
+    for name, sentence in zip("ab", sentences, strict=False):
+        if sentence.cut:
+            warnings.warn(
+                f"{name}: {len(sentence.cut)} of its {len(sentence.tokens) + len(sentence.cut)} tokens are beyond the limit of "
+                f"{encoder.max_seq_length} and were cut. The model never saw them.",
+                MinisbertWarning,
+                stacklevel=3,
+            )
+    if texts:
+        found = _neighbours(encoder, [sentence.layer_vectors for sentence in sentences], texts)
+        sentences = [replace(sentence, neighbours=neighbours) for sentence, neighbours in zip(sentences, found, strict=True)]
+    return Trace(encoder, sentences[0], sentences[1] if b is not None else None, texts)
+
+
+def shares(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
+    """[tokens, dim], float64: what each token gives to the sentence vector. Their sum is `embedding`, but for its length.
+
+    Raises:
+        ValueError: if the sentence vector is no sum over tokens.
+    """
+    if "max" in encoder.pooling.modes:
+        raise ValueError(
+            "pair_matrix: this model pools with max, which takes each number of the sentence vector from the token where it is "
+            "largest. Its cosine is no sum over pairs of tokens, so there are no exact shares. Take a model with another pooling."
+        )
+    vectors = sentence.hidden[-1].double()  # [tokens, hidden]
+    ones = vectors.new_ones(1, len(vectors))
+    return torch.cat([token_weights(mode, ones).T * vectors for mode in encoder.pooling.modes], dim=1)
+
+
+def _corpus(corpus: object) -> list[str]:
+    if corpus is None:
+        return []
+    if not isinstance(corpus, Sequence) or isinstance(corpus, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"corpus: found {type(corpus).__name__}, expected a sequence of str such as a list.")
+    for index, text in enumerate(corpus):
+        if not isinstance(text, str):
+            raise TypeError(f"corpus[{index}]: found {type(text).__name__}, expected str.")
+    if not corpus:
+        raise ValueError("corpus: found no text, expected at least one.")
+    return list(corpus)
+
+
+def _trace_one(encoder: SentenceEncoder, text: str) -> SentenceTrace:
+    bert, wordpiece = encoder.bert, encoder.tokenizer
+    names = ["embeddings.word", "embeddings.position", "embeddings.token_type", "embeddings"]
+    parts = ("attention.qkv", "attention", "attention_norm", "feed_forward")
+    for number in range(len(bert.layers)):
+        names += [f"layers.{number}", *(f"layers.{number}.{part}" for part in parts)]
+    with _noted(bert, names) as noted:
+        embedding = encoder.encode(text, on_truncate="ignore", show_progress_bar=False)  # [dim]
+
+    (ids,) = wordpiece([text]).ids
+    tokens = len(ids)
+    if [len(noted[name]) for name in names] != [1] * len(names):
+        raise RuntimeError("trace: the model did not run once, and in this thread, for this sentence; expected that of encode.")
+
+    def seen(name: str) -> Tensor:
+        # The rows of this sentence; what follows are the spare tokens of the batch. Cloned, for it was made in inference mode.
+        return noted[name][0][:tokens].clone()
+
+    def stack(part: str) -> Tensor:
+        return torch.stack([seen(f"layers.{number}{part}") for number in range(len(bert.layers))])
+
+    embedded = seen("embeddings")  # [tokens, hidden]
+    hidden = torch.stack([embedded, *stack("")])  # [layers + 1, tokens, hidden]
+    heads, head_dim = bert.config.num_attention_heads, bert.config.head_dim
+    qkv = stack(".attention.qkv").view(-1, tokens, 3, heads, head_dim)
+    query, key = qkv.permute(2, 0, 3, 1, 4)[:2]  # both [layers, heads, tokens, head_dim]
+
+    encoding = wordpiece.tokenizer.encode(text, add_special_tokens=False)
+    before, after = len(wordpiece.prefix), len(wordpiece.suffix)
+    kept = tokens - before - after
+    start = 0 if wordpiece.truncation_side == "right" else len(encoding.ids) - kept
+    inside = slice(start, start + kept)
+    spans = encoding.offsets[inside]
+    first, last = (spans[0][0], spans[-1][1]) if spans else (0, 0)
+    return SentenceTrace(
+        text=text,
+        tokens=[str(wordpiece.tokenizer.id_to_token(number)) for number in ids],
+        ids=torch.tensor(ids),
+        offsets=torch.tensor([(first, first)] * before + spans + [(last, last)] * after).view(-1, 2),
+        word_of=torch.tensor([-1] * before + [-1 if word is None else word for word in encoding.word_ids[inside]] + [-1] * after),
+        cut=encoding.tokens[: inside.start] + encoding.tokens[inside.stop :],
+        cut_offsets=torch.tensor(encoding.offsets[: inside.start] + encoding.offsets[inside.stop :], dtype=torch.int64).view(-1, 2),
+        word=seen("embeddings.word"),
+        position=seen("embeddings.position"),
+        token_type=seen("embeddings.token_type"),
+        embedded=embedded,
+        hidden=hidden,
+        attention=(query @ key.transpose(-1, -2) * head_dim**-0.5).softmax(dim=-1),
+        attention_out=stack(".attention"),
+        after_attention=stack(".attention_norm"),
+        feed_forward_out=stack(".feed_forward"),
+        pooling_weights=_pooling_weights(encoder, hidden[-1]),
+        layer_vectors=_ending(encoder, hidden.flatten(0, 1), [(len(hidden), tokens)]),
+        embedding=embedding,
+    )
+
+
+def _pooling_weights(encoder: SentenceEncoder, vectors: Tensor) -> Tensor:
+    """[tokens, hidden] → [tokens], each token's share in the sentence vector."""
+    tokens = len(vectors)
+    ones = vectors.new_ones(1, tokens)
+    modes = []
+    for mode in encoder.pooling.modes:
+        won = vectors.argmax(dim=0).bincount(minlength=tokens).to(vectors)
+        weights = won if mode == "max" else token_weights(mode, ones)[0]
+        modes.append(weights / weights.sum())
+    return torch.stack(modes).mean(dim=0)
+
+
+def _ending(encoder: SentenceEncoder, vectors: Tensor, runs: Sequence[Run]) -> Tensor:
+    """[tokens, hidden] → [sentences, dim]: pooling and what follows it, as in `encode`."""
+    pooled = encoder.pooling(vectors.to(encoder.device), runs)
+    return (F.normalize(pooled, dim=1) if encoder.config.normalize else pooled).cpu()
+
+
+def _neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[str]) -> list[Neighbours]:
+    """For each of our [layers + 1, dim] the closest texts at each layer."""
+    ids = encoder.tokenizer(corpus).ids
+    names = ["embeddings", *(f"layers.{number}" for number in range(len(encoder.bert.layers)))]
+
+    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+        with _noted(encoder.bert, names) as noted:
+            encoder.bert.forward_packed(packed, runs)
+        theirs = torch.stack([_ending(encoder, noted[name][0], runs) for name in names], dim=1)  # [sentences, layers + 1, dim]
+        return torch.cat([F.cosine_similarity(one, theirs, dim=2) for one in ours], dim=1)
+
+    cosines = torch.empty(len(corpus), len(ours) * len(names), dtype=encoder.dtype)
+    for _ in compute(forward, ids, plan([len(one) for one in ids], BATCH_TOKENS), cosines, encoder.device):
+        pass
+    found = []
+    for each in cosines.chunk(len(ours), dim=1):  # [corpus, layers + 1]
+        closest = each.T.topk(min(NEIGHBOURS, len(corpus)), dim=1)
+        found.append(Neighbours(closest.indices, closest.values))
+    return found
+
+
+@contextmanager
+def _noted(bert: Bert, names: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
+    """Notes what each of these modules of the model gives, for as long as it lasts, in this thread.
+
+    The hooks sit on a model that other threads may be using: what those compute is not noted, and nothing is changed by a hook.
+    What is noted is a copy on the CPU, since the model may overwrite its own.
+    """
+    noted: dict[str, list[Tensor]] = {name: [] for name in names}
+    thread = threading.get_ident()
+
+    def hook_for(name: str) -> object:
+        def note(_module: nn.Module, _arguments: tuple[object, ...], output: Tensor) -> None:
+            if threading.get_ident() == thread:
+                noted[name].append(output.detach().clone().cpu())
+
+        return note
+
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.callback(bert.get_submodule(name).register_forward_hook(hook_for(name)).remove)  # type: ignore[arg-type]
+        yield noted
