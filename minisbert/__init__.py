@@ -67,7 +67,8 @@ def load(
     """Loads a model from a folder, the hub's cache, an installed package that carries it, or the hub: the first that has it.
 
     Args:
-        model: the path of a folder, `organisation/name`, or a bare name, which means `sentence-transformers/<name>`.
+        model: the path of a folder, `organisation/name`, or a bare name, which means `sentence-transformers/<name>`. The parts of
+            a model may lie in folders of its repository: modules.json says where.
         device: such as "cpu" or "cuda:1". Default: the GPU if there is one, else the CPU.
         dtype: the precision to compute in. Default: torch.float32, also for checkpoints in half precision.
         revision: a branch, tag or commit on the hub. Default: the main branch, as the cache has it if it does.
