@@ -63,6 +63,7 @@ def load(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
+    truncate_dim: int | None = None,
 ) -> SentenceEncoder:
     """Loads a model from a folder, the hub's cache, an installed package that carries it, or the hub: the first that has it.
 
@@ -75,6 +76,7 @@ def load(
         token: for private repositories. Default: what huggingface_hub knows.
         cache_dir: the hub's cache. Default: huggingface_hub's own.
         local_files_only: never ask the hub.
+        truncate_dim: keep only so many numbers of each vector, the first ones. Default: what the checkpoint says, as a rule all.
 
     Returns:
         A new encoder; every call loads anew.
@@ -91,6 +93,7 @@ def load(
         token=token,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
+        truncate_dim=truncate_dim,
     )
 
 

@@ -6,20 +6,22 @@ expected, and what to do.
 
 A checkpoint in the hub's layout:
 
-    modules.json                the chain of modules: Transformer, Pooling, perhaps Normalize
-    config.json                 the sizes of BERT
-    sentence_bert_config.json   the limit in tokens, and whether to lower-case the text first
-    tokenizer_config.json       the settings of the tokenizer
-    1_Pooling/config.json       how token vectors become one sentence vector
+    modules.json                        the chain of modules: Transformer, Pooling, perhaps Dense, LayerNorm, Normalize
+    config.json                         the sizes of BERT
+    sentence_bert_config.json           the limit in tokens, and whether to lower-case the text first
+    tokenizer_config.json               the settings of the tokenizer
+    1_Pooling/config.json               how token vectors become one sentence vector
+    2_Dense/config.json                 a layer on top of the sentence vector, with weights beside it
+    config_sentence_transformers.json   prompts, the number of dimensions to keep, how vectors are compared
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Final, NoReturn, TypeVar
 
 from minisbert.errors import CheckpointError
@@ -31,15 +33,33 @@ Choice = TypeVar("Choice", bound=str)
 
 # Far above every published BERT. A larger number is a broken or hostile file, and must not reserve any memory.
 LARGEST_SIZE: Final = 1 << 20
+LARGEST_WIDTH: Final = 1 << 16
+MOST_MODULES: Final = 1 << 6
 MOST_LAYERS: Final = 1 << 10
 LARGEST_JSON: Final = 64 << 20  # bytes
 
 ACTIVATIONS: Final = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 
-POOLING_MODES: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens")
+LEAST_LIMIT: Final = 3
+"""[CLS], one word piece, [SEP]."""
+
+POOLING_MODES: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """In the order in which modes that are given as booleans are concatenated; a list of modes has its own."""
 
+SIMILARITY_FUNCTIONS: Final = ("cosine", "dot", "euclidean", "manhattan")
+
+EVERY_MODELS_PROMPTS: Final = {"query": "", "document": ""}
+"""What encode_query and encode_document put before a text when the checkpoint has nothing for them, as in sentence-transformers."""
+
+DENSE_ACTIVATIONS: Final = (
+    "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU", "LogSigmoid", "Mish",
+    "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink",
+)  # fmt: skip
+"""The classes of torch.nn that work on each number by itself and need no argument."""
+
 _REQUIRED: Final = object()
+
+DEFAULT: Final = "the default"
 
 
 @dataclass(frozen=True)
@@ -79,6 +99,41 @@ class PoolingConfig:
 
     dimension: int
     modes: tuple[str, ...] = ("mean",)
+    include_prompt: bool = True
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """A layer on the sentence vector: activation(W x + b), plus x itself where `residual` says so.
+
+    Attributes:
+        folder: where its weights lie inside the checkpoint.
+        activation: a name of `DENSE_ACTIVATIONS`.
+    """
+
+    folder: str
+    in_features: int
+    out_features: int
+    bias: bool = True
+    activation: str = "Tanh"
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class LayerNormConfig:
+    """A layer norm on the sentence vector, with weights in `folder`."""
+
+    folder: str
+    dimension: int
+
+
+@dataclass(frozen=True)
+class NormalizeConfig:
+    """The sentence vector is scaled to length 1."""
+
+
+HeadConfig = DenseConfig | LayerNormConfig | NormalizeConfig
+"""A module after the pooling."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +154,47 @@ class WordPieceConfig:
 
 
 @dataclass(frozen=True)
+class UsageConfig:
+    """How the vectors are meant to be asked for and compared: `config_sentence_transformers.json`.
+
+    Attributes:
+        prompts: texts to put before a sentence, by name.
+        default_prompt_name: the prompt that holds where none is asked for.
+        similarity_fn_name: one of `SIMILARITY_FUNCTIONS`; None: the file does not say.
+        truncate_dim: how many numbers of a vector to keep; None: all.
+    """
+
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity_fn_name: str | None = None
+    truncate_dim: int | None = None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many tokens a sentence may have, and why.
+
+    Attributes:
+        tokens: the limit, special tokens included.
+        source: the file and field that decided.
+        reasons: what each file had to say about it, in the order in which they are asked.
+    """
+
+    tokens: int
+    source: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting in force, and the file it came from ("the default" where no file says anything)."""
+
+    name: str
+    value: object
+    source: str
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """Everything the json files of one checkpoint say.
 
@@ -106,21 +202,44 @@ class CheckpointConfig:
         bert: the sizes of the encoder.
         wordpiece: the settings of the tokenizer.
         pooling: from token vectors to a sentence vector.
-        normalize: whether the sentence vector is scaled to length 1.
+        heads: what happens to the sentence vector then.
+        usage: prompts and the like.
         lower_case_first: whether the text is lower-cased before the tokenizer sees it.
-        max_seq_length: the limit in tokens, special tokens included.
+        limit: the limit in tokens, and what it follows from.
         folder: where config.json, the tokenizer and the weights lie inside the checkpoint; "" is its root.
         remarks: what a user should be told when this checkpoint is loaded.
+        settings: every setting that changes a vector, with the file that gave it.
     """
 
     bert: BertConfig
     wordpiece: WordPieceConfig
     pooling: PoolingConfig
-    normalize: bool
+    heads: tuple[HeadConfig, ...]
+    usage: UsageConfig
     lower_case_first: bool
-    max_seq_length: int
+    limit: Limit
     folder: str = ""
     remarks: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def max_seq_length(self) -> int:
+        """The limit in tokens, special tokens included."""
+        return self.limit.tokens
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a sentence vector, as the chain of modules gives it, before any of them are left out."""
+        return width(self.pooling, self.heads)
+
+
+def width(pooling: PoolingConfig, heads: Sequence[HeadConfig]) -> int:
+    """Numbers in a vector that went through the pooling and these heads."""
+    dimension = pooling.dimension * len(pooling.modes)
+    for head in heads:
+        if isinstance(head, DenseConfig):
+            dimension = head.out_features
+    return dimension
 
 
 class Fields:
@@ -164,6 +283,14 @@ class Fields:
         if not isinstance(value, str):
             self.refuse(field, "a text")
         return value
+
+    def text(self, field: str) -> str | None:
+        """A text; `null` and a field that is not there both mean None."""
+        return None if self.values.get(field) is None else self.string(field)
+
+    def source(self, field: str) -> str:
+        """Where the value in force comes from: this file, or nowhere."""
+        return self.file if self.values.get(field) is not None else DEFAULT
 
     def choice(self, field: str, choices: Sequence[Choice], *, default: object = _REQUIRED) -> Choice:
         """One of a few texts."""
@@ -238,22 +365,72 @@ def read_fields(find: Find, file: str) -> Fields | None:
     return Fields(values, file)
 
 
-def read_bert_config(fields: Fields) -> BertConfig:
+# Other architectures that sentence vectors are made with, by the `model_type` of config.json. Named, so that the message says
+# plainly what the checkpoint is.
+OTHER_ARCHITECTURES: Final = {
+    "albert": "ALBERT",
+    "bart": "BART",
+    "bert-generation": "BERT for generation",
+    "big_bird": "BigBird",
+    "camembert": "CamemBERT",
+    "clip": "CLIP",
+    "convbert": "ConvBERT",
+    "deberta": "DeBERTa",
+    "deberta-v2": "DeBERTa v2",
+    "distilbert": "DistilBERT",
+    "electra": "ELECTRA",
+    "ernie": "ERNIE",
+    "eurobert": "EuroBERT",
+    "gemma3_text": "Gemma",
+    "gpt2": "GPT-2",
+    "gpt_neo": "GPT-Neo",
+    "llama": "Llama",
+    "longformer": "Longformer",
+    "luke": "LUKE",
+    "megatron-bert": "Megatron-BERT",
+    "mistral": "Mistral",
+    "mobilebert": "MobileBERT",
+    "modernbert": "ModernBERT",
+    "mpnet": "MPNet",
+    "new": "NewModel of GTE v1.5",
+    "nomic_bert": "NomicBERT",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "roberta": "RoBERTa",
+    "roformer": "RoFormer",
+    "squeezebert": "SqueezeBERT",
+    "t5": "T5",
+    "xlm-roberta": "XLM-RoBERTa",
+    "xlnet": "XLNet",
+    "xlm": "XLM",
+}
+
+
+def read_bert_config(fields: Fields, remarks: list[str]) -> BertConfig:
     """`config.json`: every setting that changes the result is obeyed or refused."""
     architectures = fields.values.get("architectures") or []
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         fields.refuse("architectures", "a list of class names")
-    model_type = fields.values.get("model_type", "bert" if any(name.startswith("Bert") for name in architectures) else None)
+    is_bert = any(name.startswith("Bert") for name in architectures)
+    model_type = fields.values.get("model_type", "bert" if is_bert else None)
     if model_type != "bert":
+        known = OTHER_ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
         fields.refuse(
             "model_type",
             '"bert"',
-            "minisbert runs BERT only: load this checkpoint with sentence-transformers or transformers.",
+            (f"This is {known}, another architecture; " if known else "")
+            + "minisbert runs BERT only: load this checkpoint with sentence-transformers or transformers.",
         )
+    if architectures and not is_bert:
+        remarks.append(f"{fields.file}: architectures is {brief(architectures)}, but model_type is bert; it is taken as a BERT")
+    refuse_remote_code(fields)
     fields.must_be(
         "is_decoder",
         False,
         "minisbert is an encoder, in which every token attends to every other. Load this checkpoint with transformers.",
+    )
+    fields.must_be(
+        "is_encoder_decoder", False, "minisbert is an encoder, without a decoder behind it. Load this checkpoint with transformers."
     )
     fields.must_be(
         "add_cross_attention",
@@ -261,17 +438,30 @@ def read_bert_config(fields: Fields) -> BertConfig:
         "minisbert is an encoder, without a second sequence to attend to. Load this checkpoint with transformers.",
     )
     fields.must_be("position_embedding_type", "absolute", "minisbert has no relative positions; load it with transformers.")
+    fields.must_be("pruned_heads", {}, "minisbert has no layers of unequal numbers of heads; load it with transformers.")
+    fields.must_be("quantization_config", None, "minisbert reads plain weights; take the checkpoint as it was before.")
     return BertConfig(
         vocab_size=fields.integer("vocab_size", maximum=1 << 24),
-        hidden_size=fields.integer("hidden_size", maximum=1 << 16),
+        hidden_size=fields.integer("hidden_size", maximum=LARGEST_WIDTH),
         num_hidden_layers=fields.integer("num_hidden_layers", maximum=MOST_LAYERS),
-        num_attention_heads=fields.integer("num_attention_heads", maximum=1 << 16),
+        num_attention_heads=fields.integer("num_attention_heads", maximum=LARGEST_WIDTH),
         intermediate_size=fields.integer("intermediate_size"),
         max_position_embeddings=fields.integer("max_position_embeddings"),
         type_vocab_size=fields.integer("type_vocab_size", default=BertConfig.type_vocab_size),
         hidden_act=fields.choice("hidden_act", ACTIVATIONS, default=BertConfig.hidden_act),
         layer_norm_eps=fields.positive("layer_norm_eps", default=BertConfig.layer_norm_eps),
     )
+
+
+def refuse_remote_code(fields: Fields) -> None:
+    """`auto_map` names Python files of the checkpoint that were meant to be run instead of BERT."""
+    if fields.values.get("auto_map") is not None:
+        fields.refuse(
+            "auto_map",
+            "no such field",
+            "It names code that comes with the checkpoint, and minisbert runs none: load this checkpoint with "
+            "sentence-transformers, if you trust that code.",
+        )
 
 
 def read_wordpiece_config(fields: Fields | None) -> WordPieceConfig:
@@ -290,11 +480,13 @@ def read_wordpiece_config(fields: Fields | None) -> WordPieceConfig:
             fields.refuse(field, "a token, as a text or as an object with the text in 'content'")
         return value
 
-    limit = fields.values.get("model_max_length")
+    refuse_remote_code(fields)
+    name = "max_len" if "max_len" in fields.values and "model_max_length" not in fields.values else "model_max_length"
+    limit = fields.values.get(name)  # max_len: its name until transformers 3
     if isinstance(limit, float) and limit.is_integer():  # "no limit" is written as 10^30, and was once as 1e30
         limit = int(limit)
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        fields.refuse("model_max_length", "a number of tokens")
+        fields.refuse(name, "a number of tokens")
     side = fields.values.get("truncation_side")
     return WordPieceConfig(
         do_lower_case=fields.boolean("do_lower_case", default=None),
@@ -307,7 +499,7 @@ def read_wordpiece_config(fields: Fields | None) -> WordPieceConfig:
         sep_token=token("sep_token", WordPieceConfig.sep_token),
         pad_token=token("pad_token", WordPieceConfig.pad_token),
         mask_token=token("mask_token", WordPieceConfig.mask_token),
-        tokenizer_class=None if fields.values.get("tokenizer_class") is None else fields.string("tokenizer_class"),
+        tokenizer_class=fields.text("tokenizer_class"),
     )
 
 
@@ -321,58 +513,116 @@ _POOLING_FLAGS: Final = {
 }
 
 
-def read_pooling_config(fields: Fields) -> PoolingConfig:
+def read_pooling_config(fields: Fields, remarks: list[str]) -> PoolingConfig:
     """`1_Pooling/config.json` of either generation: a boolean for each mode, or `pooling_mode` as a text or a list."""
-    old = "word_embedding_dimension" in fields.values
-    dimension = fields.integer("word_embedding_dimension" if old else "embedding_dimension", maximum=1 << 16)
+    old, new = "word_embedding_dimension", "embedding_dimension"
+    dimension = fields.integer(old if old in fields.values else new, maximum=LARGEST_WIDTH)
+    if new in fields.values and fields.integer(new, maximum=LARGEST_WIDTH) != dimension:
+        fields.refuse(new, f"{dimension}, as {old} says")
     if "pooling_mode" in fields.values:
         value = fields.values["pooling_mode"]
         named = [value] if isinstance(value, str) else value
-        if not isinstance(named, list) or not named or not all(mode in POOLING_MODES for mode in named):
+        if not isinstance(named, list) or not 1 <= len(named) <= MOST_MODULES or not all(mode in POOLING_MODES for mode in named):
             fields.refuse("pooling_mode", "one of " + ", ".join(POOLING_MODES) + ", or a list of these")
         modes = tuple(named)  # in the order of the list
     else:
         modes = tuple(mode for flag, mode in _POOLING_FLAGS.items() if fields.boolean(flag, default=False))
-        for mode in modes:
-            if mode not in POOLING_MODES:
-                raise CheckpointError(
-                    f"{fields.file}: pooling mode {mode!r} is on, expected one of {', '.join(POOLING_MODES)}. "
-                    "minisbert has no such pooling; load this checkpoint with sentence-transformers."
-                )
-        if not modes:
+        if not modes and not fields.values.keys() & _POOLING_FLAGS.keys():
+            modes = PoolingConfig.modes
+            remarks.append(f"{fields.file}: no pooling mode is given; it is mean, as in sentence-transformers")
+        elif not modes:
             raise CheckpointError(
                 f"{fields.file}: no pooling mode is switched on, expected at least one of {', '.join(_POOLING_FLAGS)}. "
                 "Set the one the model was trained with to true (mean_tokens for most)."
             )
-    fields.must_be("include_prompt", True, "minisbert does not leave prompts out of the pooling.")
-    return PoolingConfig(dimension=dimension, modes=modes)
+    known = {old, new, "pooling_mode", "include_prompt", *_POOLING_FLAGS}
+    remarks.extend(unknown(fields, known))
+    return PoolingConfig(dimension, modes, fields.boolean("include_prompt", default=True) is not False)
 
 
-# The dotted class names that modules.json gives, of both generations, and what they are. They are looked up here and never
-# imported: a checkpoint must not choose what code runs.
+def unknown(fields: Fields, known: set[str]) -> list[str]:
+    """A remark on the fields of a module that nobody here knows, and that therefore do nothing."""
+    names = sorted(brief(name) for name in fields.values if name not in known)
+    if not names:
+        return []
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"{fields.file}: not known here, and not used: {shown}"]
+
+
+# The dotted class names that modules.json gives, and what they are. They are looked up here and never imported: a checkpoint must
+# not choose what code runs. sentence-transformers wrote, in turn:
+#     sentence_transformers.models.BERT                                         until 0.2.6
+#     sentence_transformers.models.Pooling                                      until 5.3
+#     sentence_transformers.sentence_transformer.modules.pooling.Pooling        from 5.4 on
+# and it reads, and people write, the class by its file (models.Pooling.Pooling) or by its package (modules.Pooling) as well.
+_CLASSES: Final = {
+    "transformer": ("Transformer", "base"),
+    "pooling": ("Pooling", "sentence_transformer"),
+    "dense": ("Dense", "base"),
+    "layer_norm": ("LayerNorm", "sentence_transformer"),
+    "normalize": ("Normalize", "base"),
+    "dropout": ("Dropout", "sentence_transformer"),
+}
 MODULE_KINDS: Final = {
-    "sentence_transformers.models.Transformer": "transformer",
     "sentence_transformers.models.BERT": "transformer",
-    "sentence_transformers.base.modules.transformer.Transformer": "transformer",
-    "sentence_transformers.models.Pooling": "pooling",
-    "sentence_transformers.sentence_transformer.modules.pooling.Pooling": "pooling",
-    "sentence_transformers.models.Normalize": "normalize",
-    "sentence_transformers.base.modules.normalize.Normalize": "normalize",
+    "sentence_transformers.models.BERT.BERT": "transformer",
+    "sentence_transformers.sentence_transformer.modules.normalize.Normalize": "normalize",  # 5.4 to 5.x
+    **{
+        name: kind
+        for kind, (cls, home) in _CLASSES.items()
+        for name in (
+            f"sentence_transformers.models.{cls}",
+            f"sentence_transformers.models.{cls}.{cls}",
+            f"sentence_transformers.sentence_transformer.modules.{cls}",
+            f"sentence_transformers.{home}.modules.{cls}",
+            f"sentence_transformers.{home}.modules.{kind}.{cls}",
+        )
+    },
+}
+
+# Modules that exist and are not run here, with what a user should know about each.
+OTHER_MODULES: Final = {
+    "ALBERT": "an ALBERT encoder",
+    "Asym": "different layers for queries and documents",
+    "BoW": "a bag of words",
+    "CLIPModel": "CLIP, for images",
+    "CNN": "a convolution over word vectors",
+    "CamemBERT": "a CamemBERT encoder",
+    "DistilBERT": "a DistilBERT encoder",
+    "LSTM": "an LSTM over word vectors",
+    "LogitScore": "the score of a cross-encoder",
+    "MLMTransformer": "a sparse encoder",
+    "MultiVectorMask": "a multi-vector model, which keeps a vector for each token",
+    "RoBERTa": "a RoBERTa encoder",
+    "Router": "different layers for queries and documents",
+    "SparseAutoEncoder": "a sparse encoder",
+    "SparseStaticEmbedding": "a sparse encoder",
+    "SpladePooling": "a sparse encoder",
+    "StaticEmbedding": "word vectors without an encoder",
+    "T5": "a T5 encoder",
+    "TokenPooling": "a multi-vector model, which keeps a vector for each token",
+    "WeightedLayerPooling": "a weighted sum of all layers",
+    "WordEmbeddings": "word vectors without an encoder",
+    "WordWeights": "weights for words",
+    "XLMRoBERTa": "an XLM-RoBERTa encoder",
+    "XLNet": "an XLNet encoder",
 }
 
 
 @dataclass(frozen=True)
 class Module:
-    """One row of modules.json: what it is, and its folder inside the checkpoint."""
+    """One row of modules.json: what it is, its folder inside the checkpoint, and the class name it was given."""
 
     kind: str
     folder: str
+    name: str
 
 
 def read_modules(find: Find) -> list[Module] | None:
     """`modules.json`: the chain that a sentence goes through, or None for a plain BERT repository without that file.
 
-    minisbert runs the chains transformer → pooling and transformer → pooling → normalize.
+    minisbert runs a transformer, a pooling, and then any number of dense layers, layer norms and normalizations. Dropout does
+    nothing outside of training and is passed over.
     """
     file = "modules.json"
     path = find(file)
@@ -381,30 +631,227 @@ def read_modules(find: Find) -> list[Module] | None:
     rows = read_json(path, file)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise CheckpointError(f"{file}: found {brief(rows)}, expected a list of modules. Take an unchanged copy of it.")
+    if len(rows) > MOST_MODULES:
+        raise CheckpointError(
+            f"{file}: found {len(rows):,} modules, expected at most {MOST_MODULES}. Take an unchanged copy of it."
+        )
     modules = []
+    names: set[str] = set()
     for number, row in enumerate(rows):
         fields = Fields(row, f"{file}, module {number}")
-        name = fields.string("type")
-        if name not in MODULE_KINDS:
-            fields.refuse(
-                "type",
-                "one of " + ", ".join(MODULE_KINDS),
-                "minisbert does not run this module, and no code is ever imported by name; "
-                "load this checkpoint with sentence-transformers.",
-            )
-        modules.append(Module(MODULE_KINDS[name], fields.string("path").strip("/")))
+        kind = fields.string("type")
+        if kind not in MODULE_KINDS:
+            _refuse_module(fields, kind)
+        name = fields.text("name")
+        if name is not None and name in names:
+            fields.refuse("name", "a name that no other module has")
+        names.add(name or "")
+        modules.append(Module(MODULE_KINDS[kind], _folder(fields), kind))
+    modules = [module for module in modules if module.kind != "dropout"]
     kinds = [module.kind for module in modules]
-    if kinds not in (["transformer", "pooling"], ["transformer", "pooling", "normalize"]):
+    if kinds[:2] != ["transformer", "pooling"] or {"transformer", "pooling"} & set(kinds[2:]):
         raise CheckpointError(
-            f"{file}: found the chain {' → '.join(kinds) or 'of no modules'}, expected transformer → pooling (→ normalize). "
-            "Load this checkpoint with sentence-transformers."
+            f"{file}: found the chain {' → '.join(kinds) or 'of no modules'}, expected transformer → pooling, and then only dense, "
+            "layer_norm and normalize. Load this checkpoint with sentence-transformers."
         )
     return modules
+
+
+def _refuse_module(fields: Fields, kind: str) -> NoReturn:
+    known = OTHER_MODULES.get(kind.rpartition(".")[2]) if kind.startswith("sentence_transformers.") else None
+    fields.refuse(
+        "type",
+        "a Transformer, Pooling, Dense, LayerNorm, Normalize or Dropout of sentence_transformers",
+        (f"This is {known}; " if known else "") + "minisbert does not run this module, and no code is ever imported by name; "
+        "load this checkpoint with sentence-transformers.",
+    )
+
+
+def _folder(fields: Fields) -> str:
+    """The folder of a module, which must lie inside the checkpoint."""
+    text = fields.string("path")
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or any(character in text for character in "\\:\0"):
+        fields.refuse(
+            "path", "a folder inside the checkpoint", "It asks for files outside of its folder: do not load this checkpoint."
+        )
+    return "/".join(path.parts)
 
 
 def inside(folder: str, file: str) -> str:
     """The path of a module's file inside the checkpoint; the folder of the first module is usually its root, ""."""
     return f"{folder}/{file}" if folder else file
+
+
+_DENSE_NAMES: Final = {
+    f"{package}.{name}": name
+    for name in DENSE_ACTIVATIONS
+    for package in (
+        "torch.nn",
+        "torch.nn.modules",
+        "torch.nn.modules.linear" if name == "Identity" else "torch.nn.modules.activation",
+    )
+}
+
+
+def read_head(module: Module, fields: Fields, dimension: int, remarks: list[str]) -> HeadConfig:
+    """A module after the pooling.
+
+    Args:
+        module: its row in modules.json.
+        fields: its config.json.
+        dimension: the numbers in the vector that comes to it.
+        remarks: what should be told is added here.
+    """
+    why = "minisbert has only the sentence vector there. Load this checkpoint with sentence-transformers."
+    for name in "module_input_name", "module_output_name", "key_name":  # key_name: once written, never read
+        if fields.values.get(name) is not None:
+            fields.must_be(name, "sentence_embedding", why)
+    known = {"module_input_name", "module_output_name", "key_name"}
+    if module.kind == "normalize":
+        remarks.extend(unknown(fields, known))
+        return NormalizeConfig()
+
+    size = "dimension" if module.kind == "layer_norm" else "in_features"
+    if fields.integer(size, maximum=LARGEST_WIDTH) != dimension:
+        fields.refuse(
+            size,
+            f"{dimension}, the numbers in the vector that the module before it gives",
+            "The two modules are of different models; take an unchanged copy.",
+        )
+    if module.kind == "layer_norm":
+        remarks.extend(unknown(fields, known | {size}))
+        return LayerNormConfig(module.folder, dimension)
+
+    name = fields.string("activation_function", default="torch.nn.modules.activation.Tanh")
+    if name not in _DENSE_NAMES:
+        fields.refuse(
+            "activation_function",
+            "a class of torch.nn: one of " + ", ".join(DENSE_ACTIVATIONS),
+            "It is looked up in a table, and no code is ever imported by name; load this checkpoint with sentence-transformers.",
+        )
+    remarks.extend(unknown(fields, known | {size, "out_features", "bias", "activation_function", "use_residual"}))
+    return DenseConfig(
+        folder=module.folder,
+        in_features=dimension,
+        out_features=fields.integer("out_features", maximum=LARGEST_WIDTH),
+        bias=fields.boolean("bias", default=True) is not False,
+        activation=_DENSE_NAMES[name],
+        residual=bool(fields.boolean("use_residual", default=False)),
+    )
+
+
+def read_usage(fields: Fields | None, dimension: int, remarks: list[str]) -> UsageConfig:
+    """`config_sentence_transformers.json`. A missing one, as before sentence-transformers 2, says nothing."""
+    if fields is None:
+        return UsageConfig()
+    kind = fields.text("model_type")
+    if kind not in (None, "SentenceTransformer"):
+        fields.refuse(
+            "model_type",
+            '"SentenceTransformer"',
+            "minisbert gives one vector a sentence, and this is a model of another kind: load it with sentence-transformers.",
+        )
+    prompts = fields.values.get("prompts")
+    prompts = {} if prompts is None else prompts
+    if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
+        fields.refuse("prompts", "an object of texts by their names")
+    prompts = {name: text or "" for name, text in prompts.items()}
+    default = fields.text("default_prompt_name")
+    if default is not None and default not in EVERY_MODELS_PROMPTS | prompts:
+        fields.refuse("default_prompt_name", "the name of a prompt: " + ", ".join(EVERY_MODELS_PROMPTS | prompts))
+    similarity = fields.text("similarity_fn_name")
+    if similarity is not None and similarity not in SIMILARITY_FUNCTIONS:
+        remarks.append(
+            f"{fields.file}: similarity_fn_name is {brief(similarity)}, not one of {', '.join(SIMILARITY_FUNCTIONS)}; "
+            "cosine is used"
+        )
+        similarity = None
+    keep = None
+    if fields.values.get("truncate_dim") is not None:
+        keep = fields.integer("truncate_dim", maximum=sys.maxsize)
+        if keep > dimension:
+            remarks.append(f"{fields.file}: truncate_dim is {keep}, but a vector has only {dimension} numbers; all are kept")
+    return UsageConfig(prompts, default, similarity, keep)
+
+
+def read_sentence_config(fields: Fields) -> None:
+    """`sentence_bert_config.json`: refuses what changes the vectors in ways that minisbert does not know.
+
+    Its `max_seq_length` and `do_lower_case` are read elsewhere. The arguments for other libraries (model_args and the like, of
+    either generation) may hold what does not change the mathematics.
+    """
+    load = "Load this checkpoint with sentence-transformers."
+    for name, expected in ("transformer_task", "feature-extraction"), ("module_output_name", "token_embeddings"):
+        if fields.values.get(name) is not None:
+            fields.must_be(name, expected, load)
+    for name in "query_length", "document_length", "query_expansion", "tokenizer_name_or_path":
+        fields.must_be(name, None, load)
+    modality = fields.values.get("modality_config")
+    text = {"method": "forward", "method_output_name": "last_hidden_state"}
+    if modality is not None and (
+        not isinstance(modality, dict)
+        or not isinstance(modality.get("text"), dict)
+        or any(modality["text"].get(name) != value for name, value in text.items())
+    ):
+        fields.refuse("modality_config", "the last hidden state for text: " + json.dumps({"text": text}), load)
+    harmless = {"add_pooling_layer", "attn_implementation", "dtype", "torch_dtype", "trust_remote_code", "use_safetensors"}
+    for name in (
+        "model_args",
+        "model_kwargs",
+        "config_args",
+        "config_kwargs",
+        "tokenizer_args",
+        "processor_kwargs",
+        "processing_kwargs",
+    ):
+        value = fields.values.get(name)
+        if value is not None and (not isinstance(value, dict) or value.keys() - harmless):
+            fields.refuse(name, "nothing that changes a vector, only " + ", ".join(sorted(harmless)), load)
+
+
+def decide_limit(sizes: Fields, wordpiece: Fields, asked: int | None, sentence: Fields, remarks: list[str]) -> Limit:
+    """How many tokens a sentence may have: `max_seq_length`, else `model_max_length`, and never more than the positions.
+
+    Args:
+        sizes: config.json; the model has a vector for each position up to its `max_position_embeddings`.
+        wordpiece: tokenizer_config.json.
+        asked: its model_max_length.
+        sentence: sentence_bert_config.json.
+        remarks: what should be told is added here.
+
+    Raises:
+        CheckpointError: if there is no room for [CLS], [SEP] and one word piece.
+    """
+    last = f"{sizes.file}: max_position_embeddings"
+    positions = sizes.integer("max_position_embeddings")
+    limit, source = positions, last
+    reasons = []
+    if sentence.values.get("max_seq_length") is not None:
+        limit = sentence.integer("max_seq_length", maximum=sys.maxsize)
+        source = f"{sentence.file}: max_seq_length"
+        reasons.append(f"{source} is {limit}")
+    else:
+        reasons.append(f"{sentence.file} gives no max_seq_length")
+        if asked is not None:
+            limit, source = asked, f"{wordpiece.file}: model_max_length"
+            reasons.append(f"{source} is {asked if asked < 10**9 else 'no limit'}")
+        else:
+            reasons.append(f"{wordpiece.file} gives no model_max_length")
+    reasons.append(f"{last} is {positions}, and no sentence can have more")
+    if limit > positions:
+        if source.startswith(sentence.file):
+            remarks.append(
+                f"{sentence.file}: max_seq_length is {limit}, but the model has only {positions} positions; "
+                f"the limit is {positions} tokens"
+            )
+        limit, source = positions, last
+    if limit < LEAST_LIMIT:
+        raise CheckpointError(
+            f"{source}: the limit is {limit} tokens, expected at least {LEAST_LIMIT}, for [CLS], a word piece and [SEP]. "
+            "Correct the file, or take an unchanged copy."
+        )
+    return Limit(limit, source, tuple(reasons))
 
 
 def read_checkpoint(find: Find) -> CheckpointConfig:
@@ -413,7 +860,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
     Raises:
         CheckpointError: naming file, field, found, expected, and what to do.
     """
-    remarks = []
+    remarks: list[str] = []
     modules = read_modules(find)
     folder = modules[0].folder if modules else ""
 
@@ -426,40 +873,75 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
             )
         return fields
 
-    bert = read_bert_config(required(inside(folder, "config.json")))
-    wordpiece = read_wordpiece_config(read_fields(find, inside(folder, "tokenizer_config.json")))
+    def optional(file: str) -> Fields:
+        return read_fields(find, file) or Fields({}, file)
 
+    sizes = required(inside(folder, "config.json"))
+    bert = read_bert_config(sizes, remarks)
+    words = optional(inside(folder, "tokenizer_config.json"))
+    wordpiece = read_wordpiece_config(words)
+
+    heads: list[HeadConfig] = []
+    settings: list[Setting] = []
     if modules is None:
         pooling = PoolingConfig(bert.hidden_size)
         remarks.append(
             "modules.json: no such file, so this is a plain BERT without instructions for sentences; "
-            "its token vectors are averaged (mean pooling)"
+            "its token vectors are averaged (mean pooling), and no sentence_bert_config.json or config_sentence_transformers.json "
+            "is looked for, as in sentence-transformers"
         )
+        sentence, usage_fields = Fields({}, inside(folder, "sentence_bert_config.json")), None
+        settings.append(Setting("pooling_mode", list(pooling.modes), DEFAULT))
     else:
         file = inside(modules[1].folder, "config.json")
-        pooling = read_pooling_config(required(file))
+        fields = required(file)
+        pooling = read_pooling_config(fields, remarks)
         if pooling.dimension != bert.hidden_size:
             raise CheckpointError(
                 f"{file}: the dimension is {pooling.dimension}, expected {bert.hidden_size}, the hidden_size of "
                 f"{inside(folder, 'config.json')}. The two files are of different models; take an unchanged copy."
             )
+        given = fields.values.keys() & {"pooling_mode", *_POOLING_FLAGS}
+        settings.append(Setting("pooling_mode", list(pooling.modes), file if given else DEFAULT))
+        settings.append(Setting("include_prompt", pooling.include_prompt, fields.source("include_prompt")))
+        for module in modules[2:]:
+            file = inside(module.folder, "config.json")
+            if module.kind == "normalize":
+                # Its folder may be absent; until 5.3 it never had a file, and a hub that cannot be asked need not be.
+                fields = Fields({}, file) if module.name == "sentence_transformers.models.Normalize" else optional(file)
+            else:
+                fields = required(file)
+            heads.append(read_head(module, fields, width(pooling, heads), remarks))
+            settings.append(Setting(module.kind, _describe(heads[-1]), file if fields.values else "modules.json"))
+        sentence = optional(inside(folder, "sentence_bert_config.json"))
+        usage_fields = read_fields(find, "config_sentence_transformers.json")
 
-    sentence = read_fields(find, inside(folder, "sentence_bert_config.json")) or Fields({}, "sentence_bert_config.json")
-    asked = wordpiece.model_max_length
-    if sentence.values.get("max_seq_length") is not None:
-        asked = sentence.integer("max_seq_length", maximum=sys.maxsize)
-    limit = min(asked or bert.max_position_embeddings, bert.max_position_embeddings)
-    if sentence.values.get("max_seq_length") is not None and asked != limit:
-        remarks.append(
-            f"{sentence.file}: max_seq_length is {asked}, but the model has only {limit} positions; the limit is {limit} tokens"
-        )
+    read_sentence_config(sentence)
+    usage = read_usage(usage_fields, width(pooling, heads), remarks)
+    limit = decide_limit(sizes, words, wordpiece.model_max_length, sentence, remarks)
+    lower_case_first = bool(sentence.boolean("do_lower_case", default=False))
+    stated = usage_fields or Fields({}, "config_sentence_transformers.json")
     return CheckpointConfig(
         bert=bert,
         wordpiece=wordpiece,
         pooling=pooling,
-        normalize=modules is not None and modules[-1].kind == "normalize",
-        lower_case_first=bool(sentence.boolean("do_lower_case", default=False)),
-        max_seq_length=limit,
+        heads=tuple(heads),
+        usage=usage,
+        lower_case_first=lower_case_first,
+        limit=limit,
         folder=folder,
         remarks=tuple(remarks),
+        settings=(
+            *(Setting(name, value, sizes.source(name)) for name, value in vars(bert).items()),
+            Setting("lower_case_first", lower_case_first, sentence.source("do_lower_case")),
+            *settings,
+            *(Setting(name, value, stated.source(name)) for name, value in vars(usage).items()),
+        ),
     )
+
+
+def _describe(head: HeadConfig) -> str:
+    if isinstance(head, DenseConfig):
+        parts = ("" if head.bias else ", no bias") + (", residual" if head.residual else "")
+        return f"{head.in_features} → {head.out_features}, {head.activation}{parts}"
+    return f"{head.dimension}" if isinstance(head, LayerNormConfig) else "length 1"

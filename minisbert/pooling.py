@@ -1,13 +1,16 @@
-"""From the vectors of a sentence's tokens to one vector for the sentence.
+"""From the vectors of a sentence's tokens to one vector for the sentence, and what a checkpoint does to that vector then.
 
 Every way of pooling but `max` is a weighted sum of the token vectors, so a mode *is* its weights:
 
     mean                   1/n for each of the n tokens                    Reimers & Gurevych 2019, section 3
     mean_sqrt_len_tokens   1/√n for each
+    weightedmean           i/(1+2+…+n) for the i-th: later tokens          Muennighoff 2022, "SGPT", section 3
+                           have seen more, in a decoder
     cls                    1 for the first token, 0 for the others         Devlin et al. 2019, section 3
+    lasttoken              1 for the last token, 0 for the others
     max                    no weights: the largest value in each dimension
 
-Notation as in `bert.py`; `dim` is the width of the result, hidden × number of modes.
+Notation as in `bert.py`; `dim` is the width of a sentence vector: hidden × number of modes after the pooling.
 """
 
 from __future__ import annotations
@@ -16,31 +19,64 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from minisbert.config import POOLING_MODES, PoolingConfig
+from minisbert.config import POOLING_MODES, DenseConfig, HeadConfig, LayerNormConfig, PoolingConfig
 
 
-def token_weights(mode: str, mask: Tensor) -> Tensor:
+def token_weights(mode: str, mask: Tensor, skip: int = 0) -> Tensor:
     """How much each token counts: [sentences, length] of 0 and 1 → [sentences, length]. A row without tokens gets zeros.
+
+    Args:
+        mode: any of `POOLING_MODES` but "max".
+        mask: which positions hold a token.
+        skip: how many tokens at the start are left out, such as those of a prompt. The others keep their places: the weights of
+            weightedmean go on counting from the first token of all. Where nothing else is left, "cls" takes the first of all.
 
     >>> token_weights("mean", torch.tensor([[1.0, 1.0, 0.0, 0.0]]))
     tensor([[0.5000, 0.5000, 0.0000, 0.0000]])
+    >>> token_weights("weightedmean", torch.tensor([[1.0, 1.0, 1.0, 1.0]]), skip=2)
+    tensor([[0.0000, 0.0000, 0.4286, 0.5714]])
     """
+    kept = kept_tokens(mask, skip)
     if mode == "cls":
-        return mask * (mask.cumsum(dim=1) == 1)
-    count = mask.sum(dim=1, keepdim=True).clamp(min=1)
-    return mask / (count if mode == "mean" else count.sqrt())
+        some = torch.where(kept.sum(dim=1, keepdim=True) > 0, kept, mask)
+        return some * (some.cumsum(dim=1) == 1)
+    if mode == "lasttoken":
+        return kept * (kept.flip(1).cumsum(dim=1).flip(1) == 1)
+    if mode == "weightedmean":
+        weights = kept * _positions(mask)
+        return weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    count = kept.sum(dim=1, keepdim=True).clamp(min=1)
+    return kept / (count if mode == "mean" else count.sqrt())
 
 
-def pool(token_vectors: Tensor, mask: Tensor, modes: Sequence[str]) -> Tensor:
+def kept_tokens(mask: Tensor, skip: int) -> Tensor:
+    """The mask without the first `skip` positions from the first token on: [sentences, length] → [sentences, length].
+
+    >>> kept_tokens(torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), skip=2)
+    tensor([[0, 0, 0, 1],
+            [0, 0, 1, 1]])
+    """
+    return mask * (_positions(mask) > skip) if skip else mask
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """1, 2, 3 … from the first token on: [sentences, length]; below 1 in the padding before it."""
+    first = mask.cumsum(dim=1).eq(0).sum(dim=1, keepdim=True)
+    return torch.arange(1, mask.shape[1] + 1, device=mask.device) - first
+
+
+def pool(token_vectors: Tensor, mask: Tensor, modes: Sequence[str], skip: int = 0) -> Tensor:
     """[sentences, length, hidden] and a mask [sentences, length] of 0 and 1 → [sentences, dim], a mode beside the other."""
     pooled = []
     for mode in modes:
         if mode == "max":
-            lowest = token_vectors.masked_fill(mask[..., None] == 0, -torch.inf).amax(dim=1)
-            pooled.append(lowest.masked_fill(mask.sum(dim=1, keepdim=True) == 0, 0))
+            kept = kept_tokens(mask, skip)
+            lowest = token_vectors.masked_fill(kept[..., None] == 0, -torch.inf).amax(dim=1)
+            pooled.append(lowest.masked_fill(kept.sum(dim=1, keepdim=True) == 0, 0))
         else:
-            pooled.append((token_vectors * token_weights(mode, mask)[..., None]).sum(dim=1))
+            pooled.append((token_vectors * token_weights(mode, mask, skip)[..., None]).sum(dim=1))
     return torch.cat(pooled, dim=1)
 
 
@@ -53,17 +89,96 @@ class Pooling(nn.Module):
     def __init__(self, config: PoolingConfig) -> None:
         super().__init__()
         self.modes = config.modes
+        self.include_prompt = config.include_prompt
         self.dimension = config.dimension * len(config.modes)
 
-    def forward(self, token_vectors: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+    def forward(self, token_vectors: Tensor, runs: Sequence[tuple[int, int]], skip: int = 0) -> Tensor:
         rows = []
         start = 0
         for sentences, length in runs:
             stop = start + sentences * length
             mask = token_vectors.new_ones(1, length)
-            rows.append(pool(token_vectors[start:stop].view(sentences, length, -1), mask, self.modes))
+            rows.append(pool(token_vectors[start:stop].view(sentences, length, -1), mask, self.modes, skip))
             start = stop
         return torch.cat(rows)
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "CELU": nn.CELU,
+    "ELU": nn.ELU,
+    "GELU": nn.GELU,
+    "Hardshrink": nn.Hardshrink,
+    "Hardsigmoid": nn.Hardsigmoid,
+    "Hardswish": nn.Hardswish,
+    "Hardtanh": nn.Hardtanh,
+    "Identity": nn.Identity,
+    "LeakyReLU": nn.LeakyReLU,
+    "LogSigmoid": nn.LogSigmoid,
+    "Mish": nn.Mish,
+    "ReLU": nn.ReLU,
+    "ReLU6": nn.ReLU6,
+    "SELU": nn.SELU,
+    "SiLU": nn.SiLU,
+    "Sigmoid": nn.Sigmoid,
+    "Softplus": nn.Softplus,
+    "Softshrink": nn.Softshrink,
+    "Softsign": nn.Softsign,
+    "Tanh": nn.Tanh,
+    "Tanhshrink": nn.Tanhshrink,
+}
+"""What `config.DENSE_ACTIVATIONS` names."""
+
+
+class Dense(nn.Module):
+    """A layer on top of the sentence vector, often to make it shorter: [sentences, in] → [sentences, out].
+
+    Its parameters have the names that they have in the checkpoint, here and in `LayerNorm`.
+    """
+
+    def __init__(self, config: DenseConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(config.in_features, config.out_features, bias=config.bias)
+        self.activation = ACTIVATIONS[config.activation]()
+        self.residual: nn.Module | None = None
+        if config.residual:
+            same = config.in_features == config.out_features
+            self.residual = nn.Identity() if same else nn.Linear(config.in_features, config.out_features, bias=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.linear(vectors))  # [sentences, out]
+        return out if self.residual is None else out + self.residual(vectors)
+
+
+class LayerNorm(nn.Module):
+    """A layer norm on top of the sentence vector, with the ε of PyTorch, which the checkpoint does not name: [sentences, dim]."""
+
+    def __init__(self, config: LayerNormConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.dimension)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        out: Tensor = self.norm(vectors)
+        return out
+
+
+class Normalize(nn.Module):
+    """Scales each vector to length 1, and leaves a zero vector as it is: [sentences, dim]."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=1)
+
+
+def build_heads(configs: Sequence[HeadConfig]) -> nn.Sequential:
+    """The modules after the pooling, in their order, yet without their weights."""
+    heads: list[nn.Module] = []
+    for config in configs:
+        if isinstance(config, DenseConfig):
+            heads.append(Dense(config))
+        elif isinstance(config, LayerNormConfig):
+            heads.append(LayerNorm(config))
+        else:
+            heads.append(Normalize())
+    return nn.Sequential(*heads)
 
 
 def mean_pooling(token_embeddings: Tensor | Sequence[Tensor], attention_mask: Tensor, mode: str = "mean") -> Tensor:
@@ -72,7 +187,7 @@ def mean_pooling(token_embeddings: Tensor | Sequence[Tensor], attention_mask: Te
     Args:
         token_embeddings: [batch, length, hidden], or a tuple or model output whose first element is that.
         attention_mask: [batch, length] of 0 and 1 (any dtype). A row of zeros gives a zero vector.
-        mode: "mean", or another of "cls", "max", "mean_sqrt_len_tokens".
+        mode: "mean", or another of "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken".
 
     Returns:
         [batch, hidden], in the dtype of the token embeddings.

@@ -30,7 +30,7 @@ from minisbert.bert import Bert, Run
 from minisbert.encoder import BATCH_TOKENS, SentenceEncoder
 from minisbert.engine import compute
 from minisbert.errors import MinisbertWarning
-from minisbert.pooling import token_weights
+from minisbert.pooling import Normalize, token_weights
 
 NEIGHBOURS = 5
 """How many of a corpus's texts are kept at each layer."""
@@ -207,9 +207,15 @@ def shares(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
             "pair_matrix: this model pools with max, which takes each number of the sentence vector from the token where it is "
             "largest. Its cosine is no sum over pairs of tokens, so there are no exact shares. Take a model with another pooling."
         )
+    if not all(isinstance(head, Normalize) for head in encoder.heads):
+        raise ValueError(
+            "pair_matrix: this model has a layer after the pooling, so that its sentence vector is no sum over tokens, and there "
+            "are no exact shares. Take a model without Dense and LayerNorm modules."
+        )
     vectors = sentence.hidden[-1].double()  # [tokens, hidden]
     ones = vectors.new_ones(1, len(vectors))
-    return torch.cat([token_weights(mode, ones).T * vectors for mode in encoder.pooling.modes], dim=1)
+    whole = torch.cat([token_weights(mode, ones).T * vectors for mode in encoder.pooling.modes], dim=1)
+    return whole[:, : encoder.dimension]
 
 
 def _corpus(corpus: object) -> list[str]:
@@ -231,8 +237,15 @@ def _trace_one(encoder: SentenceEncoder, text: str) -> SentenceTrace:
     parts = ("attention.qkv", "attention", "attention_norm", "feed_forward")
     for number in range(len(bert.layers)):
         names += [f"layers.{number}", *(f"layers.{number}.{part}" for part in parts)]
+    prompt = encoder.prompts.get(encoder.default_prompt_name or "", "")
+    if encoder.prompt_tokens(prompt):
+        raise ValueError(
+            "trace: this model puts a prompt before each text and leaves it out of the pooling, which the trace does not show. "
+            "Set encoder.default_prompt_name = None, and trace the text without it."
+        )
+    text = prompt + text
     with _noted(bert, names) as noted:
-        embedding = encoder.encode(text, on_truncate="ignore", show_progress_bar=False)  # [dim]
+        embedding = encoder.encode(text, prompt="", on_truncate="ignore", show_progress_bar=False)  # [dim]
 
     (ids,) = wordpiece([text]).ids
     tokens = len(ids)
@@ -296,8 +309,8 @@ def _pooling_weights(encoder: SentenceEncoder, vectors: Tensor) -> Tensor:
 
 def _ending(encoder: SentenceEncoder, vectors: Tensor, runs: Sequence[Run]) -> Tensor:
     """[tokens, hidden] → [sentences, dim]: pooling and what follows it, as in `encode`."""
-    pooled = encoder.pooling(vectors.to(encoder.device), runs)
-    return (F.normalize(pooled, dim=1) if encoder.config.normalize else pooled).cpu()
+    with torch.no_grad():
+        return encoder.finish(encoder.pooling(vectors.to(encoder.device), runs), encoder.truncate_dim).cpu()
 
 
 def _neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[str]) -> list[Neighbours]:

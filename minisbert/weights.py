@@ -11,18 +11,17 @@ historical names:
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from minisbert.bert import Bert
 from minisbert.config import BertConfig, Find, inside
-from minisbert.errors import CheckpointError, MinisbertWarning
+from minisbert.errors import CheckpointError
 
 # (names on the hub, our name). {n} is a layer, {p} is weight or bias. Several names: stacked along the first axis, in this order.
 TABLE: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -102,11 +101,14 @@ def current_name(name: str) -> str:
     return re.sub(r"LayerNorm\.(gamma|beta)$", lambda old: "LayerNorm." + {"gamma": "weight", "beta": "bias"}[old[1]], name)
 
 
-def load_weights(bert: Bert, stored: Iterable[Stored], dtype: torch.dtype = torch.float32) -> None:
+def load_weights(bert: Bert, stored: Iterable[Stored], dtype: torch.dtype = torch.float32) -> list[str]:
     """Fills a model that was built on the meta device, with a strict check of every tensor first.
 
     One tensor at a time goes from the file to where it stays, so that memory holds the weights once. Half-precision files are
-    widened, which is exact; a float64 file is narrowed to `dtype` with a warning.
+    widened, which is exact; a float64 file is narrowed to `dtype`, and that is remarked upon.
+
+    Returns:
+        What a user should be told.
 
     Raises:
         CheckpointError: listing every tensor that is missing, misshapen, not floating-point, given twice, or not finite.
@@ -148,15 +150,49 @@ def load_weights(bert: Bert, stored: Iterable[Stored], dtype: torch.dtype = torc
     bert.load_state_dict(state, assign=True)
 
     used = {name for theirs in table.values() for name in theirs}
+    remarks = []
     unused = [found[name].name for name in found if name not in used and not _is_leftover(name)]
     if unused:
-        warnings.warn(f"the checkpoint has tensors that are not used: {_some(unused)}", MinisbertWarning, stacklevel=3)
+        remarks.append(f"the checkpoint has tensors that are not used: {_some(unused)}")
     if dtype == torch.float32 and any(found[name].dtype == torch.float64 for name in used):
-        warnings.warn(
-            "the checkpoint's weights are float64 and were rounded to float32; ask for dtype=torch.float64 to keep them",
-            MinisbertWarning,
-            stacklevel=3,
-        )
+        remarks.append("the checkpoint's weights are float64 and were rounded to float32; ask for dtype=torch.float64 to keep them")
+    return remarks
+
+
+def load_head(head: nn.Module, stored: Sequence[Stored], dtype: torch.dtype, config: str) -> list[str]:
+    """Fills a module of `pooling.build_heads`, whose tensors have the checkpoint's own names, with the same strict check.
+
+    Args:
+        head: built on the meta device.
+        stored: the tensors that lie in its folder.
+        dtype: the precision to hold them in.
+        config: the file that gave the shapes, for messages.
+
+    Returns:
+        What a user should be told.
+
+    Raises:
+        CheckpointError: listing every tensor that is missing, misshapen, not floating-point, or not finite.
+    """
+    found = {tensor.name: tensor for tensor in stored}
+    problems = []
+    state = {}
+    for name, parameter in head.named_parameters():
+        if name not in found:
+            problems.append(f"{name}: missing, expected {list(parameter.shape)}")
+        elif found[name].shape != parameter.shape:
+            problems.append(f"{name}: found {list(found[name].shape)}, expected {list(parameter.shape)}")
+        elif found[name].dtype is None:
+            problems.append(f"{name}: found {found[name].kind}, expected floating-point numbers")
+        else:
+            state[name] = found[name]
+    values = {} if problems else {name: tensor.read().to(dtype) for name, tensor in state.items()}
+    problems += [f"{name}: found NaN or infinite values" for name, value in values.items() if not value.isfinite().all()]
+    if problems:
+        raise _complaint(problems, found.values(), config)
+    head.load_state_dict({name: value.clone() for name, value in values.items()}, assign=True)
+    unused = [name for name in found if name not in values]
+    return [f"{stored[0].file} has tensors that are not used: {_some(unused)}"] if unused else []
 
 
 def _is_leftover(name: str) -> bool:
@@ -167,13 +203,13 @@ def _some(items: list[str], most: int = 20) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _complaint(problems: list[str], found: Iterable[Stored]) -> CheckpointError:
+def _complaint(problems: list[str], found: Iterable[Stored], config: str = "config.json") -> CheckpointError:
     files = sorted({tensor.file for tensor in found}) or ["the weights"]
     shown = problems[:40]
     if len(problems) > len(shown):
         shown.append(f"… and {len(problems) - len(shown)} more")
     return CheckpointError(
-        f"{_some(files)}: {len(problems)} of the tensors are not what config.json asks for. The weights and config.json must come "
+        f"{_some(files)}: {len(problems)} of the tensors are not what {config} asks for. The weights and {config} must come "
         "from the same model; take an unchanged copy of both.\n  " + "\n  ".join(shown)
     )
 

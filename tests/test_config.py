@@ -15,7 +15,21 @@ from sentence_transformers import SentenceTransformer
 
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning
-from minisbert.config import BertConfig, CheckpointConfig, PoolingConfig, WordPieceConfig, brief, read_checkpoint, read_json
+from minisbert.config import (
+    MODULE_KINDS,
+    BertConfig,
+    CheckpointConfig,
+    DenseConfig,
+    LayerNormConfig,
+    Limit,
+    NormalizeConfig,
+    PoolingConfig,
+    UsageConfig,
+    WordPieceConfig,
+    brief,
+    read_checkpoint,
+    read_json,
+)
 
 MISSING = object()
 
@@ -36,6 +50,7 @@ TRANSFORMER, POOLING, NORMALIZE = (
     {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
     for i, (path, kind) in enumerate([("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")])
 )
+DENSE = {"in_features": 32, "out_features": 8, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
 FILES: dict[str, Any] = {
     "config.json": BERT,
     "modules.json": [TRANSFORMER, POOLING, NORMALIZE],
@@ -58,6 +73,15 @@ def change(folder: Path, file: str, **fields: object) -> None:
     write_json(folder / file, {field: value for field, value in values.items() if value is not MISSING})
 
 
+def chain(folder: Path, *heads: str) -> None:
+    """modules.json with these modules after the pooling, each in a folder of its own, which is left to the caller."""
+    rows = [
+        {"idx": i, "name": str(i), "path": f"{i}_{kind}", "type": f"sentence_transformers.models.{kind}"}
+        for i, kind in enumerate(heads, start=2)
+    ]
+    write_json(folder / "modules.json", [TRANSFORMER, POOLING, *rows])
+
+
 def read(folder: Path) -> CheckpointConfig:
     return read_checkpoint(finder(folder))
 
@@ -69,7 +93,7 @@ def refused(folder: Path, *parts: str) -> str:
     message = str(caught.value)
     for part in parts:
         assert part in message
-    assert re.search(r"(Correct|[Tt]ake|[Ll]oad|Check|Set|Expected|minisbert) [^:]*\.$", message), message
+    assert re.search(r"(Correct|[Tt]ake|[Ll]oad|Check|Set|Expected) [^:]*\.$", message), message
     return message
 
 
@@ -91,9 +115,17 @@ def test_every_field_of_a_healthy_checkpoint_arrives(folder: Path) -> None:
         ),
         wordpiece=WordPieceConfig(do_lower_case=False, model_max_length=48),
         pooling=PoolingConfig(32, ("mean",)),
-        normalize=True,
+        heads=(NormalizeConfig(),),
+        usage=UsageConfig(),
         lower_case_first=False,
-        max_seq_length=24,
+        limit=Limit(
+            24,
+            "sentence_bert_config.json: max_seq_length",
+            (
+                "sentence_bert_config.json: max_seq_length is 24",
+                "config.json: max_position_embeddings is 50, and no sentence can have more",
+            ),
+        ),
     )
     assert read(folder).bert.head_dim == 8
 
@@ -114,7 +146,7 @@ def test_what_sentence_transformers_writes_today_is_read_as_it_was_meant(tmp_pat
     SentenceTransformer(modules=[transformer, Pooling(32, ("mean", "cls")), Normalize()], device="cpu").save(str(tmp_path / "new"))
     config = read(tmp_path / "new")
     assert config.pooling == PoolingConfig(32, ("mean", "cls"))
-    assert (config.normalize, config.max_seq_length, config.wordpiece.do_lower_case) == (True, 40, True)
+    assert (config.heads, config.max_seq_length, config.wordpiece.do_lower_case) == ((NormalizeConfig(),), 40, True)
     assert config.remarks == ()
 
 
@@ -182,8 +214,18 @@ def test_every_activation_is_read(folder: Path, act: str) -> None:
         ("is_decoder", True, "true (bool)", "false. minisbert is an encoder"),
         ("is_decoder", "no", '"no" (str)', "false"),
         ("add_cross_attention", True, "true (bool)", "false. minisbert is an encoder"),
-        ("model_type", "roberta", '"roberta" (str)', '"bert". minisbert runs BERT only: load this checkpoint with'),
-        ("model_type", "distilbert", '"distilbert" (str)', '"bert"'),
+        ("model_type", "roberta", '"roberta" (str)', '"bert". This is RoBERTa, another architecture; minisbert runs BERT only'),
+        ("model_type", "mpnet", '"mpnet" (str)', '"bert". This is MPNet'),
+        ("model_type", "xlm-roberta", '"xlm-roberta" (str)', '"bert". This is XLM-RoBERTa'),
+        ("model_type", "modernbert", '"modernbert" (str)', '"bert". This is ModernBERT'),
+        ("model_type", "t5", '"t5" (str)', '"bert". This is T5'),
+        ("model_type", "never-heard-of", '"never-heard-of" (str)', '"bert". minisbert runs BERT only: load this checkpoint with'),
+        ("is_encoder_decoder", True, "true (bool)", "false. minisbert is an encoder, without a decoder"),
+        ("auto_map", {"AutoModel": "modeling.X"}, '{"AutoModel": "modeling.X"} (dict)', "no such field. It names code"),
+        ("auto_map", [], "[] (list)", "no such field. It names code"),
+        ("pruned_heads", {"0": [1]}, '{"0": [1]} (dict)', "{}. minisbert has no layers of unequal numbers of heads"),
+        ("quantization_config", {"bits": 4}, '{"bits": 4} (dict)', "null. minisbert reads plain weights"),
+        ("model_type", "distilbert", '"distilbert" (str)', '"bert". This is DistilBERT'),
         ("model_type", "Bert", '"Bert" (str)', '"bert"'),
         ("model_type", None, "null (NoneType)", '"bert"'),
         ("model_type", ["bert"], '["bert"] (list)', '"bert"'),
@@ -216,26 +258,48 @@ def test_heads_that_do_not_share_the_width_equally_are_refused(folder: Path) -> 
 # --- modules.json -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("types", "normalize"),
-    [
-        (["sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling"], False),
-        (["sentence_transformers.models.BERT", "sentence_transformers.models.Pooling"], False),
-        (["sentence_transformers." + x for x in ("models.Transformer", "models.Pooling", "models.Normalize")], True),
-        (
-            [
-                "sentence_transformers.base.modules.transformer.Transformer",
-                "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
-                "sentence_transformers.base.modules.normalize.Normalize",
-            ],
-            True,
-        ),
-    ],
-)
-def test_the_chains_of_both_generations_are_read(folder: Path, types: list[str], normalize: bool) -> None:
-    rows = [row | {"type": kind} for row, kind in zip(FILES["modules.json"], types, strict=False)]
+@pytest.mark.parametrize("name", MODULE_KINDS)
+def test_the_class_names_of_every_era_are_those_of_sentence_transformers(name: str) -> None:
+    import sentence_transformers.sentence_transformer.modules as theirs
+    from sentence_transformers.util import import_from_string
+
+    kinds = {
+        "transformer": theirs.Transformer,
+        "pooling": theirs.Pooling,
+        "dense": theirs.Dense,
+        "layer_norm": theirs.LayerNorm,
+        "normalize": theirs.Normalize,
+        "dropout": theirs.Dropout,
+    }
+    if ".BERT" in name:  # of 2019, before Transformer took its place; sentence-transformers itself no longer knows it
+        with pytest.raises(ImportError):
+            import_from_string(name)
+    else:
+        assert import_from_string(name) is kinds[MODULE_KINDS[name]]
+
+
+@pytest.mark.parametrize("normalize", [name for name, kind in MODULE_KINDS.items() if kind == "normalize"])
+@pytest.mark.parametrize("transformer", [name for name, kind in MODULE_KINDS.items() if kind == "transformer"])
+def test_a_chain_of_any_era_is_read(folder: Path, transformer: str, normalize: str) -> None:
+    rows = [TRANSFORMER | {"type": transformer}, POOLING, NORMALIZE | {"type": normalize}]
     write_json(folder / "modules.json", rows)
-    assert read(folder).normalize is normalize
+    assert read(folder).heads == (NormalizeConfig(),)
+
+
+def test_the_heads_are_read_in_their_order_and_dropout_is_passed_over(folder: Path) -> None:
+    chain(folder, "Dense", "Dropout", "LayerNorm", "Normalize", "Dense")
+    write_json(folder / "2_Dense/config.json", DENSE)
+    write_json(folder / "4_LayerNorm/config.json", {"dimension": 8})
+    last = {"in_features": 8, "out_features": 5, "bias": False, "activation_function": "torch.nn.modules.linear.Identity"}
+    write_json(folder / "6_Dense/config.json", last | {"use_residual": True})
+    config = read(folder)
+    assert config.heads == (
+        DenseConfig("2_Dense", 32, 8, True, "Tanh", residual=False),
+        LayerNormConfig("4_LayerNorm", 8),
+        NormalizeConfig(),
+        DenseConfig("6_Dense", 8, 5, False, "Identity", residual=True),
+    )
+    assert (config.dimension, config.remarks) == (5, ())
 
 
 def test_the_folders_that_modules_name_are_where_their_files_are_read(folder: Path) -> None:
@@ -265,13 +329,45 @@ def test_the_folders_that_modules_name_are_where_their_files_are_read(folder: Pa
         ([TRANSFORMER, POOLING | {"path": None}], "modules.json, module 1: field 'path': found null (NoneType), expected a text"),
         (
             [TRANSFORMER, POOLING | {"type": "os.system"}],
-            "modules.json, module 1: field 'type': found \"os.system\" (str), expected one of sentence_transformers.models.Trans",
+            "modules.json, module 1: field 'type': found \"os.system\" (str), expected a Transformer, Pooling, Dense, LayerNorm",
         ),
-        ([], "modules.json: found the chain of no modules, expected transformer → pooling (→ normalize)"),
-        ([TRANSFORMER], "modules.json: found the chain transformer, expected transformer → pooling (→ normalize)"),
+        ([], "modules.json: found the chain of no modules, expected transformer → pooling, and then"),
+        ([TRANSFORMER], "modules.json: found the chain transformer, expected transformer → pooling, and then"),
         ([POOLING, TRANSFORMER], "modules.json: found the chain pooling → transformer, expected transformer → pooling"),
-        ([TRANSFORMER, POOLING, POOLING], "modules.json: found the chain transformer → pooling → pooling, expected"),
+        (
+            [TRANSFORMER, POOLING, POOLING | {"name": "2"}],
+            "modules.json: found the chain transformer → pooling → pooling, expected",
+        ),
         ([TRANSFORMER, NORMALIZE], "modules.json: found the chain transformer → normalize, expected"),
+        (
+            [TRANSFORMER, POOLING, NORMALIZE | {"name": "1"}],
+            "module 2: field 'name': found \"1\" (str), expected a name that no other",
+        ),
+        ([TRANSFORMER, POOLING | {"name": 1}], "module 1: field 'name': found 1 (int), expected a text"),
+        ([TRANSFORMER] * 65, "modules.json: found 65 modules, expected at most 64"),
+        *[
+            (
+                [TRANSFORMER, POOLING | {"path": path}],
+                f"module 1: field 'path': found {json.dumps(path)} (str), expected a folder inside",
+            )
+            for path in ("/etc", "../other", "1_Pooling/../../x", "C:\\models", "C:models", "a\0b", "\\\\server\\share")
+        ],
+        *[
+            (
+                [TRANSFORMER, POOLING, NORMALIZE | {"type": f"sentence_transformers.{kind}"}],
+                f"This is {what}; minisbert does not run",
+            )
+            for kind, what in [
+                ("models.WeightedLayerPooling", "a weighted sum of all layers"),
+                ("models.Asym", "different layers for queries and documents"),
+                ("base.modules.router.Router", "different layers for queries and documents"),
+                ("models.RoBERTa", "a RoBERTa encoder"),
+                ("models.CLIPModel", "CLIP, for images"),
+                ("models.StaticEmbedding", "word vectors without an encoder"),
+                ("sparse_encoder.models.SpladePooling", "a sparse encoder"),
+            ]
+        ],
+        ([TRANSFORMER | {"type": "modeling_mine.Transformer"}], 'found "modeling_mine.Transformer" (str), expected a Transformer'),
     ],
 )
 def test_a_chain_that_minisbert_does_not_run_is_refused(folder: Path, rows: Any, complaint: str) -> None:
@@ -305,7 +401,7 @@ def test_without_modules_json_token_vectors_are_averaged_and_that_is_said_once(t
 
 # --- 1_Pooling/config.json ----------------------------------------------------------------------------------------------------
 
-OLD = "cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens"
+OLD = "cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"
 
 
 @pytest.mark.parametrize(
@@ -321,13 +417,17 @@ OLD = "cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens"
                 (("mean_tokens",), ("mean",)),
                 (("max_tokens",), ("max",)),
                 (("mean_sqrt_len_tokens",), ("mean_sqrt_len_tokens",)),
-                (OLD, ("cls", "max", "mean", "mean_sqrt_len_tokens")),
+                (("weightedmean_tokens",), ("weightedmean",)),
+                (("lasttoken",), ("lasttoken",)),
+                (OLD, ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")),
                 (("mean_tokens", "max_tokens"), ("max", "mean")),
             ]
         ],
         ({"embedding_dimension": 32, "pooling_mode": "mean"}, ("mean",)),
         ({"embedding_dimension": 32, "pooling_mode": "cls", "include_prompt": True}, ("cls",)),
         ({"embedding_dimension": 32, "pooling_mode": ["max"]}, ("max",)),
+        ({"embedding_dimension": 32, "pooling_mode": ["lasttoken", "weightedmean"]}, ("lasttoken", "weightedmean")),
+        ({"embedding_dimension": 32, "pooling_mode": ["mean", "mean"]}, ("mean", "mean")),
         ({"embedding_dimension": 32, "pooling_mode": ["mean", "max", "cls"]}, ("mean", "max", "cls")),
         ({"word_embedding_dimension": 32, "pooling_mode": "max", "pooling_mode_cls_token": True}, ("max",)),
     ],
@@ -341,6 +441,119 @@ def test_the_pooling_of_both_generations_is_that_of_sentence_transformers(
     assert read(folder).pooling == PoolingConfig(32, modes)
     theirs = Pooling.load(str(folder / "1_Pooling")).pooling_mode
     assert ((theirs,) if isinstance(theirs, str) else theirs) == modes
+
+
+def test_a_pooling_without_a_mode_is_mean_and_that_is_said(folder: Path) -> None:
+    write_json(folder / "1_Pooling/config.json", {"word_embedding_dimension": 32, "made_by": "me"})
+    config = read(folder)
+    assert config.pooling == PoolingConfig(32, ("mean",))
+    assert config.remarks == (
+        "1_Pooling/config.json: no pooling mode is given; it is mean, as in sentence-transformers",
+        '1_Pooling/config.json: not known here, and not used: "made_by" (str)',
+    )
+
+
+def test_include_prompt_is_read(folder: Path) -> None:
+    write_json(folder / "1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": False})
+    assert read(folder).pooling == PoolingConfig(32, ("mean",), include_prompt=False)
+
+
+# --- the modules after the pooling, prompts and the like ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found", "expected"),
+    [
+        ("in_features", 16, "16 (int)", "32, the numbers in the vector that the module before it gives"),
+        ("in_features", MISSING, "no such field", "a whole number from 1 to 65536"),
+        ("in_features", 1 << 40, "1099511627776 (int)", "a whole number from 1 to 65536"),
+        ("out_features", 1 << 40, "1099511627776 (int)", "a whole number from 1 to 65536"),
+        ("out_features", "8", '"8" (str)', "a whole number from 1 to 65536"),
+        ("out_features", 0, "0 (int)", "a whole number from 1 to 65536"),
+        ("bias", 1, "1 (int)", "true or false"),
+        ("use_residual", "no", '"no" (str)', "true or false"),
+        ("activation_function", "os.system", '"os.system" (str)', "a class of torch.nn: one of CELU, ELU, GELU"),
+        ("activation_function", "torch.hub.load", '"torch.hub.load" (str)', "a class of torch.nn"),
+        ("activation_function", "torch.nn.modules.activation.Softmax", '"torch.nn.modules.activation.Softmax" (str)', "a class of"),
+        ("activation_function", None, "null (NoneType)", "a text"),
+        ("activation_function", ["Tanh"], '["Tanh"] (list)', "a text"),
+        ("module_input_name", "token_embeddings", '"token_embeddings" (str)', '"sentence_embedding". minisbert has only'),
+        ("module_output_name", "other", '"other" (str)', '"sentence_embedding"'),
+        ("key_name", 1, "1 (int)", '"sentence_embedding"'),
+    ],
+)
+def test_a_wrong_setting_of_a_dense_layer_is_refused(folder: Path, field: str, value: object, found: str, expected: str) -> None:
+    chain(folder, "Dense")
+    values = DENSE | {field: value}
+    write_json(folder / "2_Dense/config.json", {name: value for name, value in values.items() if value is not MISSING})
+    refused(folder, f"2_Dense/config.json: field {field!r}: found {found}, expected {expected}")
+
+
+def test_a_layer_norm_of_another_width_and_a_normalization_of_something_else_are_refused(folder: Path) -> None:
+    chain(folder, "LayerNorm", "Normalize")
+    refused(folder, "2_LayerNorm/config.json: no such file in the checkpoint")
+    write_json(folder / "2_LayerNorm/config.json", {"dimension": 31})
+    refused(folder, "2_LayerNorm/config.json: field 'dimension': found 31 (int), expected 32, the numbers in the vector")
+    new = NORMALIZE | {"type": "sentence_transformers.base.modules.normalize.Normalize"}
+    write_json(folder / "modules.json", [TRANSFORMER, POOLING, new])
+    write_json(folder / "2_Normalize/config.json", {"module_input_name": "token_embeddings"})
+    refused(folder, '2_Normalize/config.json: field \'module_input_name\': found "token_embeddings" (str), expected "sentence_emb')
+
+
+def test_prompts_and_the_like_are_read(folder: Path) -> None:
+    assert read(folder).usage == UsageConfig({}, None, None, None)
+    prompts = {"query": "query: ", "passage": None}
+    values = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot", "truncate_dim": 16}
+    write_json(folder / "config_sentence_transformers.json", values)
+    assert read(folder).usage == UsageConfig({"query": "query: ", "passage": ""}, "query", "dot", 16)
+    write_json(folder / "config_sentence_transformers.json", {"default_prompt_name": "document", "similarity_fn_name": "maxsim"})
+    config = read(folder)
+    assert config.usage == UsageConfig({}, "document", None, None)
+    assert config.remarks == (
+        (
+            'config_sentence_transformers.json: similarity_fn_name is "maxsim" (str), not one of cosine, dot, euclidean, manhattan; '
+            "cosine is used"
+        ),
+    )
+    write_json(folder / "config_sentence_transformers.json", {"truncate_dim": 64})
+    assert "truncate_dim is 64, but a vector has only 32 numbers" in read(folder).remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found", "expected"),
+    [
+        ("prompts", ["query: "], '["query: "] (list)', "an object of texts by their names"),
+        ("prompts", {"query": 1}, '{"query": 1} (dict)', "an object of texts by their names"),
+        ("default_prompt_name", "passage", '"passage" (str)', "the name of a prompt: query, document, mine"),
+        ("default_prompt_name", 1, "1 (int)", "a text"),
+        ("similarity_fn_name", ["dot"], '["dot"] (list)', "a text"),
+        ("truncate_dim", 0, "0 (int)", "a whole number from 1 to "),
+        ("truncate_dim", "16", '"16" (str)', "a whole number from 1 to "),
+        ("truncate_dim", True, "true (bool)", "a whole number from 1 to "),
+        ("model_type", "SparseEncoder", '"SparseEncoder" (str)', '"SentenceTransformer". minisbert gives one vector a sentence'),
+        ("model_type", 1, "1 (int)", "a text"),
+    ],
+)
+def test_a_wrong_setting_of_the_prompts_and_the_like_is_refused(
+    folder: Path, field: str, value: object, found: str, expected: str
+) -> None:
+    write_json(folder / "config_sentence_transformers.json", {"prompts": {"mine": "so: "}, field: value})
+    refused(folder, f"config_sentence_transformers.json: field {field!r}: found {found}, expected {expected}")
+
+
+def test_each_setting_in_force_has_the_file_it_came_from(folder: Path) -> None:
+    chain(folder, "Dense")
+    write_json(folder / "2_Dense/config.json", DENSE)
+    write_json(folder / "config_sentence_transformers.json", {"truncate_dim": 4})
+    change(folder, "config.json", hidden_act=MISSING)
+    settings = {setting.name: (setting.value, setting.source) for setting in read(folder).settings}
+    assert settings["hidden_size"] == (32, "config.json")
+    assert settings["hidden_act"] == ("gelu", "the default")
+    assert settings["pooling_mode"] == (["mean"], "1_Pooling/config.json")
+    assert settings["include_prompt"] == (True, "the default")
+    assert settings["dense"] == ("32 → 8, Tanh", "2_Dense/config.json")
+    assert settings["truncate_dim"] == (4, "config_sentence_transformers.json")
+    assert settings["similarity_fn_name"] == (None, "the default")
 
 
 @pytest.mark.parametrize("field", ["word_embedding_dimension", "embedding_dimension"])
@@ -359,7 +572,11 @@ def test_a_pooling_dimension_that_is_no_whole_number_is_refused(folder: Path, fi
             "the dimension is 16, expected 32, the hidden_size of config.json",
         ),
         ({"pooling_mode": "median"}, "field 'pooling_mode': found \"median\" (str), expected one of cls, max, mean, mean_sqrt_len"),
-        ({"pooling_mode": "weightedmean"}, "field 'pooling_mode': found \"weightedmean\" (str), expected one of cls"),
+        ({"pooling_mode": ["mean"] * 65}, 'field \'pooling_mode\': found ["mean", "mean", '),
+        (
+            {"pooling_mode": "mean", "embedding_dimension": 16},
+            "field 'embedding_dimension': found 16 (int), expected 32, as word_em",
+        ),
         ({"pooling_mode": ["mean", 1]}, "field 'pooling_mode': found [\"mean\", 1] (list), expected one of cls"),
         ({"pooling_mode": ["mean", ["cls"]]}, 'field \'pooling_mode\': found ["mean", ["cls"]] (list), expected one of cls'),
         ({"pooling_mode": []}, "field 'pooling_mode': found [] (list), expected one of cls"),
@@ -369,14 +586,11 @@ def test_a_pooling_dimension_that_is_no_whole_number_is_refused(folder: Path, fi
         ({"pooling_mode_mean_tokens": 1}, "field 'pooling_mode_mean_tokens': found 1 (int), expected true or false"),
         ({"pooling_mode_cls_token": "true"}, "field 'pooling_mode_cls_token': found \"true\" (str), expected true or false"),
         ({"pooling_mode_mean_tokens": False}, "no pooling mode is switched on, expected at least one of pooling_mode_cls_token"),
-        ({}, "no pooling mode is switched on, expected at least one of pooling_mode_cls_token"),
-        ({"pooling_mode_lasttoken": True}, "pooling mode 'lasttoken' is on, expected one of cls, max, mean"),
-        ({"pooling_mode_weightedmean_tokens": True}, "pooling mode 'weightedmean' is on, expected one of cls, max, mean"),
-        ({"pooling_mode": "mean", "include_prompt": False}, "field 'include_prompt': found false (bool), expected true"),
+        ({"pooling_mode": "mean", "include_prompt": 0}, "field 'include_prompt': found 0 (int), expected true or false"),
     ],
 )
 def test_a_pooling_that_minisbert_does_not_do_is_refused(folder: Path, settings: dict[str, object], complaint: str) -> None:
-    dimension = {} if complaint.startswith("field 'embedding_dimension'") else {"word_embedding_dimension": 32}
+    dimension = {} if "field 'embedding_dimension': found no such field" in complaint else {"word_embedding_dimension": 32}
     write_json(folder / "1_Pooling/config.json", dimension | settings)
     refused(folder, f"1_Pooling/config.json: {complaint}")
 
@@ -401,6 +615,7 @@ def test_a_pooling_that_minisbert_does_not_do_is_refused(folder: Path, settings:
         (40, MISSING, 40, 0),
         (41, 12, 40, 1),
         (10**18, 12, 40, 1),
+        (3, 12, 3, 0),
     ],
 )
 def test_the_limit_is_the_smallest_that_the_files_give_in_their_order(
@@ -438,11 +653,53 @@ def test_without_the_files_of_the_tokenizer_and_the_limit_the_defaults_hold(fold
         ("max_seq_length", [24], "[24] (list)", "a whole number from 1 to "),
         ("do_lower_case", 1, "1 (int)", "true or false"),
         ("do_lower_case", "false", '"false" (str)', "true or false"),
+        ("transformer_task", "fill-mask", '"fill-mask" (str)', '"feature-extraction". Load this'),
+        ("module_output_name", "sentence_embedding", '"sentence_embedding" (str)', '"token_embeddings"'),
+        ("modality_config", {"image": {}}, '{"image": {}} (dict)', "the last hidden state for text"),
+        ("modality_config", {"text": {"method": "forward", "method_output_name": "pooler_output"}}, '{"text"', "the last hidden"),
+        ("modality_config", [], "[] (list)", "the last hidden state for text"),
+        ("query_length", 32, "32 (int)", "null. Load"),
+        ("tokenizer_name_or_path", "other/model", '"other/model" (str)', "null. Load"),
+        ("model_args", {"trust_remote_code": True, "num_hidden_layers": 1}, '{"trust', "nothing that changes a vector"),
+        ("processing_kwargs", {"text": {"max_length": 8}}, '{"text"', "nothing that changes a vector"),
+        ("tokenizer_args", [], "[] (list)", "nothing that changes a vector"),
     ],
 )
 def test_a_wrong_setting_of_the_sentence_is_refused(folder: Path, field: str, value: object, found: str, expected: str) -> None:
     change(folder, "sentence_bert_config.json", **{field: value})
-    refused(folder, f"sentence_bert_config.json: field {field!r}: found {found}, expected {expected}")
+    refused(folder, f"sentence_bert_config.json: field {field!r}: found {found}", f"expected {expected}")
+
+
+@pytest.mark.parametrize(
+    ("file", "field"),
+    [("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")],
+)
+def test_a_limit_without_room_for_a_word_piece_is_refused(folder: Path, file: str, field: str) -> None:
+    change(folder, "sentence_bert_config.json", max_seq_length=None)
+    change(folder, file, **{field: 2})
+    refused(folder, f"{file}: {field}: the limit is 2 tokens, expected at least 3, for [CLS], a word piece and [SEP]")
+
+
+def test_the_limit_keeps_the_reasons_it_follows_from(folder: Path) -> None:
+    change(folder, "sentence_bert_config.json", max_seq_length=MISSING)
+    change(folder, "tokenizer_config.json", model_max_length=10**30)
+    limit = read(folder).limit
+    assert (limit.tokens, limit.source) == (50, "config.json: max_position_embeddings")
+    assert limit.reasons == (
+        "sentence_bert_config.json gives no max_seq_length",
+        "tokenizer_config.json: model_max_length is no limit",
+        "config.json: max_position_embeddings is 50, and no sentence can have more",
+    )
+
+
+def test_the_old_name_of_the_tokenizers_limit_is_read_where_the_new_one_is_missing(folder: Path) -> None:
+    change(folder, "sentence_bert_config.json", max_seq_length=MISSING)
+    change(folder, "tokenizer_config.json", model_max_length=MISSING, max_len=17)
+    assert read(folder).max_seq_length == 17
+    change(folder, "tokenizer_config.json", max_len=17)
+    assert read(folder).max_seq_length == 48
+    change(folder, "tokenizer_config.json", model_max_length=MISSING, max_len="17")
+    refused(folder, "tokenizer_config.json: field 'max_len': found \"17\" (str), expected a number of tokens")
 
 
 def test_every_setting_of_the_tokenizer_arrives(folder: Path) -> None:
@@ -466,6 +723,7 @@ def test_every_setting_of_the_tokenizer_arrives(folder: Path) -> None:
         ("model_max_length", 0.5, "0.5 (float)", "a number of tokens"),
         ("model_max_length", 12.5, "12.5 (float)", "a number of tokens"),
         ("model_max_length", [512], "[512] (list)", "a number of tokens"),
+        ("auto_map", {"AutoTokenizer": ["x.Y", None]}, '{"AutoTokenizer": ["x.Y", null]} (dict)', "no such field. It names code"),
         ("truncation_side", "middle", '"middle" (str)', "one of right, left"),
         ("truncation_side", 1, "1 (int)", "one of right, left"),
         ("tokenizer_class", ["BertTokenizer"], '["BertTokenizer"] (list)', "a text"),

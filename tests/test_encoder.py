@@ -375,7 +375,7 @@ def test_a_wrong_option_is_named(
 
 @pytest.mark.parametrize(
     "option",
-    ["prompt", "prompt_name", "output_value", "convert_to_numpy", "convert_to_tensor", "truncate_dim", "precision", "device"],
+    ["output_value", "convert_to_numpy", "convert_to_tensor", "precision", "device"],
 )
 def test_an_option_that_is_not_there_is_never_ignored(tiny: SentenceEncoder, option: str) -> None:
     for encode in tiny.encode, lambda text, **options: minisbert.encode(text, tiny, **options):

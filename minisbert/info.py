@@ -1,0 +1,163 @@
+"""What is in force in a loaded encoder, and where each setting came from: `encoder.info()` and `minisbert info`.
+
+A vector depends on a dozen settings that lie in half a dozen files, and two copies of a model may differ in any of them. Whoever
+compares vectors of two machines compares this first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minisbert.config import Setting
+
+if TYPE_CHECKING:
+    from minisbert.encoder import SentenceEncoder
+
+SET = "set in this program"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that was read: its name inside the checkpoint, where it lies, and what is in it now.
+
+    `sha256` and `bytes` are None if the file is no longer there.
+    """
+
+    name: str
+    path: str
+    bytes: int | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Info:
+    """Everything that decides what an encoder's vectors are. `print` shows it as a table.
+
+    Attributes:
+        model: its name or folder.
+        origin: the kind of place it came from.
+        revision: the commit on the hub; None for a folder or a package, which have none.
+        parameters: how many numbers the model holds, heads included.
+        dimension: numbers in a vector.
+        device: where it computes.
+        dtype: in what precision.
+        settings: every setting in force, with its source.
+        limit: why the limit in tokens is what it is.
+        files: the files that were read.
+        warnings: what was said when it was loaded.
+    """
+
+    model: str
+    origin: str
+    revision: str | None
+    parameters: int
+    dimension: int
+    device: str
+    dtype: str
+    settings: tuple[Setting, ...]
+    limit: tuple[str, ...]
+    files: tuple[File, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dictionaries, lists, texts and numbers, for json."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    def __str__(self) -> str:
+        rows = [("model", self.model), ("from", self.origin), ("revision", self.revision or "none"), ("device", self.device)]
+        rows += [("dtype", self.dtype), ("parameters", f"{self.parameters:,}"), ("dimension", str(self.dimension))]
+        lines = _table(rows)
+        shown = [(setting.name, json.dumps(setting.value, ensure_ascii=False), setting.source) for setting in self.settings]
+        lines += ["", "settings", *_table(shown), "", "the limit", *(f"  {reason}" for reason in self.limit)]
+        files = [(file.name, "gone" if file.bytes is None else f"{file.bytes:,} bytes", file.sha256 or "") for file in self.files]
+        lines += ["", "files", *_table(files)]
+        lines += ["", "warnings", *(f"  {warning}" for warning in self.warnings or ("none",))]
+        return "\n".join(lines)
+
+
+def describe(encoder: SentenceEncoder) -> Info:
+    """See `SentenceEncoder.info`."""
+    config = encoder.config
+    given = {setting.name: setting for setting in config.settings}
+
+    def now(name: str, value: object) -> Setting:
+        """A setting that a program may have changed since the checkpoint was read."""
+        before = given.pop(name)
+        return before if before.value == value else Setting(name, value, SET)
+
+    limit, tokens = config.limit, encoder.max_seq_length
+    changeable = [
+        now("prompts", encoder.prompts if encoder.prompts != _prompts(encoder) else given["prompts"].value),
+        now("default_prompt_name", encoder.default_prompt_name),
+        now("similarity_fn_name", config.usage.similarity_fn_name),
+        now("truncate_dim", encoder.truncate_dim),
+    ]
+    return Info(
+        model=encoder.model,
+        origin=encoder.origin,
+        revision=_revision(encoder.files.values()),
+        parameters=sum(part.numel() for module in (encoder.bert, encoder.heads) for part in module.parameters()),
+        dimension=encoder.dimension,
+        device=str(encoder.device),
+        dtype=str(encoder.dtype).removeprefix("torch."),
+        settings=(
+            Setting("max_seq_length", tokens, limit.source if tokens == limit.tokens else SET),
+            *(Setting(name, value, _tokenizer_file(encoder)) for name, value in _tokenizer_settings(encoder).items()),
+            *given.values(),
+            *changeable,
+        ),
+        limit=limit.reasons if tokens == limit.tokens else (*limit.reasons, f"{SET}: max_seq_length is {tokens}"),
+        files=tuple(_file(name, path) for name, path in encoder.files.items()),
+        warnings=encoder.remarks,
+    )
+
+
+def _prompts(encoder: SentenceEncoder) -> dict[str, str]:
+    from minisbert.config import EVERY_MODELS_PROMPTS
+
+    return EVERY_MODELS_PROMPTS | dict(encoder.config.usage.prompts)
+
+
+def _tokenizer_file(encoder: SentenceEncoder) -> str:
+    return next((name for name in encoder.files if name.endswith(("tokenizer.json", "vocab.txt"))), "")
+
+
+def _tokenizer_settings(encoder: SentenceEncoder) -> dict[str, object]:
+    state = json.loads(encoder.tokenizer.tokenizer.to_str())
+    return {
+        "normalizer": state["normalizer"],
+        "truncation_side": encoder.tokenizer.truncation_side,
+        "vocabulary": encoder.tokenizer.vocab_size,
+    }
+
+
+def _revision(paths: Any) -> str | None:
+    """The commit that the hub's cache names in the path of each file: …/models--…/snapshots/<commit>/…"""
+    for path in paths:
+        if found := re.search(r"models--[^/\\]+[/\\]snapshots[/\\]([0-9a-f]{40})[/\\]", str(path)):
+            return found[1]
+    return None
+
+
+def _file(name: str, path: Path) -> File:
+    try:
+        digest = hashlib.sha256()
+        size = 0
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+    except OSError:
+        return File(name, str(path), None, None)
+    return File(name, str(path), size, digest.hexdigest())
+
+
+def _table(rows: list[Any]) -> list[str]:
+    widths = [min(max(len(row[column]) for row in rows), 60) for column in range(len(rows[0]))] if rows else []
+    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
