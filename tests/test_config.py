@@ -509,12 +509,8 @@ def test_prompts_and_the_like_are_read(folder: Path) -> None:
     write_json(folder / "config_sentence_transformers.json", {"default_prompt_name": "document", "similarity_fn_name": "maxsim"})
     config = read(folder)
     assert config.usage == UsageConfig({}, "document", None, None)
-    assert config.remarks == (
-        (
-            'config_sentence_transformers.json: similarity_fn_name is "maxsim" (str), not one of cosine, dot, euclidean, manhattan; '
-            "cosine is used"
-        ),
-    )
+    (remark,) = config.remarks
+    assert 'similarity_fn_name is "maxsim" (str), not one of cosine, dot, euclidean, manhattan; cosine is used' in remark
     write_json(folder / "config_sentence_transformers.json", {"truncate_dim": 64})
     assert "truncate_dim is 64, but a vector has only 32 numbers" in read(folder).remarks[0]
 
