@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,17 @@ from typing import TYPE_CHECKING, Any
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)
     import torch
-    from torch import Tensor
 
 from minisbert.bert import Bert
 from minisbert.encoder import SentenceEncoder, load_encoder
-from minisbert.errors import CheckpointError, MinisbertError, MinisbertWarning, MissingExtraError, ModelNotFoundError
+from minisbert.errors import (
+    CheckpointError,
+    MinisbertError,
+    MinisbertWarning,
+    MissingExtraError,
+    ModelNotFoundError,
+    NotFiniteError,
+)
 from minisbert.pooling import mean_pooling
 from minisbert.wordpiece import WordPiece
 
@@ -40,6 +46,7 @@ __all__ = [
     "MinisbertWarning",
     "MissingExtraError",
     "ModelNotFoundError",
+    "NotFiniteError",
     "SentenceEncoder",
     "WordPiece",
     "encode",
@@ -52,6 +59,15 @@ DEFAULT_MODEL = "sentence-transformers/bert-base-nli-mean-tokens"
 
 _kept: dict[str, SentenceEncoder] = {}
 _keeping = threading.Lock()
+
+
+def _unlock() -> None:
+    global _keeping  # noqa: PLW0603
+    _keeping = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a fork while another thread was loading: nobody in the new process would ever unlock it
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def load(
@@ -97,18 +113,16 @@ def load(
     )
 
 
-def encode(
-    sentences: str | Sequence[str], model: str | os.PathLike[str] | SentenceEncoder = DEFAULT_MODEL, **options: Any
-) -> Tensor:
+def encode(sentences: str | Iterable[str], model: str | os.PathLike[str] | SentenceEncoder = DEFAULT_MODEL, **options: Any) -> Any:
     """The vector of each sentence, from a model that is loaded at the first call and kept.
 
     Args:
-        sentences: a text, or a sequence of texts.
+        sentences: a text, or texts in an order, such as a list.
         model: as in `load`; or an encoder.
         options: as in `SentenceEncoder.encode`.
 
     Returns:
-        [dim] for a text, [sentences, dim] for a sequence; on the CPU, in the encoder's dtype (float32 as a rule).
+        As `SentenceEncoder.encode`: [dim] for a text, [sentences, dim] for a collection; on the CPU, float32 as a rule.
     """
     return _encoder(model).encode(sentences, **options)
 

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.batching import plan, spare_tokens
+from minisbert.arguments import choice, count, flag, iterate_texts, read_texts
+from minisbert.batching import Batch, plan, spare_tokens
 from minisbert.bert import Bert, Run
 from minisbert.config import EVERY_MODELS_PROMPTS, CheckpointConfig, NormalizeConfig, inside, read_checkpoint
-from minisbert.engine import compute
-from minisbert.errors import MinisbertWarning
+from minisbert.engine import compute, halving
+from minisbert.errors import MinisbertError, MinisbertWarning, MissingExtraError, NotFiniteError
+from minisbert.forks import fork_safe
 from minisbert.hub import locate
 from minisbert.info import Info, describe
 from minisbert.pooling import Pooling, build_heads
+from minisbert.reports import Cut, Progress
+from minisbert.results import TokenRows, Window, beginning, first_not_finite, in_order, padded
+from minisbert.stream import WINDOW, VectorStream, windows
 from minisbert.weights import load_head, load_weights, open_weights
-from minisbert.wordpiece import Tokenized, WordPiece, read_tokenizer
-
-if TYPE_CHECKING:
-    from huggingface_hub.utils.tqdm import tqdm
+from minisbert.wordpiece import WordPiece, read_tokenizer
 
 BATCH_TOKENS = 1500
 """Tokens in one batch: enough that the matrix products run at full speed, few enough that the activations stay in the cache."""
 
 OnTruncate = Literal["warn", "error", "ignore"]
+OutputValue = Literal["sentence_embedding", "token_embeddings"]
 
 
 class SentenceEncoder:
@@ -49,6 +53,7 @@ class SentenceEncoder:
         default_prompt_name: the prompt that `encode` takes when it is given none; None: no prompt.
         files: the checkpoint's files that were read, by their names inside it, and where they lie.
         remarks: what was said in warnings when it was loaded.
+        loaded: the arguments of `load_encoder` that make it again, or None if it was put together by hand.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class SentenceEncoder:
         heads: nn.Sequential | None = None,
         files: Mapping[str, Path] | None = None,
         remarks: Sequence[str] = (),
+        loaded: dict[str, Any] | None = None,
     ) -> None:
         self.bert = bert
         self.tokenizer = tokenizer
@@ -72,6 +78,7 @@ class SentenceEncoder:
         self.origin = origin
         self.files = dict(files or {})
         self.remarks = tuple(remarks)
+        self.loaded = loaded
         self.prompts: dict[str, str] = EVERY_MODELS_PROMPTS | dict(config.usage.prompts)
         self.default_prompt_name = config.usage.default_prompt_name
         self._truncate_dim = config.usage.truncate_dim
@@ -96,7 +103,7 @@ class SentenceEncoder:
     def _kept(self, value: object) -> int | None:
         if value is None:
             return None
-        keep, most = _count("truncate_dim", value), self.config.dimension
+        keep, most = count("truncate_dim", value), self.config.dimension
         if keep > most:
             raise ValueError(f"truncate_dim: found {keep}, expected 1 to {most}, the numbers in a vector of this model.")
         return keep
@@ -135,8 +142,13 @@ class SentenceEncoder:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision the model computes in, and of the vectors it gives."""
+        """The precision the model computes in."""
         return self.bert.embeddings.word.weight.dtype
+
+    @property
+    def vector_dtype(self) -> torch.dtype:
+        """The precision of the vectors, and of pooling and heads: float64 for a float64 model, float32 for all others."""
+        return _vector_dtype(self.dtype)
 
     def __repr__(self) -> str:
         config = self.bert.config
@@ -147,41 +159,49 @@ class SentenceEncoder:
 
     def encode(
         self,
-        sentences: str | Sequence[str],
+        sentences: str | Iterable[str],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
+        output_value: OutputValue = "sentence_embedding",
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        convert_to_numpy: bool = False,
         on_truncate: OnTruncate = "warn",
-    ) -> Tensor:
+    ) -> Any:
         """The vector of each sentence.
 
         Sentences are sorted by length and computed in batches without padding; the rows come back in the order of the input.
         Equal texts are computed once.
 
         Args:
-            sentences: a text, or a sequence of texts.
+            sentences: a text; or texts in an order: a list, a tuple, a generator, a numpy array of strings, a pandas Series.
             prompt_name: one of `prompts`, put before each text. Default: `default_prompt_name`.
             prompt: the text itself that is put before each text, "" for none.
             batch_size: the most sentences in one batch. Default: no limit but that of the tokens.
             batch_tokens: the most tokens in one batch (a longer sentence makes a batch of its own). Default: 1500.
             show_progress_bar: on stderr. Default: on a terminal, when there is more than one batch.
+            output_value: "sentence_embedding"; or "token_embeddings", the vectors of the word pieces before they are pooled, those
+                of the special tokens among them.
             normalize_embeddings: scale each vector to length 1. A checkpoint that does so itself does so in any case.
             truncate_dim: keep only the first numbers of each vector, before `normalize_embeddings`. Default: the encoder's own.
+            convert_to_numpy: numpy arrays in place of tensors.
             on_truncate: what to do when texts are longer than `max_seq_length`: "warn" once with how many, the longest and the
                 first of them; raise an "error", a ValueError that says the same; or "ignore" it.
 
         Returns:
-            [dim] for a text, [sentences, dim] for a sequence, on the CPU, in the encoder's dtype (float32 as a rule).
+            [dim] for a text, [sentences, dim] for a collection, on the CPU, in float32 (float64 from a float64 encoder).
+            Of token embeddings: [tokens, hidden] for a text, a list of such for a collection.
 
         Raises:
             TypeError: if a sentence is not a text, or an option of the wrong type.
             ValueError: if an option is out of its range, a text holds half a surrogate pair, or a text is too long and
                 `on_truncate` is "error".
+            NotFiniteError: if a vector would hold NaN or infinite numbers.
+            MissingExtraError: if numpy is asked for and missing.
 
         Source: Reimers & Gurevych 2019, "Sentence-BERT", section 3.
 
@@ -190,53 +210,111 @@ class SentenceEncoder:
         >>> encoder.encode(["A man is eating food.", "Someone is having a meal."]).shape
         torch.Size([2, 384])
         """
-        texts = _texts(sentences)
-        batch_tokens = BATCH_TOKENS if batch_tokens is None else _count("batch_tokens", batch_tokens)
-        batch_size = None if batch_size is None else _count("batch_size", batch_size)
-        show_progress_bar = None if show_progress_bar is None else _flag("show_progress_bar", show_progress_bar)
-        normalize = _flag("normalize_embeddings", normalize_embeddings)
-        before = self._prompt(prompt, prompt_name)
-        keep = self._truncate_dim if truncate_dim is None else self._kept(truncate_dim)
-        if not isinstance(on_truncate, str):
-            raise TypeError(f"on_truncate: found {type(on_truncate).__name__}, expected 'warn', 'error' or 'ignore'.")
-        if on_truncate not in ("warn", "error", "ignore"):
-            raise ValueError(f"on_truncate: found {on_truncate!r}, expected 'warn', 'error' or 'ignore'.")
+        texts, single = read_texts(sentences)
+        options = self._options(
+            before=self._prompt(prompt, prompt_name),
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            show_progress_bar=show_progress_bar,
+            output_value=output_value,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            convert_to_numpy=convert_to_numpy,
+            on_truncate=on_truncate,
+        )
+        cut = Cut(self.max_seq_length)
+        window = self._tokenize(texts, cut, options)
+        if cut.cut and options.on_truncate == "warn":
+            warnings.warn(cut.message(), MinisbertWarning, stacklevel=2)
+        with Progress(options.show_progress_bar, len(texts)) as progress:
+            vectors = self._compute(window, options, progress)
+        return vectors[0] if single else vectors
 
-        unique = list(dict.fromkeys(texts))
-        tokenized = self.tokenizer([before + text for text in unique] if before else unique)
-        self._report_cut(texts, unique, tokenized, on_truncate)
+    def encode_stream(
+        self,
+        sentences: Iterable[str],
+        *,
+        window: int = WINDOW,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        convert_to_numpy: bool = False,
+        on_truncate: OnTruncate = "warn",
+    ) -> VectorStream:
+        """The vectors of any number of sentences, in batches of rows, with flat memory.
 
-        skip = self.prompt_tokens(before)
+        Texts are read as they are needed, some thousands at a time, sorted and computed as `encode` does, with the same bits; what
+        was computed is handed out and forgotten. The first rows come after a few hundred texts.
 
-        def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
-            vectors = self.finish(self.pooling(self.bert.forward_packed(packed, runs), runs, skip), keep)  # [sentences, dim]
-            return F.normalize(vectors, dim=1) if normalize else vectors
+        Args:
+            sentences: any iterable of texts, endless ones too. Its errors are passed on.
+            window: the most texts to hold at a time. A lower number means less memory and, below a few hundred, less speed.
+            prompt_name: as in `encode`, and so are the further options. A warning about cut texts comes once, at the end.
+            prompt: see there.
+            batch_size: see there.
+            batch_tokens: see there.
+            show_progress_bar: see there.
+            normalize_embeddings: see there.
+            truncate_dim: see there.
+            convert_to_numpy: see there.
+            on_truncate: see there.
 
-        batches = plan([len(ids) for ids in tokenized.ids], batch_tokens, batch_size)
-        rows = torch.empty(len(unique), keep or self.config.dimension, dtype=self.dtype)  # [sentences, dim]
-        if show_progress_bar is None:
-            show_progress_bar = len(batches) > 1 and sys.stderr is not None and sys.stderr.isatty()
-        with _progress_bar(len(unique)) if show_progress_bar else nullcontext() as bar:
-            for batch in compute(forward, tokenized.ids, batches, rows, self.device):
-                if bar is not None:
-                    bar.update(len(batch.order))
-        computed = rows
-        if len(unique) < len(texts):
-            row = {text: index for index, text in enumerate(unique)}
-            computed = computed[[row[text] for text in texts]]
-        return computed[0] if isinstance(sentences, str) else computed
+        Returns:
+            An iterator over tensors [sentences, dim], at most `window` rows each, which together have a row for each text, in the
+            order of the texts. It has attributes that count `texts`, `tokens` and texts that were `cut`, and can be closed early.
+
+        Raises:
+            TypeError, ValueError, NotFiniteError, MissingExtraError: as in `encode`, for wrong options at once, for a wrong text
+                when its turn comes.
+
+        >>> import minisbert
+        >>> encoder = minisbert.load("all-MiniLM-L6-v2")
+        >>> sum(len(rows) for rows in encoder.encode_stream(f"Sentence {n}." for n in range(300)))
+        300
+        """
+        if isinstance(sentences, str):
+            raise TypeError("sentences: found a single str, expected an iterable of str. Use encode(), or pass [text].")
+        texts = iterate_texts(sentences)
+        count("window", window, optional=False)
+        options = self._options(
+            before=self._prompt(prompt, prompt_name),
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            show_progress_bar=show_progress_bar,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            convert_to_numpy=convert_to_numpy,
+            on_truncate=on_truncate,
+        )
+        cut = Cut(self.max_seq_length)
+        progress = Progress(options.show_progress_bar, len(sentences) if isinstance(sentences, Sized) else None)
+
+        def rows() -> Generator[Any, None, None]:
+            try:
+                with progress:
+                    for some in windows(texts, window):
+                        yield self._compute(self._tokenize(some, cut, options), options, progress)
+            finally:  # at an early end too: rows of cut texts were handed out
+                if cut.cut and options.on_truncate == "warn":
+                    warnings.warn(cut.message(), MinisbertWarning, stacklevel=3)
+
+        return VectorStream(rows(), cut, progress)
 
     def encode_query(
-        self, sentences: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None, **options: Any
-    ) -> Tensor:
+        self, sentences: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
         """`encode` with the prompt "query", unless another is given. A checkpoint that has none of that name takes none."""
         if prompt_name is None and prompt is None and "query" in self.prompts:
             prompt_name = "query"
         return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
 
     def encode_document(
-        self, sentences: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None, **options: Any
-    ) -> Tensor:
+        self, sentences: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
         """`encode` with the first of the prompts "document", "passage" and "corpus" that there is, unless another is given.
 
         As in sentence-transformers, where a checkpoint without a "document" has an empty one. Its "passage" or "corpus" is then not
@@ -254,6 +332,23 @@ class SentenceEncoder:
                     stacklevel=2,
                 )
         return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
+
+    def count_tokens(self, sentences: str | Iterable[str]) -> Any:
+        """How many tokens each text has before anything is cut, special tokens included.
+
+        Args:
+            sentences: a text, or texts in an order, as in `encode`.
+
+        Returns:
+            An int for a text, a list of them for a collection. What is above `max_seq_length` would be cut.
+
+        >>> import minisbert
+        >>> minisbert.load("all-MiniLM-L6-v2").count_tokens(["", "A man is eating food."])
+        [2, 8]
+        """
+        texts, single = read_texts(sentences)
+        lengths = self.tokenizer(texts).full_lengths
+        return lengths[0] if single else lengths
 
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
         """The text to put before each sentence."""
@@ -293,60 +388,165 @@ class SentenceEncoder:
             pooled = self.heads(F.pad(pooled, (0, 0, 0, spare_tokens(rows))))[:rows]
         return pooled[:, :keep]
 
-    def _report_cut(self, texts: list[str], unique: list[str], tokenized: Tokenized, on_truncate: OnTruncate) -> None:
-        if on_truncate == "ignore" or not tokenized.cut:
-            return
-        lengths = {unique[index]: tokenized.full_lengths[index] for index in tokenized.cut}
-        cut = [index for index, text in enumerate(texts) if text in lengths]
-        message = (
-            f"{len(cut)} of {len(texts)} texts are longer than {self.max_seq_length} tokens and were cut: the longest has "
-            f"{max(lengths.values())} tokens, the first is number {cut[0] + 1} (index {cut[0]}) with {lengths[texts[cut[0]]]}. "
-            "Split long texts, or pass on_truncate='ignore' if this is meant."
+    def _options(
+        self,
+        *,
+        before: str,
+        batch_size: int | None,
+        batch_tokens: int | None,
+        show_progress_bar: bool | None,
+        normalize_embeddings: bool,
+        truncate_dim: int | None,
+        convert_to_numpy: bool,
+        on_truncate: OnTruncate,
+        output_value: OutputValue = "sentence_embedding",
+    ) -> _Options:
+        """The caller's options, each checked."""
+        choice("on_truncate", on_truncate, ("warn", "error", "ignore"))
+        choice("output_value", output_value, ("sentence_embedding", "token_embeddings"))
+        of_tokens = output_value == "token_embeddings"
+        if flag("normalize_embeddings", normalize_embeddings) and of_tokens:
+            raise ValueError("normalize_embeddings: found True, expected False with token_embeddings, which are not pooled yet.")
+        if truncate_dim is not None and of_tokens:
+            raise ValueError("truncate_dim: found a number, expected None with token_embeddings, which are not pooled yet.")
+        if flag("convert_to_numpy", convert_to_numpy):
+            try:
+                import numpy  # noqa: F401 (torch uses it)
+            except ImportError as error:
+                raise MissingExtraError(
+                    "convert_to_numpy: numpy is not installed. Run pip install 'minisbert[numpy]', or take the tensors."
+                ) from error
+        return _Options(
+            before=before,
+            skip=self.prompt_tokens(before),
+            batch_size=None if batch_size is None else count("batch_size", batch_size),
+            batch_tokens=BATCH_TOKENS if batch_tokens is None else count("batch_tokens", batch_tokens),
+            show_progress_bar=None if show_progress_bar is None else flag("show_progress_bar", show_progress_bar),
+            of_tokens=of_tokens,
+            normalize=normalize_embeddings,
+            keep=self._truncate_dim if truncate_dim is None else self._kept(truncate_dim),
+            convert_to_numpy=convert_to_numpy,
+            on_truncate=on_truncate,
         )
-        if on_truncate == "error":
-            raise ValueError(message.replace(" and were cut", ""))
-        warnings.warn(message, MinisbertWarning, stacklevel=3)
+
+    def _tokenize(self, texts: list[str], cut: Cut, options: _Options) -> Window:
+        """Tokenizes some texts, each of the different ones once, and counts those that are too long."""
+        unique = list(dict.fromkeys(texts))
+        start = cut.texts
+        tokenized = self.tokenizer([options.before + text for text in unique] if options.before else unique)
+        cut.add(texts, unique, tokenized)
+        if cut.cut and options.on_truncate == "error":
+            raise ValueError(cut.message(""))
+        return Window(texts, unique, tokenized.ids, start)
+
+    def _compute(self, window: Window, options: _Options, progress: Progress) -> Any:
+        """The vectors of a window of texts, in its order."""
+        model = halving(self.bert.forward_packed)
+        rows: Tensor | TokenRows = TokenRows(window.ids)
+        if not options.of_tokens:
+            dim = options.keep or self.config.dimension
+            rows = torch.empty(len(window.ids), dim, dtype=self.vector_dtype)  # [sentences, dim]
+
+        def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+            token_vectors = model(packed, runs).to(self.vector_dtype)  # [tokens, hidden]
+            if options.of_tokens:
+                return padded(token_vectors, runs)  # [sentences, longest, hidden]
+            vectors = self.finish(self.pooling(token_vectors, runs, options.skip), options.keep)  # [sentences, dim]
+            return F.normalize(vectors, dim=1) if options.normalize else vectors
+
+        batches = plan([len(ids) for ids in window.ids], options.batch_tokens, options.batch_size)
+        progress.start(len(batches))
+        progress.update(len(window.texts) - len(window.unique), 0)  # they cost nothing
+        with closing(compute(forward, window.ids, batches, rows, self.device)) as computed:
+            while (batch := fork_safe(lambda: self._next_batch(computed, rows, window))) is not None:
+                progress.update(len(batch.order), batch.tokens)
+        return fork_safe(lambda: in_order(rows, window, as_numpy=options.convert_to_numpy))
+
+    def _next_batch(self, batches: Iterator[Batch], rows: Tensor | TokenRows, window: Window) -> Batch | None:
+        """Computes one more batch, if there is one, and sees to it that no vector is NaN."""
+        batch = next(batches, None)
+        bad = None if batch is None else first_not_finite(rows, batch)
+        if bad is not None:
+            text = window.unique[bad]
+            half = self.dtype in (torch.float16, torch.bfloat16)
+            remedy = "Load with dtype=torch.float32" if half else "Load an unchanged copy of the checkpoint"
+            raise NotFiniteError(
+                f"sentences[{window.start + window.texts.index(text)}], {beginning(text)}: its vector has NaN or infinite numbers, "
+                f"expected finite ones. The weights hold such numbers, or ones so large that {self.dtype} overflows. {remedy}."
+            )
+        return batch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles by where it came from: some hundred bytes, and the receiver loads the weights anew from the same place.
+
+        Raises:
+            MinisbertError: if the encoder was put together by hand and came from nowhere.
+        """
+        if self.loaded is None:
+            raise MinisbertError(
+                "an encoder is pickled by where it came from, and this one was not loaded from anywhere. "
+                "Make it with minisbert.load(), in the receiving process if need be."
+            )
+        loaded = {**self.loaded, "device": str(self.device), "dtype": self.dtype}
+        loading_gives = {"bert", "tokenizer", "pooling", "config", "heads", "model", "origin", "files", "remarks", "loaded"}
+        settings = {name: value for name, value in vars(self).items() if name not in loading_gives}
+        return _load_again, (loaded, settings, self.max_seq_length, _checksum(self.bert, self.heads))
+
+    def __copy__(self) -> SentenceEncoder:
+        """Another encoder with the same weights in memory, and settings of its own."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), tokenizer=copy.copy(self.tokenizer))
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SentenceEncoder:
+        """Another encoder that shares nothing but the tokenizer's vocabulary, which never changes."""
+        other = self.__copy__()
+        memo[id(self)] = other
+        memo[id(self.tokenizer)] = other.tokenizer
+        vars(other).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return other
 
 
-def _texts(sentences: object) -> list[str]:
-    """The caller's sentences as a list, every one of them a text."""
-    single = isinstance(sentences, str)
-    if not isinstance(sentences, Sequence) or isinstance(sentences, (bytes, bytearray, memoryview)):
-        raise TypeError(f"sentences: found {type(sentences).__name__}, expected a str or a sequence of str such as a list.")
-    texts: list[str] = []
-    for index, text in enumerate([sentences] if single else sentences):
-        name = "sentences" if single else f"sentences[{index}]"
-        if not isinstance(text, str):
-            raise TypeError(f"{name}: found {type(text).__name__}, expected str.")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{name}: found {text[error.start]!r} at character {error.start}, half a surrogate pair, expected Unicode text. "
-                "It comes from bytes that were not UTF-8, or from a pair that was split; decode the text anew."
-            ) from error
-        texts.append(text)
-    return texts
+@dataclass(frozen=True)
+class _Options:
+    """The options of `encode`, checked, with their defaults filled in."""
+
+    before: str
+    skip: int
+    batch_size: int | None
+    batch_tokens: int
+    show_progress_bar: bool | None
+    of_tokens: bool
+    normalize: bool
+    keep: int | None
+    convert_to_numpy: bool
+    on_truncate: OnTruncate
 
 
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: found {type(value).__name__}, expected True or False.")
-    return value
+def _vector_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Half precision is for the products of the model; a mean of hundreds of token vectors is taken in float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: found {type(value).__name__}, expected an int or None.")
-    if value < 1:
-        raise ValueError(f"{name}: found {value}, expected at least 1.")
-    return value
+def _checksum(*parts: nn.Module) -> int:
+    """A number that changes when a weight does: the sum of all bits, taken as whole numbers, so that it is exact in any order."""
+    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return sum(
+        int(weight.view(kinds[weight.element_size()]).sum(dtype=torch.int64)) for part in parts for weight in part.parameters()
+    )
 
 
-def _progress_bar(sentences: int) -> tqdm:
-    from huggingface_hub.utils.tqdm import tqdm  # the bar that huggingface_hub brings along; imported only when shown
-
-    return tqdm(total=sentences, unit="sentence", desc="encode")
+def _load_again(loaded: dict[str, Any], settings: dict[str, Any], max_seq_length: int, checksum: int) -> SentenceEncoder:
+    """What unpickling calls."""
+    encoder = load_encoder(**loaded)
+    if _checksum(encoder.bert, encoder.heads) != checksum:
+        raise MinisbertError(
+            f"{encoder.model}: the weights there are not those of the pickled encoder. They were changed, there or in the encoder. "
+            "Save changed weights to a folder of their own, and load that."
+        )
+    vars(encoder).update(settings)
+    encoder.max_seq_length = max_seq_length
+    return encoder
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -392,10 +592,16 @@ def load_encoder(
     with torch.device("meta"):  # the shapes without the memory: nothing is filled with random numbers to be thrown away
         bert = Bert(config.bert)
         heads = build_heads(config.heads)
-    remarks = [*config.remarks, *load_weights(bert, open_weights(find, config.folder), dtype)]
+    stored = open_weights(find, config.folder)
+    remarks = [*config.remarks, *fork_safe(lambda: load_weights(bert, stored, dtype))]
     for head, settings in zip(heads, config.heads, strict=True):
         if not isinstance(settings, NormalizeConfig):
-            remarks.extend(load_head(head, open_weights(find, settings.folder), dtype, inside(settings.folder, "config.json")))
+            stored = open_weights(find, settings.folder)
+            remarks.extend(load_head(head, stored, _vector_dtype(dtype), inside(settings.folder, "config.json")))
+    # No token: secrets are not pickled.
+    loaded = {"model": source.model, "revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    if source.origin == "a local folder":
+        loaded["model"] = os.path.abspath(source.model)  # noqa: PTH100 (links stay as they are)
     encoder = SentenceEncoder(
         bert.to(device).eval(),
         tokenizer,
@@ -406,6 +612,7 @@ def load_encoder(
         heads=heads.to(device).eval(),
         files=files,
         remarks=remarks,
+        loaded=loaded,
     )
     if truncate_dim is not None:
         encoder.truncate_dim = truncate_dim

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from minisbert.batching import Batch, spare_tokens
+from minisbert.batching import Batch, runs_of, spare_tokens
 from minisbert.bert import Run
 
 Forward = Callable[[Tensor, Sequence[Run]], Tensor]
 """[tokens] ids and the runs they form → [sentences, dim], one row for each sentence, in the order of the runs."""
 
 
+class Rows(Protocol):
+    """Where results go: a tensor [sentences, dim], or what takes rows as a tensor does."""
+
+    def __setitem__(self, indices: list[int], values: Tensor, /) -> None: ...
+
+
 def compute(
-    forward: Forward, ids: Sequence[Sequence[int]], batches: Sequence[Batch], rows: Tensor, device: torch.device
-) -> Iterator[Batch]:
+    forward: Forward, ids: Sequence[Sequence[int]], batches: Sequence[Batch], rows: Rows, device: torch.device
+) -> Generator[Batch, None, None]:
     """Computes batch after batch into `rows`, and yields each one when it is done.
 
     Args:
@@ -36,3 +43,35 @@ def compute(
             vectors = forward(packed, runs)[: len(batch.order)]
         rows[list(batch.order)] = vectors.cpu()
         yield batch
+
+
+def halving(forward: Forward) -> Forward:
+    """A model that, when the accelerator's memory does not hold a batch, computes the batch in two halves, and so on.
+
+    Args:
+        forward: [tokens] ids and their runs → [tokens, hidden].
+
+    Raises:
+        torch.OutOfMemoryError: if it does not even hold a single sentence.
+    """
+
+    def forward_in_parts(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+        try:
+            return forward(packed, runs)
+        except torch.cuda.OutOfMemoryError as error:
+            reason = str(error)
+        # Outside of the except block, where the error no longer keeps what was computed so far alive.
+        lengths = [length for sentences, length in runs for _ in range(sentences)]
+        if len(lengths) == 1:
+            raise torch.cuda.OutOfMemoryError(
+                f"one sentence of {lengths[0]} tokens, alone, does not fit the memory of {packed.device}. Free memory there, set a "
+                f"lower max_seq_length, load with dtype=torch.float16, or use device='cpu'. ({reason})"
+            )
+        if packed.is_cuda:
+            torch.cuda.empty_cache()
+        half = len(lengths) // 2
+        tokens = sum(lengths[:half])
+        parts = (packed[:tokens], lengths[:half]), (packed[tokens:], lengths[half:])
+        return torch.cat([forward_in_parts(part, runs_of(its_lengths)) for part, its_lengths in parts])
+
+    return forward_in_parts

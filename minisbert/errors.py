@@ -23,5 +23,9 @@ class MissingExtraError(MinisbertError, ImportError):
     """An optional package is needed for what was asked; the message names the extra that installs it."""
 
 
+class NotFiniteError(MinisbertError):
+    """A vector would hold NaN or infinite numbers; the message names the first text whose vector does."""
+
+
 class MinisbertWarning(UserWarning):
     """Something that changes a result, or may surprise, and is not an error."""

@@ -7,7 +7,7 @@ tokenizer, and the limit: the library would cut a long text without a word, so i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,12 +83,31 @@ class WordPiece:
         room = self.max_length - len(self.prefix) - len(self.suffix)
         ids = []
         full_lengths = []
-        for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False):
-            content = encoding.ids
-            full_lengths.append(len(self.prefix) + len(content) + len(self.suffix))
-            content = content[:room] if self.truncation_side == "right" else content[-room:]
-            ids.append(self.prefix + content + self.suffix)
+        for some in _portions(texts):
+            for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=False):
+                content = encoding.ids
+                full_lengths.append(len(self.prefix) + len(content) + len(self.suffix))
+                content = content[:room] if self.truncation_side == "right" else content[-room:]
+                ids.append(self.prefix + content + self.suffix)
         return Tokenized(ids, full_lengths)
+
+
+def _portions(texts: Sequence[str], most: int = 1024, characters: int = 1 << 20) -> Iterator[list[str]]:
+    """Texts in portions, since the library keeps some hundred bytes a token of all texts that it is given at once.
+
+    >>> list(_portions(["a", "b", "long", "c"], most=3, characters=5))
+    [['a', 'b', 'long'], ['c']]
+    """
+    some: list[str] = []
+    held = 0
+    for text in texts:
+        some.append(text)
+        held += len(text)
+        if len(some) >= most or held >= characters:
+            yield some
+            some, held = [], 0
+    if some:
+        yield some
 
 
 def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:

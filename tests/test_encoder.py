@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from checkpoints import save_tiny, write_json, write_modules
@@ -165,50 +164,7 @@ def test_several_pooling_modes_make_a_wider_vector(tmp_path: Path) -> None:
     assert encoder.encode([]).shape == (0, 64)
 
 
-# A vector depends on its text alone
-
-
-@pytest.mark.xdist_group("bits")
-def test_a_vector_has_the_same_bits_in_any_company(minilm: SentenceEncoder, sts_sentences: list[str]) -> None:
-    """Real sentences, every length from one token of content to the limit's, and the empty text; in every kind of batch."""
-    rng = random.Random(0)
-    lengths = [*range(1, 40), *range(40, 255, 9), 64, 127, 254]
-    texts = list(dict.fromkeys(["", "!", "…", *("a " * n for n in lengths), *sts_sentences[:1500]]))
-    base = minilm.encode(texts)
-    differ: dict[str, list[str]] = {}
-
-    def compare(name: str, indices: list[int], vectors: Tensor) -> None:
-        if unlike := [texts[i] for i, row in zip(indices, vectors, strict=True) if not same_bits(row, base[i])]:
-            differ[name] = unlike[:10]
-
-    every = rng.sample(range(len(texts)), len(texts))
-    compare("shuffled", every, minilm.encode([texts[i] for i in every]))
-    for options in (
-        {"batch_size": 1},
-        {"batch_size": 2},
-        {"batch_size": 3},
-        {"batch_size": 7},
-        {"batch_tokens": 1},
-        {"batch_tokens": 40},
-        {"batch_tokens": 300},
-        {"batch_tokens": 10_000, "batch_size": 1000},
-    ):
-        some = rng.choices(range(len(texts)), k=100)  # some of them twice
-        compare(f"{options}", some, minilm.encode([texts[i] for i in some], **options))
-    alone = [*range(len(lengths)), *rng.sample(range(len(texts)), 30)]
-    compare("alone", alone, torch.stack([minilm.encode(texts[i]) for i in alone]))
-    assert differ == {}
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_tiny_models_keep_their_bits_too(tiny_folder: Path, dtype: torch.dtype) -> None:
-    encoder = minisbert.load(tiny_folder, dtype=dtype)
-    words = ("a", "man", "is", "sat", "food", ".", "the", "cat", "mat", "on")
-    texts = [" ".join(random.Random(n).choices(words, k=n % 31)) for n in range(300)]
-    base = encoder.encode(texts)
-    for seed, options in enumerate([{}, {"batch_size": 1}, {"batch_size": 3}, {"batch_tokens": 64}, {"batch_tokens": 9}]):
-        order = random.Random(seed).sample(range(300), 300)
-        assert torch.equal(encoder.encode([texts[i] for i in order], **options), base[order]), options
+# Side by side
 
 
 def test_encoders_do_not_disturb_each_other(tiny_folder: Path, minilm_folder: Path, sts_sentences: list[str]) -> None:
@@ -231,59 +187,6 @@ def test_encoders_do_not_disturb_each_other(tiny_folder: Path, minilm_folder: Pa
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             assert all(same_bits(*pair) for pair in zip(pool.map(work, jobs), one_by_one, strict=True))
-
-
-# Unusual texts
-
-
-def test_empty_blank_and_invisible_texts_are_one_and_the_same(tiny: SentenceEncoder) -> None:
-    """BERT's own cleaning removes white space and control characters, NUL among them; what is left is [CLS] [SEP]."""
-    vectors = tiny.encode(["", " ", "\n\t ", "\0", "\x07\u200b", "\u00a0\u3000"])
-    assert vectors.isfinite().all()
-    assert all(torch.equal(row, vectors[0]) for row in vectors)
-    assert torch.equal(tiny.encode("a m\0an"), tiny.encode("a man"))
-
-
-def test_a_megabyte_and_an_endless_word_are_just_long_texts(minilm: SentenceEncoder) -> None:
-    with pytest.warns(
-        MinisbertWarning, match="1 of 1 texts are longer than 256 tokens and were cut: the longest has 250002 tokens"
-    ):
-        megabyte = minilm.encode("man " * 250_000)
-    assert same_bits(megabyte, minilm.encode("man " * 254))
-    assert same_bits(minilm.encode("x" * 100_000), minilm.encode("[UNK]"))  # WordPiece knows no word above 100 letters
-    assert same_bits(minilm.encode(f"a {'é' * 100_000} man"), minilm.encode("a [UNK] man"))
-
-
-@pytest.mark.parametrize(
-    ("sentences", "name"),
-    [
-        ("a \ud83d man", "sentences: found '\\ud83d' at character 2"),
-        (["a", "\udcff"], "sentences[1]: found '\\udcff' at character 0"),
-    ],
-)
-def test_half_a_surrogate_pair_is_named_by_its_place(tiny: SentenceEncoder, sentences: Any, name: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"{name}, half a surrogate pair, expected Unicode text")):
-        tiny.encode(sentences)
-    assert tiny.encode("a \N{GRINNING FACE} man").shape == (32,)  # a whole pair is one character
-
-
-@pytest.mark.parametrize(
-    "sentences", [{"a", "b"}, {"a": 1}, b"a", bytearray(b"a"), memoryview(b"a"), iter(["a"]), (text for text in ["a"]), None, 3]
-)
-def test_what_has_no_order_or_is_no_text_is_refused(tiny: SentenceEncoder, sentences: Any) -> None:
-    expected = f"sentences: found {type(sentences).__name__}, expected a str or a sequence of str such as a list."
-    with pytest.raises(TypeError, match=re.escape(expected)):
-        tiny.encode(sentences)
-
-
-@pytest.mark.parametrize("wrong", [None, 3, b"a", ["a"], ("a", "b"), float("nan")])
-def test_an_entry_that_is_no_text_is_named_by_its_index(tiny: SentenceEncoder, wrong: Any) -> None:
-    with pytest.raises(TypeError, match=re.escape(f"sentences[2]: found {type(wrong).__name__}, expected str.")):
-        tiny.encode(["a", "b", wrong, wrong])
-
-
-def test_texts_of_numpy_are_texts(tiny: SentenceEncoder) -> None:
-    assert torch.equal(tiny.encode(list(np.array(TEXTS))), tiny.encode(TEXTS))
 
 
 # The limit
@@ -361,6 +264,14 @@ def test_a_limit_that_cannot_be_is_refused(tiny: SentenceEncoder, value: Any, er
         ("show_progress_bar", "no", TypeError, "show_progress_bar: found str, expected True or False."),
         ("normalize_embeddings", 1, TypeError, "normalize_embeddings: found int, expected True or False."),
         ("normalize_embeddings", None, TypeError, "normalize_embeddings: found NoneType, expected True or False."),
+        (
+            "output_value",
+            "word_embeddings",
+            ValueError,
+            "output_value: found 'word_embeddings', expected 'sentence_embedding' or 'tok",
+        ),
+        ("output_value", None, TypeError, "output_value: found NoneType, expected 'sentence_embedding' or 'token_embeddings'."),
+        ("convert_to_numpy", 1, TypeError, "convert_to_numpy: found int, expected True or False."),
         ("on_truncate", "cut", ValueError, "on_truncate: found 'cut', expected 'warn', 'error' or 'ignore'."),
         ("on_truncate", None, TypeError, "on_truncate: found NoneType, expected 'warn', 'error' or 'ignore'."),
     ],
@@ -375,7 +286,7 @@ def test_a_wrong_option_is_named(
 
 @pytest.mark.parametrize(
     "option",
-    ["output_value", "convert_to_numpy", "convert_to_tensor", "precision", "device"],
+    ["convert_to_tensor", "precision", "device"],
 )
 def test_an_option_that_is_not_there_is_never_ignored(tiny: SentenceEncoder, option: str) -> None:
     for encode in tiny.encode, lambda text, **options: minisbert.encode(text, tiny, **options):
@@ -443,7 +354,8 @@ def test_elsewhere_the_bar_is_shown_on_stderr_when_asked_for(tiny: SentenceEncod
     tiny.encode([*TEXTS, "a man"], show_progress_bar=True)
     out, err = capfd.readouterr()
     assert out == ""
-    assert f"{len(TEXTS)}/{len(TEXTS)} [" in err  # each text once, as it is computed once
+    assert f"{len(TEXTS) + 1}/{len(TEXTS) + 1} [" in err
+    assert f"{sum(tiny.count_tokens(TEXTS))} tokens]" in err  # what was computed: equal texts once
 
 
 def test_encoding_works_without_any_stderr(tiny: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
