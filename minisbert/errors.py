@@ -6,6 +6,9 @@ Every message says what was found, what was expected, and what to do. Wrong argu
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class MinisbertError(Exception):
     """The base of every error that minisbert raises on its own account."""
@@ -29,3 +32,24 @@ class NotFiniteError(MinisbertError):
 
 class MinisbertWarning(UserWarning):
     """Something that changes a result, or may surprise, and is not an error."""
+
+
+@contextmanager
+def rust_errors(complaint: Callable[[str], CheckpointError]) -> Iterator[None]:
+    """Turns whatever a Rust library raises at a broken file into one error; safetensors and tokenizers raise bare Exceptions.
+
+    A bug in such a library shows as a `PanicException`, which is a BaseException, so that no `except Exception` catches it. Here it
+    means no more than any other error: the file cannot be read.
+
+    Args:
+        complaint: the reason → the error.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # Ctrl-C and the like
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise complaint(lines[0][:200]) from error

@@ -10,18 +10,19 @@ historical names:
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from minisbert.bert import Bert
-from minisbert.config import BertConfig, Find, inside
-from minisbert.errors import CheckpointError
+from minisbert.config import BertConfig, Fields, Find, brief, inside, read_fields
+from minisbert.errors import CheckpointError, rust_errors
 
 # (names on the hub, our name). {n} is a layer, {p} is weight or bias. Several names: stacked along the first axis, in this order.
 TABLE: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -57,6 +58,10 @@ LEFTOVERS: tuple[tuple[str, str], ...] = (
 FLOATS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
 }  # fmt: skip
+
+
+# Those of published models stay below 100.
+LARGEST_NUMBER = 1e6
 
 
 @dataclass(frozen=True)
@@ -141,9 +146,8 @@ def load_weights(bert: Bert, stored: Iterable[Stored], dtype: torch.dtype = torc
         whole = torch.empty(expected[ours], dtype=dtype)
         for name, part in zip(theirs, whole.chunk(len(theirs)), strict=True):
             part.copy_(found[name].read().reshape(part.shape))
-        # A sum is the cheapest thing that a single NaN or infinity shows in; only then is it worth looking closer.
-        if not whole.sum(dtype=torch.float64).isfinite():
-            problems.append(f"{', '.join(theirs)} (here {ours}): found NaN or infinite values, expected finite numbers")
+        if wrong := unfit(whole):
+            problems.append(f"{', '.join(theirs)} (here {ours}): {wrong}")
         state[ours] = whole
     if problems:
         raise _complaint(problems, found.values())
@@ -187,12 +191,26 @@ def load_head(head: nn.Module, stored: Sequence[Stored], dtype: torch.dtype, con
         else:
             state[name] = found[name]
     values = {} if problems else {name: tensor.read().to(dtype) for name, tensor in state.items()}
-    problems += [f"{name}: found NaN or infinite values" for name, value in values.items() if not value.isfinite().all()]
+    problems += [f"{name}: {wrong}" for name, value in values.items() if (wrong := unfit(value))]
     if problems:
         raise _complaint(problems, found.values(), config)
     head.load_state_dict({name: value.clone() for name, value in values.items()}, assign=True)
     unused = [name for name in found if name not in values]
     return [f"{stored[0].file} has tensors that are not used: {_some(unused)}"] if unused else []
+
+
+def unfit(values: Tensor) -> str:
+    """What is wrong with the numbers of a parameter, or "".
+
+    A flipped bit makes a number of any size, and one that is beyond all measure makes every vector infinite or NaN.
+    """
+    low, high = (float(end) for end in values.aminmax())  # NaN, if one is among them
+    if -LARGEST_NUMBER <= low <= high <= LARGEST_NUMBER:
+        return ""
+    what = (
+        "NaN or infinite values" if not math.isfinite(low) or not math.isfinite(high) else f"numbers from {low:.3g} to {high:.3g}"
+    )
+    return f"found {what}, expected finite numbers of at most {LARGEST_NUMBER:,.0f}"
 
 
 def _is_leftover(name: str) -> bool:
@@ -205,30 +223,94 @@ def _some(items: list[str], most: int = 20) -> str:
 
 def _complaint(problems: list[str], found: Iterable[Stored], config: str = "config.json") -> CheckpointError:
     files = sorted({tensor.file for tensor in found}) or ["the weights"]
-    shown = problems[:40]
-    if len(problems) > len(shown):
-        shown.append(f"… and {len(problems) - len(shown)} more")
     return CheckpointError(
         f"{_some(files)}: {len(problems)} of the tensors are not what {config} asks for. The weights and {config} must come "
-        "from the same model; take an unchanged copy of both.\n  " + "\n  ".join(shown)
+        "from the same model; take an unchanged copy of both.\n  " + _lines(problems)
     )
+
+
+def _lines(problems: list[str], most: int = 40) -> str:
+    more = [f"… and {len(problems) - most} more"] if len(problems) > most else []
+    return "\n  ".join([*problems[:most], *more])
+
+
+SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
+
+MOST_SHARDS = 1 << 10
+
+SHARD_NAME = re.compile(r"\w[\w.-]{0,200}", re.ASCII)
 
 
 def open_weights(find: Find, folder: str) -> list[Stored]:
-    """The tensors of a checkpoint: from `model.safetensors`, else from `pytorch_model.bin`. Nothing in them is ever run.
+    """The tensors in a folder of a checkpoint, none of them read yet. Nothing in a file is ever run.
+
+    The first that is there, as in transformers: `model.safetensors`, its parts (`model.safetensors.index.json`),
+    `pytorch_model.bin`, its parts.
+
+    Args:
+        find: where a file of the checkpoint lies.
+        folder: the folder inside the checkpoint; "" is its root.
 
     Raises:
-        CheckpointError: if neither file is there, or if one is broken.
+        CheckpointError: if there is no such file, or if one is broken, or not what the list of parts says.
     """
-    safe, pickled = inside(folder, "model.safetensors"), inside(folder, "pytorch_model.bin")
-    if (path := find(safe)) is not None:
-        return list(_open_safetensors(path, safe))
-    if (path := find(pickled)) is not None:
-        return list(_open_pickled(path, pickled))
+    for name in SAFETENSORS, PICKLED:
+        file = inside(folder, name)
+        if (path := find(file)) is not None:
+            return open_file(path, file)
+        if (index := read_fields(find, f"{file}.index.json")) is not None:
+            return _open_parts(find, folder, index)
     raise CheckpointError(
-        f"{safe} and {pickled}: neither is in the checkpoint, expected one of them. "
-        "Add the weights, or download the checkpoint anew."
+        f"{inside(folder, SAFETENSORS)} and {inside(folder, PICKLED)}: neither is in the checkpoint, nor a list of parts "
+        "(.index.json), expected one of them. Add the weights, or download the checkpoint anew."
     )
+
+
+def open_file(path: Path, file: str) -> list[Stored]:
+    """The tensors of one file, by the ending of its name."""
+    return list(_open_safetensors(path, file) if file.endswith(".safetensors") else _open_pickled(path, file))
+
+
+def _open_parts(find: Find, folder: str, index: Fields) -> list[Stored]:
+    """Weights in several files, and an index that says which tensor is in which. All must agree, to the last tensor."""
+    where = index.values.get("weight_map")
+    if not isinstance(where, dict) or not where or not all(isinstance(part, str) for part in where.values()):
+        index.refuse("weight_map", "an object that gives for each tensor the name of its file")
+    ending = ".safetensors" if SAFETENSORS in index.file else ".bin"
+    parts = sorted(set(where.values()))
+    for part in parts:
+        if not SHARD_NAME.fullmatch(part) or not part.endswith(ending):
+            raise CheckpointError(
+                f"{index.file}: field 'weight_map': found the file name {brief(part)}, expected the plain name of a {ending} file "
+                "beside it. Take an unchanged copy of the checkpoint."
+            )
+    if len(parts) > MOST_SHARDS:
+        raise CheckpointError(
+            f"{index.file}: found {len(parts):,} files, expected at most {MOST_SHARDS:,}. Take an unchanged copy."
+        )
+
+    problems = []
+    stored = []
+    for part in parts:
+        file = inside(folder, part)
+        path = find(file)
+        if path is None:
+            problems.append(f"{file}: no such file")
+            continue
+        tensors = open_file(path, file)
+        stored.extend(tensors)
+        there = {tensor.name for tensor in tensors}
+        listed = {name for name, place in where.items() if place == part}
+        problems.extend(f"{brief(name)}: listed for {file}, but not in it" for name in sorted(listed - there))
+        for name in sorted(there - listed):
+            place = where.get(name)
+            problems.append(f"{brief(name)}: in {file}, but " + (f"listed for {place}" if place else "not listed"))
+    if problems:
+        raise CheckpointError(
+            f"{index.file}: {len(problems)} entries disagree with the files. All parts and their index must come from the same "
+            "checkpoint; take an unchanged copy of all.\n  " + _lines(problems)
+        )
+    return stored
 
 
 def _open_safetensors(path: Path, file: str) -> Iterable[Stored]:
@@ -236,37 +318,33 @@ def _open_safetensors(path: Path, file: str) -> Iterable[Stored]:
         def read() -> Tensor:
             # The file is opened anew for each tensor, since an open one is mapped into memory, and all its pages that were read
             # stay there until it is closed: this way it never stands in memory beside the parameters.
-            with safe_open(path, framework="pt") as opened:
+            with rust_errors(complaint), safe_open(path, framework="pt") as opened:
                 return opened.get_tensor(name)
 
         return read
 
-    try:
-        with safe_open(path, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (not a dict)
-                header = opened.get_slice(name)
-                kind = header.get_dtype()
-                yield Stored(name, file, tuple(header.get_shape()), FLOATS.get(kind), kind, reader(name))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{file}: not a safetensors file that can be read ({error}). It may be cut off or damaged; download it anew."
-        ) from error
+    def complaint(reason: str) -> CheckpointError:
+        return CheckpointError(
+            f"{file}: not a safetensors file that can be read ({reason}). It may be cut off or damaged; download it anew."
+        )
+
+    with path.open("rb") as start:
+        head = start.read(64)
+    if not head:
+        raise complaint("it is empty")
+    if head.startswith(b"version https://git-lfs"):
+        raise complaint("it is a pointer of Git LFS, a note of where the weights are, and not the weights")
+    with rust_errors(complaint), safe_open(path, framework="pt") as opened:
+        for name in opened.keys():  # noqa: SIM118 (not a dict)
+            header = opened.get_slice(name)
+            kind = header.get_dtype()
+            yield Stored(name, file, tuple(header.get_shape()), FLOATS.get(kind), kind, reader(name))
 
 
 def _open_pickled(path: Path, file: str) -> Iterable[Stored]:
-    try:
-        # weights_only: PyTorch's restricted reader, which knows tensors and plain containers, and calls nothing.
-        state: object = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip, tar and storage each raise their own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{file}: not a file of plain PyTorch weights ({reason}). Only tensors are read from it, and no code in it is run; "
-            "take a copy from a source you trust, best as model.safetensors."
-        ) from error
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"{file}: found a {type(state).__name__}, expected a dictionary of tensors by name.")
-    for name, tensor in state.items():
-        if isinstance(name, str) and isinstance(tensor, Tensor):
-            floating = tensor.dtype if tensor.dtype in FLOATS.values() else None
-            kind = str(tensor.dtype).removeprefix("torch.")
-            yield Stored(name, file, tuple(tensor.shape), floating, kind, tensor.detach)
+    from minisbert.pickled import open_pickled  # imported only when there is such a file
+
+    for tensor in open_pickled(path, file):
+        floating = tensor.dtype if tensor.dtype in FLOATS.values() else None
+        kind = str(tensor.dtype).removeprefix("torch.")
+        yield Stored(tensor.name, file, tensor.shape, floating, kind, tensor.read)

@@ -1,0 +1,484 @@
+"""Weights: the table of names both ways, every form of file, and every way in which a tensor can be wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import save_tiny, write_json
+from conftest import PAIR
+from containers import CONTAINERS, relay, replace_weights, save_tar, weights_of
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import BertConfig as ReferenceConfig
+from transformers import BertForMaskedLM, BertModel
+
+import minisbert
+from minisbert import CheckpointError, MinisbertWarning
+from minisbert.bert import Bert
+from minisbert.config import BertConfig
+from minisbert.pickled import open_pickled
+from minisbert.weights import FLOATS, LARGEST_NUMBER, LEFTOVERS, TABLE, current_name, names, to_hub_names
+
+WORDS = "embeddings.word_embeddings.weight"
+QUERY, KEY, VALUE = (f"encoder.layer.1.attention.self.{part}.weight" for part in ("query", "key", "value"))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original")
+    save_tiny(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "model"))
+
+
+@pytest.fixture(scope="module")
+def expected(original: Path) -> Tensor:
+    return minisbert.load(original).encode(PAIR)
+
+
+def vectors(folder: Path) -> Tensor:
+    return minisbert.load(folder).encode(PAIR)
+
+
+def refused(folder: Path, *parts: str) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        minisbert.load(folder)
+    for part in parts:
+        assert part in str(caught.value)
+    return str(caught.value)
+
+
+# --- names --------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_gives_exactly_the_names_of_transformers(original: Path) -> None:
+    bert = minisbert.load(original).bert
+    reference = BertModel.from_pretrained(original, add_pooling_layer=False)
+    theirs = {name for name, _ in reference.named_parameters()}
+    ours = [name for row in names(bert.config).values() for name in row]
+    assert len(ours) == len(set(ours))
+    assert set(ours) == theirs
+    assert set(names(bert.config)) == {name for name, _ in bert.named_parameters()}
+
+
+def test_weights_go_to_the_hub_s_names_and_transformers_loads_them(original: Path) -> None:
+    state = to_hub_names(minisbert.load(original).bert)
+    stored = weights_of(original)
+    assert state.keys() == stored.keys()
+    for name in stored:
+        assert torch.equal(state[name], stored[name]), name
+    reference = BertModel(ReferenceConfig.from_pretrained(original), add_pooling_layer=False)
+    reference.load_state_dict(state)  # strict: nothing missing, nothing left over
+
+
+def test_query_key_and_value_are_stacked_in_this_order(original: Path) -> None:
+    stored = weights_of(original)
+    fused = minisbert.load(original).bert.layers[1].attention.qkv.weight
+    assert torch.equal(fused, torch.cat([stored[QUERY], stored[KEY], stored[VALUE]]))
+
+
+def test_every_parameter_is_filled_and_none_is_left_on_the_meta_device(original: Path) -> None:
+    bert = minisbert.load(original).bert
+    assert {parameter.device.type for parameter in bert.parameters()} == {"cpu"}
+    with torch.device("meta"):
+        assert {name for name, _ in Bert(bert.config).named_parameters()} == set(names(bert.config))
+
+
+def test_the_table_has_no_row_twice() -> None:
+    ours = [row for _, row in TABLE]
+    assert len(ours) == len(set(ours))
+
+
+@pytest.mark.parametrize(
+    ("old", "today"),
+    [
+        (f"bert.{WORDS}", WORDS),
+        ("bert.embeddings.LayerNorm.gamma", "embeddings.LayerNorm.weight"),
+        ("encoder.layer.0.output.LayerNorm.beta", "encoder.layer.0.output.LayerNorm.bias"),
+        ("bert.encoder.layer.11.output.dense.bias", "encoder.layer.11.output.dense.bias"),
+        ("roberta.embeddings.LayerNorm.weight", "roberta.embeddings.LayerNorm.weight"),
+        ("gamma", "gamma"),
+        ("LayerNorm.gammas", "LayerNorm.gammas"),
+        ("bert.bert.x", "bert.x"),
+    ],
+)
+def test_a_name_of_any_era_has_one_of_today(old: str, today: str) -> None:
+    assert current_name(old) == today
+
+
+def of_tensorflow(name: str) -> str:
+    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+
+
+@pytest.mark.parametrize("rename", [of_tensorflow, lambda name: f"bert.{name}", lambda name: f"bert.{of_tensorflow(name)}"])
+def test_old_names_give_the_same_vectors(folder: Path, expected: Tensor, rename: Callable[[str], str]) -> None:
+    renamed = {rename(name): tensor for name, tensor in weights_of(folder).items()}
+    assert renamed.keys() != weights_of(folder).keys()
+    replace_weights(folder, renamed)
+    assert torch.equal(vectors(folder), expected)
+
+
+def test_what_transformers_saves_with_a_masked_word_head_loads_without_a_word(folder: Path, tmp_path: Path) -> None:
+    config = ReferenceConfig.from_pretrained(folder)
+    torch.manual_seed(0)
+    with_head = BertForMaskedLM(config)
+    with_head.bert.load_state_dict(weights_of(folder))
+    before = vectors(folder)
+    with_head.save_pretrained(folder)
+    stored = weights_of(folder)
+    assert f"bert.{WORDS}" in stored
+    assert any(name.startswith("cls.") for name in stored)
+    assert torch.equal(vectors(folder), before)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "embeddings.position_ids",
+        "embeddings.token_type_ids",
+        "pooler.dense.weight",
+        "bert.pooler.dense.bias",
+        "cls.predictions.bias",
+        "cls.predictions.transform.LayerNorm.gamma",
+        "cls.seq_relationship.weight",
+        "classifier.weight",
+        "qa_outputs.bias",
+    ],
+)
+def test_a_known_leftover_is_passed_over_in_silence(folder: Path, expected: Tensor, name: str) -> None:
+    value = torch.arange(40)[None] if name.endswith("_ids") else torch.full((3,), torch.nan)  # not even looked at
+    replace_weights(folder, weights_of(folder) | {name: value})
+    assert torch.equal(vectors(folder), expected)
+
+
+def test_every_row_of_the_leftovers_says_why() -> None:
+    for pattern, why in LEFTOVERS:
+        assert pattern
+        assert len(why) > 10
+
+
+@pytest.mark.parametrize(
+    "name", ["embeddings.extra.weight", "encoder.layer.2.output.dense.bias", "pooler", "cls", "x.pooler.dense.bias"]
+)
+def test_any_other_tensor_that_is_not_used_is_named_in_a_warning(folder: Path, expected: Tensor, name: str) -> None:
+    replace_weights(folder, weights_of(folder) | {name: torch.zeros(3)})
+    with pytest.warns(MinisbertWarning, match=f"not used: {name}$"):
+        encoder = minisbert.load(folder)
+    assert torch.equal(encoder.encode(PAIR), expected)
+
+
+# --- tensors that are not what they should be ---------------------------------------------------------------------------------
+
+
+def test_everything_that_is_wrong_is_said_in_one_error(folder: Path) -> None:
+    state = weights_of(folder)
+    del state[KEY], state["encoder.layer.0.output.LayerNorm.bias"]
+    state[WORDS] = state[WORDS][:-1]
+    state["embeddings.LayerNorm.weight"] = state["embeddings.LayerNorm.weight"][None]
+    state[QUERY] = state[QUERY].to(torch.int32)
+    state["bert.embeddings.LayerNorm.bias"] = state["embeddings.LayerNorm.bias"].clone()
+    replace_weights(folder, state)
+    message = refused(
+        folder,
+        "model.safetensors: 6 of the tensors are not what config.json asks for. The weights and config.json must come from",
+        f"\n  {KEY} (here layers.1.attention.qkv.weight): missing, expected [32, 32]",
+        "\n  encoder.layer.0.output.LayerNorm.bias (here layers.0.feed_forward_norm.bias): missing, expected [32]",
+        f"\n  {WORDS} (here embeddings.word.weight): found [32, 32], expected [33, 32]",
+        "\n  embeddings.LayerNorm.weight (here embeddings.norm.weight): found [1, 32], expected [32]",
+        f"\n  {QUERY} (here layers.1.attention.qkv.weight): found I32, expected floating-point numbers",
+        "embeddings.LayerNorm.bias; expected one of the two",
+    )
+    assert len(message.splitlines()) == 7
+
+
+def test_a_file_of_another_model_names_at_most_forty_tensors(folder: Path) -> None:
+    replace_weights(folder, {"model.layers.0.weight": torch.zeros(2)})
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", config | {"num_hidden_layers": 12})
+    message = refused(folder, "missing", "… and 157 more")
+    assert len(message.splitlines()) == 42
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 2 * LARGEST_NUMBER, -3e38])
+@pytest.mark.parametrize("name", [WORDS, VALUE, "embeddings.LayerNorm.bias"])
+def test_a_number_that_no_model_has_is_found(folder: Path, name: str, value: float) -> None:
+    state = weights_of(folder)
+    state[name].view(-1)[17] = value
+    replace_weights(folder, state)
+    refused(folder, name, "found ", "expected finite numbers of at most 1,000,000")
+
+
+def test_numbers_that_become_infinite_in_half_precision_are_found(folder: Path) -> None:
+    state = weights_of(folder)
+    state[WORDS][3, 3] = 70_000.0
+    replace_weights(folder, state)
+    minisbert.load(folder)
+    with pytest.raises(CheckpointError, match=f"{WORDS}.*found NaN or infinite"):
+        minisbert.load(folder, dtype=torch.float16)
+
+
+# --- precision ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["safetensors", "zip", "stream"])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened_exactly(folder: Path, kind: torch.dtype, form: str) -> None:
+    stored = {name: tensor.to(kind) for name, tensor in weights_of(folder).items()}
+    relay(folder, form, dtype=kind)
+    bert = minisbert.load(folder).bert
+    assert bert.embeddings.word.weight.dtype == torch.float32
+    for name, tensor in to_hub_names(bert).items():
+        assert torch.equal(tensor, stored[name].float()), name
+
+
+@pytest.mark.parametrize("form", ["safetensors", "zip", "stream", "tar"])
+def test_double_precision_is_rounded_with_a_warning_or_kept_when_asked_for(folder: Path, form: str) -> None:
+    stored = {name: tensor.double() + 1e-9 for name, tensor in weights_of(folder).items()}
+    replace_weights(folder, stored)
+    relay(folder, form)
+    with pytest.warns(MinisbertWarning, match=r"float64 and were rounded to float32; ask for dtype=torch\.float64"):
+        rounded = to_hub_names(minisbert.load(folder).bert)
+    kept = to_hub_names(minisbert.load(folder, dtype=torch.float64).bert)
+    for name, value in stored.items():
+        assert torch.equal(rounded[name], value.float())
+        assert torch.equal(kept[name], value)
+
+
+@pytest.mark.parametrize("dtype", FLOATS.values())
+def test_the_precision_asked_for_is_that_of_every_parameter(original: Path, dtype: torch.dtype) -> None:
+    bert = minisbert.load(original, dtype=dtype).bert
+    assert {parameter.dtype for parameter in bert.parameters()} == {dtype}
+    assert torch.equal(bert.embeddings.word.weight, weights_of(original)[WORDS].to(dtype))
+
+
+# --- memory -------------------------------------------------------------------------------------------------------------------
+
+PEAK = """
+import pathlib, sys, minisbert
+from minisbert.bert import Bert
+from minisbert.config import BertConfig
+from minisbert.weights import load_weights, open_weights
+import minisbert.pickled, pickletools, zipfile, torch
+folder = pathlib.Path(sys.argv[1])
+with torch.device("meta"):
+    bert = Bert(BertConfig(30000, 512, 3, 8, 2048, 64))
+
+def kilobytes(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
+
+before = kilobytes("VmRSS")
+load_weights(bert, open_weights(lambda file: p if (p := folder / file).is_file() else None, ""))
+print(kilobytes("VmHWM") - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    """100 MB of weights, of which 61 MB are one tensor."""
+    folder = tmp_path_factory.mktemp("large")
+    state = to_hub_names(Bert(BertConfig(30000, 512, 3, 8, 2048, 64)))
+    replace_weights(folder, state)
+    return folder, state
+
+
+@pytest.mark.parametrize(
+    ("form", "parts", "spare"), [("safetensors", 1, 1), ("safetensors", 3, 1), ("zip", 1, 1), ("stream", 1, 1)]
+)
+def test_weights_are_held_in_memory_once(
+    large: tuple[Path, dict[str, Tensor]], tmp_path: Path, form: str, parts: int, spare: int
+) -> None:
+    original, state = large
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(original / "model.safetensors", folder)
+    relay(folder, form, parts)
+    done = subprocess.run([sys.executable, "-c", PEAK, folder], capture_output=True, text=True, check=True)
+    grown = int(done.stdout) * 1024
+    weights = sum(tensor.nbytes for tensor in state.values())
+    largest = max(tensor.nbytes for tensor in state.values())
+    # What is read stands beside the parameters one tensor at a time; a second copy of all would be 38 MB more.
+    assert weights < grown < weights + largest + 12e6
+
+
+# --- pickles ------------------------------------------------------------------------------------------------------------------
+
+TENSORS: dict[str, Tensor] = {
+    "plain": torch.arange(12.0).view(3, 4),
+    "double": torch.arange(3, dtype=torch.float64),
+    "half": torch.arange(4.0).half(),
+    "bfloat16": torch.arange(5.0).bfloat16(),
+    "long": torch.arange(6),
+    "bytes": torch.arange(7, dtype=torch.uint8),
+    "flags": torch.tensor([True, False]),
+    "transposed": torch.arange(20.0).view(4, 5).t(),
+    "scalar": torch.tensor(3.0),
+    "nothing": torch.empty(0, 3),
+    "parameter": torch.nn.Parameter(torch.arange(2.0)),
+}
+TENSORS["view"] = TENSORS["plain"][1:, 1:]  # shares the storage
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "stream"])
+def test_tensors_of_every_kind_are_read_as_torch_reads_them(tmp_path: Path, protocol: int, new: bool) -> None:
+    path = tmp_path / "x.bin"
+    torch.save(TENSORS, path, pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    reference = torch.load(path, weights_only=False)  # the restricted reader does not know protocol 4
+    ours = {tensor.name: tensor for tensor in open_pickled(path, "x.bin")}
+    assert ours.keys() == reference.keys()
+    for name, tensor in ours.items():
+        read = tensor.read()
+        assert (tensor.shape, tensor.dtype) == (reference[name].shape, reference[name].dtype) == (read.shape, read.dtype)
+        assert torch.equal(read, reference[name]), name
+
+
+def test_what_torch_reads_from_the_oldest_form_is_read_from_it(tmp_path: Path) -> None:
+    state = {name: TENSORS[name] for name in ("plain", "double", "long", "transposed", "scalar")}
+    save_tar(state, tmp_path / "x.bin")
+    reference = torch.load(tmp_path / "x.bin", weights_only=False)  # torch's own reader of this form runs the pickle
+    ours = {tensor.name: tensor.read() for tensor in open_pickled(tmp_path / "x.bin", "x.bin")}
+    assert ours.keys() == reference.keys() == state.keys()
+    for name, value in state.items():
+        assert torch.equal(reference[name], value)
+        assert torch.equal(ours[name], value), name
+
+
+def test_a_state_dict_with_its_metadata_is_read(tmp_path: Path) -> None:
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    for new in True, False:
+        torch.save(layers.state_dict(), tmp_path / "x.bin", _use_new_zipfile_serialization=new)
+        ours = {tensor.name: tensor.read() for tensor in open_pickled(tmp_path / "x.bin", "x.bin")}
+        assert all(torch.equal(ours[name], value) for name, value in layers.state_dict().items())
+
+
+def test_whatever_else_is_in_the_dictionary_is_passed_over(tmp_path: Path) -> None:
+    values: dict[Any, Any] = {
+        "x": torch.ones(2),
+        "step": 3,
+        "name": "n",
+        "list": [1, (2.5, None)],
+        7: torch.zeros(1),
+        "deep": {"x": True},
+    }
+    torch.save(values, tmp_path / "x.bin")
+    assert [tensor.name for tensor in open_pickled(tmp_path / "x.bin", "x.bin")] == ["x"]
+
+
+# --- forms and parts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+@pytest.mark.parametrize("form", ["safetensors", *CONTAINERS])
+def test_every_form_gives_the_same_bits(folder: Path, expected: Tensor, form: str, parts: int) -> None:
+    relay(folder, form, parts)
+    assert torch.equal(vectors(folder), expected)
+
+
+def test_parts_that_transformers_wrote_are_read(folder: Path, expected: Tensor) -> None:
+    model = BertModel.from_pretrained(folder, add_pooling_layer=False)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="10KB")
+    assert (folder / "model.safetensors.index.json").is_file()
+    assert torch.equal(vectors(folder), expected)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("safetensors", 1), ("safetensors", 2)),
+        (("safetensors", 1), ("zip", 1)),
+        (("safetensors", 2), ("zip", 1)),
+        (("zip", 1), ("zip", 2)),
+    ],
+)
+def test_of_several_forms_the_one_that_transformers_takes_is_taken(
+    folder: Path, tmp_path: Path, first: tuple[str, int], second: tuple[str, int]
+) -> None:
+    save_tiny(tmp_path / "other", seed=1)
+    relay(folder, *first)
+    relay(tmp_path / "other", *second)
+    for path in tmp_path.glob("other/*model*"):
+        shutil.copy(path, folder / path.name) if "modules" not in path.name else None
+    reference = BertModel.from_pretrained(folder, add_pooling_layer=False)
+    assert torch.equal(minisbert.load(folder).bert.embeddings.word.weight, reference.embeddings.word_embeddings.weight)
+
+
+@pytest.fixture(params=["safetensors", "zip"])
+def index(request: pytest.FixtureRequest, folder: Path) -> Path:
+    """The index of a checkpoint whose weights lie in two parts."""
+    relay(folder, request.param, parts=2)
+    (path,) = folder.glob("*.index.json")
+    return path
+
+
+def change_map(index: Path, change: Callable[[dict[str, Any]], None]) -> str:
+    values = json.loads(index.read_text())
+    change(values["weight_map"])
+    write_json(index, values)
+    return refused(index.parent, index.name)
+
+
+def test_an_index_without_a_map_is_refused(index: Path) -> None:
+    for value in ({}, {"weight_map": {}}, {"weight_map": []}, {"weight_map": {"x": 1}}, {"weight_map": {"x": None}}):
+        write_json(index, value)
+        refused(index.parent, f"{index.name}: field 'weight_map': found", "expected an object that gives for each tensor")
+    index.write_text("[]")
+    refused(index.parent, f"{index.name}: found [] (list)")
+
+
+@pytest.mark.parametrize(
+    "name", ["../x{}", "/etc/x{}", "sub/x{}", "x.txt", "", ".{}", "a\\b{}", "C:x{}", "\0{}", "é{}", "x" * 300 + "{}"]
+)
+def test_a_part_s_name_that_is_no_plain_file_name_is_refused(index: Path, name: str) -> None:
+    ending = ".safetensors" if "safetensors" in index.name else ".bin"
+    message = change_map(index, lambda where: where.update({WORDS: name.format(ending)}))
+    assert f"expected the plain name of a {ending} file" in message
+
+
+def test_a_part_that_is_missing_is_named(index: Path) -> None:
+    part = json.loads(index.read_text())["weight_map"][WORDS]
+    (index.parent / part).unlink()
+    refused(index.parent, f"{index.name}: 1 entries disagree with the files", f"\n  {part}: no such file")
+
+
+def test_a_tensor_in_two_parts_is_refused(index: Path) -> None:
+    parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    if parts[0].endswith("bin"):
+        states = [torch.load(index.parent / part, weights_only=True) for part in parts]
+        torch.save(states[0] | states[1], index.parent / parts[0])
+    else:
+        from safetensors.torch import load_file
+
+        states = [load_file(index.parent / part) for part in parts]
+        save_file(states[0] | states[1], index.parent / parts[0])
+    refused(index.parent, f"in {parts[0]}, but listed for {parts[1]}")
+
+
+def test_a_tensor_that_is_listed_and_not_there_or_there_and_not_listed_is_named(index: Path) -> None:
+    part = json.loads(index.read_text())["weight_map"][WORDS]
+    assert f'"extra" (str): listed for {part}, but not in it' in change_map(index, lambda where: where.update(extra=part))
+    message = change_map(index, lambda where: where.pop(WORDS))
+    assert f'"{WORDS}" (str): in {part}, but not listed' in message
+
+
+def test_a_list_of_endless_parts_is_refused_before_any_is_opened(index: Path) -> None:
+    ending = ".safetensors" if "safetensors" in index.name else ".bin"
+    message = change_map(index, lambda where: where.update({f"t{n}": f"x{n}{ending}" for n in range(2000)}))
+    assert "found 2,002 files, expected at most 1,024" in message
+
+
+def test_without_any_weights_the_forms_are_named(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    refused(folder, "model.safetensors and pytorch_model.bin: neither is in the checkpoint, nor a list of parts")
