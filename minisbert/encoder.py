@@ -98,11 +98,9 @@ class SentenceEncoder:
 
     @truncate_dim.setter
     def truncate_dim(self, value: int | None) -> None:
-        self._truncate_dim = self._kept(value)
+        self._truncate_dim = None if value is None else self._kept(value)
 
-    def _kept(self, value: object) -> int | None:
-        if value is None:
-            return None
+    def _kept(self, value: int) -> int:
         keep, most = count("truncate_dim", value), self.config.dimension
         if keep > most:
             raise ValueError(f"truncate_dim: found {keep}, expected 1 to {most}, the numbers in a vector of this model.")
@@ -317,17 +315,18 @@ class SentenceEncoder:
     ) -> Any:
         """`encode` with the first of the prompts "document", "passage" and "corpus" that there is, unless another is given.
 
-        As in sentence-transformers, where a checkpoint without a "document" has an empty one. Its "passage" or "corpus" is then not
-        taken, and a warning says so: delete `prompts["document"]` or pass `prompt_name="passage"` to have it.
+        As in sentence-transformers, where every model has a "document", an empty one if the checkpoint gives none. A "passage" or
+        "corpus" is then not taken, and a warning says so: delete `prompts["document"]`, or pass `prompt_name="passage"`.
         """
         if prompt_name is None and prompt is None:
             names = [name for name in ("document", "passage", "corpus") if name in self.prompts]
             prompt_name = names[0] if names else None
             passed_over = [name for name in names[1:] if self.prompts[name]]
-            if prompt_name == "document" and "document" not in self.config.usage.prompts and passed_over:
+            if prompt_name is not None and not self.prompts[prompt_name] and passed_over:
                 warnings.warn(
-                    f"encode_document: {self.model} has a prompt {passed_over[0]!r} and none called 'document'. Nothing is put "
-                    f"before the texts, as in sentence-transformers; pass prompt_name={passed_over[0]!r} to have it.",
+                    f"encode_document: {self.model} has a prompt {passed_over[0]!r}, but its {prompt_name!r} comes first and is "
+                    "empty. Nothing is put before the texts, as in sentence-transformers; "
+                    f"pass prompt_name={passed_over[0]!r} to have it.",
                     MinisbertWarning,
                     stacklevel=2,
                 )
@@ -424,7 +423,7 @@ class SentenceEncoder:
             show_progress_bar=None if show_progress_bar is None else flag("show_progress_bar", show_progress_bar),
             of_tokens=of_tokens,
             normalize=normalize_embeddings,
-            keep=self._truncate_dim if truncate_dim is None else self._kept(truncate_dim),
+            keep=self.dimension if truncate_dim is None else self._kept(truncate_dim),
             convert_to_numpy=convert_to_numpy,
             on_truncate=on_truncate,
         )
@@ -444,8 +443,7 @@ class SentenceEncoder:
         model = halving(self.bert.forward_packed)
         rows: Tensor | TokenRows = TokenRows(window.ids)
         if not options.of_tokens:
-            dim = options.keep or self.config.dimension
-            rows = torch.empty(len(window.ids), dim, dtype=self.vector_dtype)  # [sentences, dim]
+            rows = torch.empty(len(window.ids), options.keep, dtype=self.vector_dtype)  # [sentences, dim]
 
         def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
             token_vectors = model(packed, runs).to(self.vector_dtype)  # [tokens, hidden]
@@ -518,7 +516,7 @@ class _Options:
     show_progress_bar: bool | None
     of_tokens: bool
     normalize: bool
-    keep: int | None
+    keep: int
     convert_to_numpy: bool
     on_truncate: OnTruncate
 
