@@ -30,6 +30,7 @@ Sentences to vectors whose cosine says how close their meanings are.
 
   minisbert similarity "A man is eating food." "Someone is having a meal." --model all-MiniLM-L6-v2
   minisbert encode sentences.txt --out vectors.safetensors --model all-MiniLM-L6-v2
+  minisbert trace "A man is eating food." "Someone is having a meal." --out page.html --model all-MiniLM-L6-v2
 """
 
 
@@ -87,6 +88,20 @@ def build_parser() -> argparse.ArgumentParser:
         default="warn",
         help="what to do when lines are longer than the model's limit and are cut (default: warn)",
     )
+
+    trace = commands.add_parser(
+        "trace",
+        parents=[common],
+        formatter_class=_Help,
+        help="a page that shows how a sentence becomes a vector",
+        description="Writes a page, to be opened in a browser, that walks a sentence through the whole model;\n"
+        "with two sentences also why they are similar, and prints the cosine.",
+    )
+    trace.add_argument("sentence", metavar="SENTENCE", help="the sentence")
+    trace.add_argument("other", nargs="?", metavar="SENTENCE", help="another, to compare with")
+    trace.add_argument("--out", required=True, type=Path, metavar="PATH", help="the page to write, such as page.html")
+    trace.add_argument("--open", action="store_true", help="open it in the browser")
+    trace.add_argument("--corpus", metavar="FILE", help="UTF-8 texts, one a line, to look for the closest after each layer; - is stdin")
     return parser
 
 
@@ -107,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             elif options.command is None:
                 parser.print_help()
             else:
-                run = {"similarity": _similarity, "encode": _encode}[options.command]
+                run = {"similarity": _similarity, "encode": _encode, "trace": _trace}[options.command]
                 run(options)
     except KeyboardInterrupt:
         return 130
@@ -154,6 +169,23 @@ def _encode(options: argparse.Namespace) -> None:
             _save_safetensors(vectors, path)
     rows, dim = vectors.shape
     print(f"minisbert: wrote {rows} {'vector' if rows == 1 else 'vectors'} of {dim} numbers to {options.out}", file=sys.stderr)
+
+
+def _trace(options: argparse.Namespace) -> None:
+    import minisbert
+
+    with _written_whole(options.out) as path:
+        corpus = None if options.corpus is None else _read_lines(options.corpus)
+        trace = minisbert.trace(options.sentence, options.other, model=_load(options), corpus=corpus)
+        trace.save_html(path)
+    if options.other is not None:
+        print(f"{trace.cosine:.6f}")
+    print(f"minisbert: wrote the page {options.out}", file=sys.stderr)
+    if options.open:
+        import webbrowser
+
+        if not webbrowser.open(options.out.resolve().as_uri()):
+            raise OSError(f"--open: no browser was found here. Open {str(options.out)!r} by hand.")
 
 
 def _load(options: argparse.Namespace) -> SentenceEncoder:

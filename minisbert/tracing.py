@@ -30,7 +30,7 @@ from minisbert.bert import Bert, Run
 from minisbert.encoder import BATCH_TOKENS, SentenceEncoder
 from minisbert.engine import compute
 from minisbert.errors import MinisbertWarning
-from minisbert.pooling import Normalize, token_weights
+from minisbert.pooling import Dense, LayerNorm, kept_tokens, token_weights
 
 NEIGHBOURS = 5
 """How many of a corpus's texts are kept at each layer."""
@@ -53,7 +53,8 @@ class SentenceTrace:
     """What happened to one sentence. Tensors are on the CPU, in the encoder's dtype unless said otherwise.
 
     Attributes:
-        text: the sentence.
+        text: the sentence; it begins with the encoder's default prompt, if it has one.
+        prompt: that prompt; "" for none.
         tokens: its word pieces, special tokens included: a list of str.
         ids: [tokens], int64, their numbers in the vocabulary.
         offsets: [tokens, 2], int64, where each begins and ends in `text`; a special token is empty.
@@ -78,6 +79,7 @@ class SentenceTrace:
     """
 
     text: str
+    prompt: str
     tokens: list[str]
     ids: Tensor
     offsets: Tensor
@@ -145,14 +147,15 @@ class Trace:
         """[tokens of a, tokens of b], float64: how much each pair of tokens adds to the cosine. The entries sum to it.
 
         Exact, since pooling is linear: with u = Σᵢ uᵢ, the shares of the tokens in one sentence vector, and v = Σⱼ vⱼ in the
-        other, cos(u, v) = u·v / ‖u‖‖v‖ = Σᵢⱼ uᵢ·vⱼ / ‖u‖‖v‖. Scaling to length 1 changes no cosine.
+        other, cos(u, v) = u·v / ‖u‖‖v‖ = Σᵢⱼ uᵢ·vⱼ / ‖u‖‖v‖. What follows the pooling is spread over the shares; see `shares`.
 
         Raises:
             ValueError: if there is one sentence only, or if the model's sentence vector is no sum over tokens.
         """
         b = self._second("pair_matrix")
         ours, theirs = shares(self.encoder, self.a), shares(self.encoder, b)  # [tokens of a, dim], [tokens of b, dim]
-        return ours @ theirs.T / (ours.sum(dim=0).norm() * theirs.sum(dim=0).norm())
+        scale = ours.sum(dim=0).norm() * theirs.sum(dim=0).norm()
+        return ours @ theirs.T / scale.clamp(min=1e-30)  # a vector of zeros has cosine 0 with any other
 
     def html(self) -> str:
         """The page: one self-contained HTML document that needs no network."""
@@ -191,31 +194,60 @@ def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequen
                 stacklevel=3,
             )
     if texts:
-        found = _neighbours(encoder, [sentence.layer_vectors for sentence in sentences], texts)
+        found = layer_neighbours(encoder, [sentence.layer_vectors for sentence in sentences], texts)
         sentences = [replace(sentence, neighbours=neighbours) for sentence, neighbours in zip(sentences, found, strict=True)]
     return Trace(encoder, sentences[0], sentences[1] if b is not None else None, texts)
 
 
 def shares(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
-    """[tokens, dim], float64: what each token gives to the sentence vector. Their sum is `embedding`, but for its length.
+    """[tokens, dim], float64: what each token gives to the sentence vector, which is their sum.
+
+    A dense layer without a bend is applied to each share, since it is linear. Normalize and layer norm divide every share by a number
+    that belongs to the whole vector. A bias belongs to no token, and is given to each by its pooling weight.
 
     Raises:
         ValueError: if the sentence vector is no sum over tokens.
     """
+    _check_sum(encoder)
+    vectors = sentence.hidden[-1].double()  # [tokens, hidden]
+    ones = vectors.new_ones(1, len(vectors))
+    skip = encoder.prompt_tokens(sentence.prompt)
+    given = torch.cat([token_weights(mode, ones, skip).T * vectors for mode in encoder.pooling.modes], dim=1)
+    bias_given = sentence.pooling_weights.double()[:, None]  # [tokens, 1]
+    for head in encoder.heads:
+        whole = given.sum(dim=0)
+        if isinstance(head, Dense):
+            turned = given @ _double(head.linear.weight).T
+            if head.linear.bias is not None:
+                turned = turned + bias_given * _double(head.linear.bias)
+            if head.residual is not None:
+                turned = turned + (given @ _double(head.residual.weight).T if isinstance(head.residual, nn.Linear) else given)
+            given = turned
+        elif isinstance(head, LayerNorm):
+            norm = head.norm
+            centred = given - given.mean(dim=1, keepdim=True)
+            given = centred / (whole.var(correction=0) + norm.eps).sqrt() * _double(norm.weight) + bias_given * _double(norm.bias)
+        else:
+            given = given / whole.norm().clamp(min=1e-12)
+    return given[:, : encoder.dimension]
+
+
+def _double(weight: Tensor) -> Tensor:
+    return weight.detach().cpu().double()
+
+
+def _check_sum(encoder: SentenceEncoder) -> None:
     if "max" in encoder.pooling.modes:
         raise ValueError(
             "pair_matrix: this model pools with max, which takes each number of the sentence vector from the token where it is "
             "largest. Its cosine is no sum over pairs of tokens, so there are no exact shares. Take a model with another pooling."
         )
-    if not all(isinstance(head, Normalize) for head in encoder.heads):
-        raise ValueError(
-            "pair_matrix: this model has a layer after the pooling, so that its sentence vector is no sum over tokens, and there "
-            "are no exact shares. Take a model without Dense and LayerNorm modules."
-        )
-    vectors = sentence.hidden[-1].double()  # [tokens, hidden]
-    ones = vectors.new_ones(1, len(vectors))
-    whole = torch.cat([token_weights(mode, ones).T * vectors for mode in encoder.pooling.modes], dim=1)
-    return whole[:, : encoder.dimension]
+    for head in encoder.heads:
+        if isinstance(head, Dense) and not isinstance(head.activation, nn.Identity):
+            raise ValueError(
+                f"pair_matrix: this model bends the pooled vector with {type(head.activation).__name__} in a dense layer. Its cosine "
+                "is no sum over pairs of tokens, so there are no exact shares. Take a model without such a layer."
+            )
 
 
 def _corpus(corpus: object) -> list[str]:
@@ -237,15 +269,11 @@ def _trace_one(encoder: SentenceEncoder, text: str) -> SentenceTrace:
     parts = ("attention.qkv", "attention", "attention_norm", "feed_forward")
     for number in range(len(bert.layers)):
         names += [f"layers.{number}", *(f"layers.{number}.{part}" for part in parts)]
-    prompt = encoder.prompts.get(encoder.default_prompt_name or "", "")
-    if encoder.prompt_tokens(prompt):
-        raise ValueError(
-            "trace: this model puts a prompt before each text and leaves it out of the pooling, which the trace does not show. "
-            "Set encoder.default_prompt_name = None, and trace the text without it."
-        )
-    text = prompt + text
     with _noted(bert, names) as noted:
-        embedding = encoder.encode(text, prompt="", on_truncate="ignore", show_progress_bar=False)  # [dim]
+        embedding = encoder.encode(text, on_truncate="ignore", show_progress_bar=False)  # [dim]
+    prompt = _prompt(encoder)
+    skip = encoder.prompt_tokens(prompt)
+    text = prompt + text
 
     (ids,) = wordpiece([text]).ids
     tokens = len(ids)
@@ -274,6 +302,7 @@ def _trace_one(encoder: SentenceEncoder, text: str) -> SentenceTrace:
     first, last = (spans[0][0], spans[-1][1]) if spans else (0, 0)
     return SentenceTrace(
         text=text,
+        prompt=prompt,
         tokens=[str(wordpiece.tokenizer.id_to_token(number)) for number in ids],
         ids=torch.tensor(ids),
         offsets=torch.tensor([(first, first)] * before + spans + [(last, last)] * after).view(-1, 2),
@@ -289,39 +318,48 @@ def _trace_one(encoder: SentenceEncoder, text: str) -> SentenceTrace:
         attention_out=stack(".attention"),
         after_attention=stack(".attention_norm"),
         feed_forward_out=stack(".feed_forward"),
-        pooling_weights=_pooling_weights(encoder, hidden[-1]),
-        layer_vectors=_ending(encoder, hidden.flatten(0, 1), [(len(hidden), tokens)]),
+        pooling_weights=_pooling_weights(encoder, hidden[-1], skip),
+        layer_vectors=_ending(encoder, hidden.flatten(0, 1), [(len(hidden), tokens)], skip),
         embedding=embedding,
     )
 
 
-def _pooling_weights(encoder: SentenceEncoder, vectors: Tensor) -> Tensor:
+def _prompt(encoder: SentenceEncoder) -> str:
+    """What `encode` puts before each text when it is given no prompt."""
+    return encoder.prompts.get(encoder.default_prompt_name or "", "")
+
+
+def _pooling_weights(encoder: SentenceEncoder, vectors: Tensor, skip: int) -> Tensor:
     """[tokens, hidden] → [tokens], each token's share in the sentence vector."""
-    tokens = len(vectors)
-    ones = vectors.new_ones(1, tokens)
+    ones = vectors.new_ones(1, len(vectors))
     modes = []
     for mode in encoder.pooling.modes:
-        won = vectors.argmax(dim=0).bincount(minlength=tokens).to(vectors)
-        weights = won if mode == "max" else token_weights(mode, ones)[0]
-        modes.append(weights / weights.sum())
+        if mode == "max":
+            kept = kept_tokens(ones, skip)[0]
+            weights = vectors.masked_fill(kept[:, None] == 0, -torch.inf).argmax(dim=0).bincount(minlength=len(vectors)) * kept
+        else:
+            weights = token_weights(mode, ones, skip)[0]
+        modes.append(weights / weights.sum() if weights.any() else weights)
     return torch.stack(modes).mean(dim=0)
 
 
-def _ending(encoder: SentenceEncoder, vectors: Tensor, runs: Sequence[Run]) -> Tensor:
+def _ending(encoder: SentenceEncoder, vectors: Tensor, runs: Sequence[Run], skip: int) -> Tensor:
     """[tokens, hidden] → [sentences, dim]: pooling and what follows it, as in `encode`."""
     with torch.no_grad():
-        return encoder.finish(encoder.pooling(vectors.to(encoder.device), runs), encoder.truncate_dim).cpu()
+        return encoder.finish(encoder.pooling(vectors.to(encoder.device), runs, skip), encoder.truncate_dim).cpu()
 
 
-def _neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[str]) -> list[Neighbours]:
+def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[str]) -> list[Neighbours]:
     """For each of our [layers + 1, dim] the closest texts at each layer."""
-    ids = encoder.tokenizer(corpus).ids
+    prompt = _prompt(encoder)
+    skip = encoder.prompt_tokens(prompt)
+    ids = encoder.tokenizer([prompt + text for text in corpus]).ids
     names = ["embeddings", *(f"layers.{number}" for number in range(len(encoder.bert.layers)))]
 
     def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
         with _noted(encoder.bert, names) as noted:
             encoder.bert.forward_packed(packed, runs)
-        theirs = torch.stack([_ending(encoder, noted[name][0], runs) for name in names], dim=1)  # [sentences, layers + 1, dim]
+        theirs = torch.stack([_ending(encoder, noted[name][0], runs, skip) for name in names], dim=1)  # [sentences, layers + 1, dim]
         return torch.cat([F.cosine_similarity(one, theirs, dim=2) for one in ours], dim=1)
 
     cosines = torch.empty(len(corpus), len(ours) * len(names), dtype=encoder.dtype)
