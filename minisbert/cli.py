@@ -101,7 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
     trace.add_argument("other", nargs="?", metavar="SENTENCE", help="another, to compare with")
     trace.add_argument("--out", required=True, type=Path, metavar="PATH", help="the page to write, such as page.html")
     trace.add_argument("--open", action="store_true", help="open it in the browser")
-    trace.add_argument("--corpus", metavar="FILE", help="UTF-8 texts, one a line, to look for the closest after each layer; - is stdin")
+    trace.add_argument(
+        "--corpus", metavar="FILE", help="UTF-8 texts, one a line, to look for the closest after each layer; - is stdin"
+    )
     return parser
 
 

@@ -415,7 +415,7 @@ def _tokens_step(trace: Trace, sentences: Named) -> tuple[str, str]:
                 f'<p class="cut"><strong>{len(one.cut)} pieces were cut</strong>, beyond the limit of '
                 f"{trace.encoder.max_seq_length} tokens. The model never saw: {pieces_cut}{more}</p>"
             )
-        note = f'<p class="note">It begins with the model's prompt, “{_text(one.prompt)}”.</p>' if one.prompt else ""
+        note = f'<p class="note">It begins with the prompt of this model, “{_text(one.prompt)}”.</p>' if one.prompt else ""
         if unknown in one.tokens:
             note += f'<p class="note">{_text(unknown)} stands for what no piece of the vocabulary can spell.</p>'
         figures.append(

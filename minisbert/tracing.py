@@ -202,8 +202,8 @@ def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequen
 def shares(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
     """[tokens, dim], float64: what each token gives to the sentence vector, which is their sum.
 
-    A dense layer without a bend is applied to each share, since it is linear. Normalize and layer norm divide every share by a number
-    that belongs to the whole vector. A bias belongs to no token, and is given to each by its pooling weight.
+    A dense layer without a bend is applied to each share, since it is linear. Normalize and layer norm divide every share by a
+    number that belongs to the whole vector. A bias belongs to no token, and is given to each by its pooling weight.
 
     Raises:
         ValueError: if the sentence vector is no sum over tokens.
@@ -245,8 +245,8 @@ def _check_sum(encoder: SentenceEncoder) -> None:
     for head in encoder.heads:
         if isinstance(head, Dense) and not isinstance(head.activation, nn.Identity):
             raise ValueError(
-                f"pair_matrix: this model bends the pooled vector with {type(head.activation).__name__} in a dense layer. Its cosine "
-                "is no sum over pairs of tokens, so there are no exact shares. Take a model without such a layer."
+                f"pair_matrix: this model bends the pooled vector with {type(head.activation).__name__} in a dense layer. Its "
+                "cosine is no sum over pairs of tokens, so there are no exact shares. Take a model without such a layer."
             )
 
 
@@ -359,7 +359,9 @@ def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[
     def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
         with _noted(encoder.bert, names) as noted:
             encoder.bert.forward_packed(packed, runs)
-        theirs = torch.stack([_ending(encoder, noted[name][0], runs, skip) for name in names], dim=1)  # [sentences, layers + 1, dim]
+        theirs = torch.stack(
+            [_ending(encoder, noted[name][0], runs, skip) for name in names], dim=1
+        )  # [sentences, layers + 1, dim]
         return torch.cat([F.cosine_similarity(one, theirs, dim=2) for one in ours], dim=1)
 
     cosines = torch.empty(len(corpus), len(ours) * len(names), dtype=encoder.dtype)

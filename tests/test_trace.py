@@ -15,16 +15,19 @@ import pytest
 import torch
 from checkpoints import TINY_VOCAB, save_tiny, write_json, write_modules
 from conftest import PAIR
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel
 
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
+from minisbert.tracing import shares
 
 TEXTS = ("the cat sat on the mat, the dog is running!", "someone is eating a meal.", "a man", "", "the red water " * 8)
 LONG = "the cat sat on the mat, the dog ran. " * 5
-LINEAR = ("cls_token", "mean_tokens", "mean_sqrt_len_tokens")
+LINEAR = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +48,23 @@ def minilm(minilm_folder: Path) -> SentenceEncoder:
     return minisbert.load(minilm_folder, device="cpu")
 
 
-def with_modes(folder: Path, *modes: str) -> SentenceEncoder:
+def with_pooling(folder: Path, *modes: str, **settings: Any) -> SentenceEncoder:
+    """A tiny checkpoint with these modes of pooling."""
     save_tiny(folder)
-    write_modules(folder, 32, max_seq_length=32, modes=modes)
+    pooling = {"embedding_dimension": 32, "pooling_mode": modes[0] if len(modes) == 1 else list(modes)}
+    write_json(folder / "1_Pooling/config.json", pooling | settings)
     return minisbert.load(folder, device="cpu")
+
+
+def with_heads(folder: Path, *heads: torch.nn.Module, mode: str = "mean") -> SentenceEncoder:
+    """A tiny checkpoint with these modules of sentence-transformers after its pooling, saved by sentence-transformers."""
+    base = with_pooling(folder / "base", mode)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in (parameter for head in heads for parameter in head.parameters()):
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    theirs = SentenceTransformer(modules=[*SentenceTransformer(base.model, device="cpu"), *heads], device="cpu")
+    theirs.save(str(folder / "whole"), create_model_card=False)
+    return minisbert.load(folder / "whole", device="cpu")
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -220,18 +236,83 @@ def test_the_tokens_are_names_of_the_vocabulary(tiny: SentenceEncoder) -> None:
 # Pairs
 
 
-@pytest.mark.parametrize("modes", [*((mode,) for mode in LINEAR), ("mean_tokens", "cls_token"), LINEAR], ids="+".join)
+@pytest.mark.parametrize("modes", [*((mode,) for mode in LINEAR), ("mean", "cls"), LINEAR], ids="+".join)
 def test_the_pair_matrix_sums_to_the_cosine(tmp_path: Path, modes: tuple[str, ...]) -> None:
-    encoder = with_modes(tmp_path, *modes)
+    check_pairs(with_pooling(tmp_path, *modes))
+
+
+def check_pairs(encoder: SentenceEncoder) -> None:
     for a, b in itertools.combinations(TEXTS, 2):
         t = minisbert.trace(a, b, model=encoder)
-        vectors = encoder.encode([a, b]).double()
-        cosine = F.cosine_similarity(*vectors, dim=0).item()
+        vectors = encoder.encode([a, b])
+        cosine = F.cosine_similarity(*vectors.double(), dim=0).item()
         assert abs(t.pair_matrix.sum().item() - cosine) < 1e-6
         assert abs(t.cosine - cosine) < 1e-12
         assert abs(t.layer_cosines[-1].item() - cosine) < 1e-6
-        for one in t.a, t.b:
+        for one, vector in zip((t.a, t.b), vectors, strict=True):
+            assert same_bits(one.embedding, vector)
             assert abs(one.pooling_weights.sum().item() - 1) < 1e-6
+            close(shares(encoder, one).sum(dim=0), one.embedding, 1e-6 * max(1, one.embedding.abs().max().item()))
+
+
+HEADS: dict[str, list[Any]] = {
+    "normalize": [Normalize()],
+    "dense": [Dense(32, 12, activation_function=torch.nn.Identity())],
+    "dense without bias, normalize": [Dense(32, 12, bias=False, activation_function=torch.nn.Identity()), Normalize()],
+    "normalize, dense": [Normalize(), Dense(32, 12, activation_function=torch.nn.Identity())],
+    "layer norm": [LayerNorm(32)],
+    "layer norm, dense, layer norm, normalize": [
+        LayerNorm(32),
+        Dense(32, 40, activation_function=torch.nn.Identity()),
+        LayerNorm(40),
+        Normalize(),
+    ],
+    "dense onto itself": [Dense(32, 32, activation_function=torch.nn.Identity(), use_residual=True)],
+    "dense onto another": [Dense(32, 12, activation_function=torch.nn.Identity(), use_residual=True)],
+}
+
+
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("mode", ["mean", "mean_sqrt_len_tokens"])
+def test_it_does_so_whatever_linear_follows_the_pooling(tmp_path: Path, heads: str, mode: str) -> None:
+    encoder = with_heads(tmp_path, *HEADS[heads], mode=mode)
+    assert len(encoder.heads) == len(HEADS[heads])
+    check_pairs(encoder)
+
+
+def test_it_does_so_when_vectors_are_cut_short(tmp_path: Path) -> None:
+    encoder = with_heads(tmp_path, *HEADS["dense"])
+    encoder.truncate_dim = 5
+    check_pairs(encoder)
+    assert list(minisbert.trace("a man", model=encoder).a.layer_vectors.shape) == [3, 5]
+
+
+@pytest.mark.parametrize("activation", [torch.nn.Tanh(), torch.nn.ReLU()], ids=["Tanh", "ReLU"])
+def test_a_bend_after_the_pooling_leaves_no_pair_matrix_and_is_named(tmp_path: Path, activation: torch.nn.Module) -> None:
+    t = minisbert.trace("the cat sat", "a man", model=with_heads(tmp_path, Dense(32, 12, activation_function=activation)))
+    with pytest.raises(ValueError, match=rf"^pair_matrix: .* with {type(activation).__name__} in a dense layer.*no sum over pairs"):
+        _ = t.pair_matrix
+    assert abs(t.layer_cosines[-1].item() - t.cosine) < 1e-6
+
+
+@pytest.mark.parametrize("include", [True, False], ids=["pooled", "left out of the pooling"])
+@pytest.mark.parametrize("modes", [("mean", "weightedmean", "cls"), ("max",)], ids="+".join)
+def test_a_default_prompt_is_traced_as_it_is_encoded(tmp_path: Path, include: bool, modes: tuple[str, ...]) -> None:
+    encoder = with_pooling(tmp_path, *modes, include_prompt=include)
+    encoder.prompts["eat"] = "eating the meal: "
+    encoder.default_prompt_name = "eat"
+    t = minisbert.trace("the cat sat", "a dog", model=encoder, corpus=["red", "the dog sat"])
+    assert t.a.text == "eating the meal: the cat sat"
+    assert t.a.prompt == "eating the meal: "
+    assert t.a.tokens == ["[CLS]", "eat", "##ing", "the", "meal", "[UNK]", "the", "cat", "sat", "[SEP]"]
+    assert t.a.text[slice(*t.a.offsets[7].tolist())] == "cat"
+    assert same_bits(t.a.embedding, encoder.encode("the cat sat"))
+    assert abs(t.layer_cosines[-1].item() - t.cosine) < 1e-6
+    assert abs(t.a.pooling_weights.sum().item() - 1) < 1e-6
+    assert bool(t.a.pooling_weights[:6].any()) is include
+    close(t.neighbours.cosines[-1].sort().values, F.cosine_similarity(t.a.embedding, encoder.encode(t.corpus)).sort().values, 1e-6)
+    if "max" not in modes:
+        assert abs(t.pair_matrix.sum().item() - t.cosine) < 1e-6
 
 
 def test_the_pair_matrix_of_the_real_checkpoint_sums_to_the_cosine(minilm: SentenceEncoder) -> None:
@@ -253,16 +334,16 @@ def test_layer_cosines_are_those_of_the_pooled_hidden_states(tiny: SentenceEncod
     close(t.layer_cosines, torch.stack(expected), 1e-6)
 
 
-@pytest.mark.parametrize("modes", [("max_tokens",), ("mean_tokens", "max_tokens")], ids="+".join)
+@pytest.mark.parametrize("modes", [("max",), ("mean", "max")], ids="+".join)
 def test_max_pooling_has_no_pair_matrix_and_says_why(tmp_path: Path, modes: tuple[str, ...]) -> None:
-    t = minisbert.trace("the cat sat", "a man", model=with_modes(tmp_path, *modes))
+    t = minisbert.trace("the cat sat", "a man", model=with_pooling(tmp_path, *modes))
     with pytest.raises(ValueError, match=r"^pair_matrix: this model pools with max.*no sum over pairs"):
         _ = t.pair_matrix
     assert abs(t.layer_cosines[-1].item() - t.cosine) < 1e-6
 
 
 def test_the_pooling_weight_of_max_is_the_fraction_of_numbers_a_token_gave(tmp_path: Path) -> None:
-    one = minisbert.trace("the cat sat on the mat", model=with_modes(tmp_path, "max_tokens")).a
+    one = minisbert.trace("the cat sat on the mat", model=with_pooling(tmp_path, "max")).a
     last = one.hidden[-1]
     by_hand = [(last[token] == last.max(dim=0).values).sum().item() / 32 for token in range(len(last))]
     assert one.pooling_weights.tolist() == pytest.approx(by_hand)
