@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import json
 import os
 import sys
 import tempfile
@@ -16,7 +18,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from minisbert.errors import MinisbertError, MissingExtraError
 
@@ -41,13 +43,20 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line, as every other error is said."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {_one_line(message)}. See {self.prog} --help.\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(prog="minisbert", description=DESCRIPTION, formatter_class=_Help)
+    parser = _Parser(prog="minisbert", description=DESCRIPTION, formatter_class=_Help)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     group = common.add_argument_group("the model")
     group.add_argument(
         "--model",
@@ -150,7 +159,13 @@ def _similarity(options: argparse.Namespace) -> None:
         print(label.rjust(4) + "".join(f"{cosine:10.6f}" for cosine in row))
     print()
     for label, sentence in zip(labels, options.sentences, strict=True):
-        print(f"{label.rjust(4)}  {' '.join(sentence.split())}")
+        print(f"{label.rjust(4)}  {_printable(' '.join(sentence.split()))}")
+
+
+def _printable(text: str) -> str:
+    """A text with escapes for what the terminal's encoding does not have, as stderr does by itself."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _encode(options: argparse.Namespace) -> None:
@@ -164,11 +179,14 @@ def _encode(options: argparse.Namespace) -> None:
         vectors = _load(options).encode(
             lines, batch_tokens=options.batch_tokens, normalize_embeddings=options.normalize, on_truncate=options.on_truncate
         )
-        if kind == ".npy":
-            with path.open("wb") as file:
-                _import_numpy().save(file, vectors.numpy())
-        else:
-            _save_safetensors(vectors, path)
+        try:
+            if kind == ".npy":
+                with path.open("wb") as file:
+                    _import_numpy().save(file, vectors.numpy())
+            else:
+                _save_safetensors(vectors, path)
+        except OSError as error:
+            raise OSError(f"--out: the vectors cannot be written to {str(options.out)!r} ({error.strerror or error})") from error
     rows, dim = vectors.shape
     print(f"minisbert: wrote {rows} {'vector' if rows == 1 else 'vectors'} of {dim} numbers to {options.out}", file=sys.stderr)
 
@@ -213,13 +231,18 @@ def _import_numpy() -> ModuleType:
 
 
 def _save_safetensors(vectors: Tensor, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    """Writes the one tensor of a .safetensors file: the length of a header, the header, the numbers.
 
-    try:
-        save_file({"embeddings": vectors}, path)
-    except SafetensorError as error:
-        raise OSError(f"--out: the vectors cannot be written ({error})") from error
+    By hand, since safetensors' own function needs numpy, and a second copy of the vectors in memory.
+    """
+    vectors = vectors.contiguous()
+    size = vectors.nbytes
+    header = json.dumps({"embeddings": {"dtype": "F32", "shape": list(vectors.shape), "data_offsets": [0, size]}}).encode()
+    header += b" " * (-len(header) % 8)  # so that the numbers begin at a multiple of 8
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        if size:
+            file.write(memoryview((ctypes.c_char * size).from_address(vectors.data_ptr())))
 
 
 def _read_lines(file: str) -> list[str]:
@@ -249,6 +272,8 @@ def _written_whole(path: Path) -> Iterator[Path]:
     path = path.resolve()  # a link stays one, and what it points to is written
     if path.is_dir():
         raise ValueError(f"--out: {str(path)!r} is a folder, expected the name of a file.")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"--out: {str(path)!r} is no regular file, expected one, or a name that is free.")
     if not path.parent.is_dir():
         raise ValueError(f"--out: there is no folder {str(path.parent)!r}. Make it first.")
     try:

@@ -1,0 +1,423 @@
+"""The command: what it prints and writes, what it says when something is wrong, and what it leaves behind when it is stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import resource
+import select
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import save_tiny
+from conftest import PAIR
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+
+import minisbert
+from minisbert.cli import main
+
+LINES = ["a man is eating food .", "the cat sat on the mat", "", "Some dogs run!", "the cat sat on the mat"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    save_tiny(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "in/sentences.txt"
+    file.parent.mkdir()
+    file.write_text("".join(f"{line}\n" for line in LINES), "utf-8")
+    return file
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The path of a result in a folder of its own, to see what else is left there."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out/vectors.safetensors"
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "minisbert", *map(str, arguments)]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.run(command(*arguments), text=True, check=False, timeout=120, **pipes)
+
+
+def give_stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Runs the command, which must fail as every error does: exit code 2, nothing on stdout, one line on stderr; returns that."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as exit_:  # so argparse ends
+        code = exit_.code
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (2, "")
+    assert len(printed.err.splitlines()) == 1, printed.err
+    assert re.match(r"minisbert( \w+)?: error: ", printed.err)
+    return printed.err
+
+
+# similarity
+
+
+def test_two_sentences_give_the_cosine_that_sentence_transformers_gives_to_six_digits(
+    capsys: pytest.CaptureFixture[str], minilm_folder: Path
+) -> None:
+    assert main(["similarity", *PAIR, "--model", "all-MiniLM-L6-v2"]) == 0
+    reference = SentenceTransformer(str(minilm_folder), device="cpu")
+    expected = reference.similarity(*(reference.encode([sentence]) for sentence in PAIR)).item()
+    assert capsys.readouterr().out == f"{expected:.6f}\n"
+
+
+def test_more_sentences_give_a_labelled_matrix(capsys: pytest.CaptureFixture[str], model: str) -> None:
+    sentences = ["a man is eating", "the  cat\nsat", "Some dogs run!"]
+    assert main(["similarity", *sentences, "--model", model]) == 0
+    printed = capsys.readouterr()
+    head, *rows = printed.out.splitlines()
+    assert head.split() == ["1", "2", "3"]
+    reference = SentenceTransformer(model, device="cpu")
+    vectors = reference.encode(sentences)
+    expected = reference.similarity(vectors, vectors).tolist()
+    for number, row in enumerate(rows[:3]):
+        label, *cosines = row.split()
+        assert label == str(number + 1)
+        assert cosines == [f"{cosine:.6f}" for cosine in expected[number]]
+    assert rows[3:] == ["", "   1  a man is eating", "   2  the cat sat", "   3  Some dogs run!"]
+    assert printed.err == ""
+
+
+def test_one_sentence_is_too_few(capsys: pytest.CaptureFixture[str], model: str) -> None:
+    assert "found one sentence, expected two or more" in refused(capsys, "similarity", "alone", "--model", model)
+
+
+def test_a_sentence_that_the_terminal_cannot_show_is_printed_all_the_same(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    assert main(["similarity", "naïve", "猫", "c", "--model", model]) == 0
+    assert shown.getvalue().endswith(b"   1  na\\xefve\n   2  \\u732b\n   3  c\n")
+
+
+def test_an_argument_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str], model: str) -> None:
+    assert "half a surrogate pair" in refused(
+        capsys, "similarity", b"\xff".decode("utf-8", "surrogateescape"), "b", "--model", model
+    )
+
+
+# encode
+
+
+def test_each_line_of_a_file_becomes_a_row_in_its_order(
+    capsys: pytest.CaptureFixture[str], model: str, file: Path, out: Path
+) -> None:
+    assert main(["encode", str(file), "--model", model, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == f"minisbert: wrote 5 vectors of 32 numbers to {out}\n"
+    (name, vectors), *rest = load_file(out).items()
+    assert (name, rest) == ("embeddings", [])
+    assert torch.equal(vectors, minisbert.load(model).encode(LINES))
+    reference = SentenceTransformer(model, device="cpu").encode(LINES, convert_to_tensor=True)
+    assert (vectors - reference).abs().max() < 1e-6
+    assert names(out.parent) == [out.name]
+
+
+def test_npy_holds_the_same_rows(model: str, file: Path, out: Path) -> None:
+    assert main(["encode", str(file), "--model", model, "--out", str(out.with_suffix(".npy"))]) == 0
+    vectors = np.load(out.with_suffix(".npy"))
+    assert vectors.dtype == np.float32
+    assert np.array_equal(vectors, minisbert.load(model).encode(LINES).numpy())
+
+
+def test_normalize_scales_each_row_to_length_one(model: str, file: Path, out: Path) -> None:
+    assert main(["encode", str(file), "--model", model, "--out", str(out), "--normalize"]) == 0
+    vectors = load_file(out)["embeddings"]
+    assert torch.equal(vectors, minisbert.load(model).encode(LINES, normalize_embeddings=True))
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(5))
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"]], ids=["no file", "a dash"])
+def test_sentences_are_read_from_stdin(arguments: list[str], model: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_stdin(monkeypatch, b"the cat\na man\n")
+    assert main(["encode", *arguments, "--model", model, "--out", str(out)]) == 0
+    assert torch.equal(load_file(out)["embeddings"], minisbert.load(model).encode(["the cat", "a man"]))
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"", []),
+        (b"\n", [""]),
+        (b"a cat", ["a cat"]),
+        (b"a cat\n", ["a cat"]),
+        (b"a cat\n\n", ["a cat", ""]),
+        (b"\xef\xbb\xbfa cat\nred\n", ["a cat", "red"]),
+        (b"\xef\xbb\xbf", []),
+        (b"a cat\r\nred\r\n", ["a cat", "red"]),
+        ("a\x0bcat\x0c\x1c\x85\u2028red\rblue\n".encode(), ["a\x0bcat\x0c\x1c\x85\u2028red\rblue"]),
+        ("猫 café\n".encode(), ["猫 café"]),
+    ],
+)
+def test_a_line_ends_where_a_line_feed_is_and_nowhere_else(
+    data: bytes, lines: list[str], model: str, file: Path, out: Path
+) -> None:
+    file.write_bytes(data)
+    assert main(["encode", str(file), "--model", model, "--out", str(out)]) == 0
+    vectors = load_file(out)["embeddings"]
+    assert vectors.shape == (len(lines), 32)
+    assert torch.equal(vectors, minisbert.load(model).encode(lines))
+
+
+@pytest.mark.filterwarnings("default")
+def test_lines_that_are_too_long_are_reported_in_one_line_or_refused_or_ignored(
+    capsys: pytest.CaptureFixture[str], model: str, file: Path, out: Path
+) -> None:
+    file.write_text("the cat\n" + "the cat " * 30 + "\n")
+    arguments = ["encode", str(file), "--model", model, "--out", str(out)]
+    assert main(arguments) == 0
+    warning, wrote = capsys.readouterr().err.splitlines()
+    assert re.match(r"minisbert: warning: 1 of 2 texts .*longer than 32 tokens", warning)
+    assert wrote.startswith("minisbert: wrote 2 vectors")
+    assert main([*arguments, "--on-truncate", "ignore"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    out.unlink()
+    assert "longer than 32 tokens" in refused(capsys, *arguments, "--on-truncate", "error")
+    assert names(out.parent) == []
+
+
+def test_an_existing_result_is_replaced_and_keeps_its_permissions_and_links_stay_links(
+    model: str, file: Path, out: Path, tmp_path: Path
+) -> None:
+    real = tmp_path / "real.safetensors"
+    real.write_text("old")
+    real.chmod(0o640)
+    out.symlink_to(real)
+    assert main(["encode", str(file), "--model", model, "--out", str(out)]) == 0
+    assert out.is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert load_file(real)["embeddings"].shape == (5, 32)
+
+
+def test_a_new_result_has_the_permissions_that_any_new_file_has(model: str, file: Path, out: Path) -> None:
+    assert main(["encode", str(file), "--model", model, "--out", str(out)]) == 0
+    (out.parent / "any").touch()
+    assert out.stat().st_mode == (out.parent / "any").stat().st_mode
+
+
+# Help
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"minisbert {minisbert.__version__}\n"
+    assert main([]) == 0
+    assert "minisbert similarity" in capsys.readouterr().out
+    for arguments in (["--help"], ["similarity", "--help"], ["encode", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+        assert "usage: minisbert" in capsys.readouterr().out
+
+
+def test_it_runs_as_a_module() -> None:
+    result = run("--version")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"minisbert {minisbert.__version__}\n", "")
+
+
+# Errors: one line, exit code 2
+
+
+def test_a_wrong_command_line_is_an_error_of_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unrecognized arguments: --nonsense" in refused(capsys, "similarity", "a", "b", "--nonsense")
+    assert "--out" in refused(capsys, "encode", "x")
+    assert "invalid choice: 'nonsense'" in refused(capsys, "nonsense")
+    assert "--batch-tokens" in refused(capsys, "encode", "x", "--out", "y.npy", "--batch-tokens", "many")
+
+
+def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str], model: str, out: Path, tmp_path: Path) -> None:
+    said = refused(capsys, "encode", tmp_path / "nowhere.txt", "--model", model, "--out", out)
+    assert f"{tmp_path / 'nowhere.txt'}: No such file or directory" in said
+    assert "Is a directory" in refused(capsys, "encode", tmp_path, "--model", model, "--out", out)
+    assert names(out.parent) == []
+
+
+def test_a_model_that_is_not_there_is_said_to_be_so_in_one_line(capsys: pytest.CaptureFixture[str], file: Path, out: Path) -> None:
+    said = refused(capsys, "encode", file, "--model", "org/nonsense", "--out", out)
+    assert "org/nonsense: this model cannot be had" in said
+    assert "Connection refused" in said, "the hub of the tests does not exist"
+    assert names(out.parent) == []
+    assert "local_files_only is set" in refused(capsys, "similarity", "a", "b", "--model", "org/nonsense", "--local-files-only")
+
+
+def test_a_broken_checkpoint_is_said_to_be_so_in_one_line(capsys: pytest.CaptureFixture[str], model: str, tmp_path: Path) -> None:
+    broken = shutil.copytree(model, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:1000])
+    assert "model.safetensors" in refused(capsys, "similarity", "a", "b", "--model", broken)
+    shutil.copy(Path(model) / "model.safetensors", broken)
+    config = (broken / "config.json").read_text()
+    (broken / "config.json").write_text(config.replace('"num_hidden_layers": 2', '"num_hidden_layers": 40'))
+    assert "encoder.layer.2." in refused(capsys, "similarity", "a", "b", "--model", broken), "many tensors, one line"
+
+
+def test_bad_options_are_named(capsys: pytest.CaptureFixture[str], model: str, file: Path, out: Path) -> None:
+    arguments = ["encode", file, "--model", model, "--out", out]
+    assert "batch_tokens: found 0" in refused(capsys, *arguments, "--batch-tokens", "0")
+    assert "'nonsense' cannot be used here" in refused(capsys, *arguments, "--device", "nonsense")
+    assert "is a local folder" in refused(capsys, *arguments, "--revision", "v1")
+    assert names(out.parent) == []
+
+
+@pytest.mark.parametrize("data", [b"fine\n\xff\xfe\n", b"fine\nna\xefve", b"fine\n\xed\xa0\x80"])
+def test_a_line_that_is_not_utf_8_is_named(
+    data: bytes, capsys: pytest.CaptureFixture[str], model: str, file: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_bytes(data)
+    assert f"{file}, line 2: not UTF-8" in refused(capsys, "encode", file, "--model", model, "--out", out)
+    give_stdin(monkeypatch, data)
+    assert "stdin, line 2: not UTF-8" in refused(capsys, "encode", "--model", model, "--out", out)
+    assert names(out.parent) == []
+
+
+def test_a_result_that_cannot_be_written_is_known_before_the_work(
+    capsys: pytest.CaptureFixture[str], file: Path, out: Path
+) -> None:
+    """No model is given that exists: nothing of this gets as far as loading one."""
+
+    def said(path: Path | str) -> str:
+        return refused(capsys, "encode", file, "--model", "org/nonsense", "--out", path)
+
+    assert "ends in .safetensors or .npy" in said(out.with_suffix(".txt"))
+    assert "ends in .safetensors or .npy" in said(out.parent)
+    (out.parent / "folder.npy").mkdir()
+    assert "is a folder, expected the name of a file" in said(out.parent / "folder.npy")
+    assert "there is no folder" in said(out.parent / "nowhere/x.npy")
+    assert "there is no folder" in said(file / "x.npy")
+    assert "nothing can be written to the folder '/proc'" in said("/proc/x.npy")
+
+
+def test_a_device_is_not_replaced_by_a_file(capsys: pytest.CaptureFixture[str], model: str, file: Path, out: Path) -> None:
+    pipe = out.parent / "pipe"
+    os.mkfifo(pipe)
+    out.symlink_to(pipe)
+    assert "is no regular file" in refused(capsys, "encode", file, "--model", model, "--out", out)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_npy_without_numpy_says_how_to_install_it(
+    capsys: pytest.CaptureFixture[str], model: str, file: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    said = refused(capsys, "encode", file, "--model", model, "--out", out.with_suffix(".npy"))
+    assert "pip install 'minisbert[numpy]'" in said
+    assert main(["encode", str(file), "--model", model, "--out", str(out)]) == 0, "safetensors needs none"
+
+
+def test_a_full_disk_leaves_the_old_result_and_says_so(
+    capsys: pytest.CaptureFixture[str], model: str, file: Path, out: Path
+) -> None:
+    file.write_text("".join(f"{'cat ' * (number % 20)}{'dog ' * (number // 20)}\n" for number in range(200)))  # 25 KB of vectors
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for path in (out, out.with_suffix(".npy")):
+        path.write_text("old")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))  # a limit for every file stands for the full disk
+        try:
+            said = refused(capsys, "encode", file, "--model", model, "--out", path, "--on-truncate", "ignore")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        assert f"--out: the vectors cannot be written to '{path}' (" in said
+        assert path.read_text() == "old"
+    assert names(out.parent) == ["vectors.npy", "vectors.safetensors"]
+
+
+def test_a_stdout_that_cannot_be_written_is_an_error(
+    capsys: pytest.CaptureFixture[str], model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["similarity", "a", "b", "--model", model]) == 2
+    assert re.fullmatch(r"minisbert: error: .*No space left on device.*\n", capsys.readouterr().err)
+
+
+def test_a_reader_that_wants_no_more_is_no_error(model: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = run("similarity", "a", "b", "--model", model, stdout=writer)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_closed_stdin_is_named(
+    capsys: pytest.CaptureFixture[str], model: str, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # so Python starts after `<&-`
+    assert "stdin: it is closed" in refused(capsys, "encode", "--model", model, "--out", out)
+
+
+# Stopped half way
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_when_stopped_half_way_the_old_result_stays_whole(stop: signal.Signals, code: int, model: str, out: Path) -> None:
+    out.write_text("old")
+    process = subprocess.Popen(
+        command("encode", "--model", model, "--out", out), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdin.write(b"the cat\n" * 1000)
+    process.stdin.flush()  # and it stays open: the command waits for more
+    deadline = time.monotonic() + 60
+    while len(names(out.parent)) == 1:  # until it has begun its file
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(stop)
+    printed, said = process.communicate(timeout=60)
+    assert (process.returncode, printed, said) == (code, b"", b"")
+    assert out.read_text() == "old"
+    if stop == signal.SIGINT:
+        assert names(out.parent) == [out.name], "nothing else is left behind"
+
+
+# Progress
+
+
+def test_a_terminal_gets_a_progress_bar(model: str, file: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a pipe gets none: the other tests read all that is said."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert main(["encode", str(file), "--model", model, "--out", str(out), "--batch-tokens", "8"]) == 0
+        terminal.flush()
+        shown = b"".join(iter(lambda: os.read(ours, 1 << 16) if select.select([ours], [], [], 0.5)[0] else b"", b""))
+    os.close(ours)
+    assert b"100%" in shown
+    assert b"sentence" in shown
+    assert f"minisbert: wrote 5 vectors of 32 numbers to {out}\r\n".encode() in shown
