@@ -33,6 +33,7 @@ Sentences to vectors whose cosine says how close their meanings are.
   minisbert similarity "A man is eating food." "Someone is having a meal." --model all-MiniLM-L6-v2
   minisbert encode sentences.txt --out vectors.safetensors --model all-MiniLM-L6-v2
   minisbert trace "A man is eating food." "Someone is having a meal." --out page.html --model all-MiniLM-L6-v2
+  minisbert info all-MiniLM-L6-v2
 """
 
 
@@ -113,6 +114,17 @@ def build_parser() -> argparse.ArgumentParser:
     trace.add_argument(
         "--corpus", metavar="FILE", help="UTF-8 texts, one a line, to look for the closest after each layer; - is stdin"
     )
+
+    info = commands.add_parser(
+        "info",
+        parents=[common],
+        formatter_class=_Help,
+        help="what is in force in a model, and where it comes from",
+        description="Prints every setting that decides what the vectors are and the file it\ncame from, the files' sha256, the "
+        "revision, the number of parameters,\nand every warning.",
+    )
+    info.add_argument("name", nargs="?", metavar="MODEL", help="the same as --model")
+    info.add_argument("--json", action="store_true", help="as json")
     return parser
 
 
@@ -133,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             elif options.command is None:
                 parser.print_help()
             else:
-                run = {"similarity": _similarity, "encode": _encode, "trace": _trace}[options.command]
+                run = {"similarity": _similarity, "encode": _encode, "trace": _trace, "info": _info}[options.command]
                 run(options)
     except KeyboardInterrupt:
         return 130
@@ -206,6 +218,15 @@ def _trace(options: argparse.Namespace) -> None:
 
         if not webbrowser.open(options.out.resolve().as_uri()):
             raise OSError(f"--open: no browser was found here. Open {str(options.out)!r} by hand.")
+
+
+def _info(options: argparse.Namespace) -> None:
+    if options.name is not None:
+        if options.model not in (None, options.name):
+            raise ValueError(f"info: found the models {options.name!r} and {options.model!r}, expected one. Leave out --model.")
+        options.model = options.name
+    info = _load(options).info()
+    print(json.dumps(info.to_dict(), ensure_ascii=False, indent=2) if options.json else info)
 
 
 def _load(options: argparse.Namespace) -> SentenceEncoder:

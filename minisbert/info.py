@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minisbert.config import Setting
+from minisbert.config import EVERY_MODELS_PROMPTS, Setting
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -91,9 +91,10 @@ def describe(encoder: SentenceEncoder) -> Info:
         before = given.pop(name)
         return before if before.value == value else Setting(name, value, SET)
 
+    as_read = EVERY_MODELS_PROMPTS | dict(config.usage.prompts)
     limit, tokens = config.limit, encoder.max_seq_length
     changeable = [
-        now("prompts", encoder.prompts if encoder.prompts != _prompts(encoder) else given["prompts"].value),
+        now("prompts", config.usage.prompts if encoder.prompts == as_read else encoder.prompts),
         now("default_prompt_name", encoder.default_prompt_name),
         now("similarity_fn_name", config.usage.similarity_fn_name),
         now("truncate_dim", encoder.truncate_dim),
@@ -118,20 +119,14 @@ def describe(encoder: SentenceEncoder) -> Info:
     )
 
 
-def _prompts(encoder: SentenceEncoder) -> dict[str, str]:
-    from minisbert.config import EVERY_MODELS_PROMPTS
-
-    return EVERY_MODELS_PROMPTS | dict(encoder.config.usage.prompts)
-
-
 def _tokenizer_file(encoder: SentenceEncoder) -> str:
     return next((name for name in encoder.files if name.endswith(("tokenizer.json", "vocab.txt"))), "")
 
 
 def _tokenizer_settings(encoder: SentenceEncoder) -> dict[str, object]:
-    state = json.loads(encoder.tokenizer.tokenizer.to_str())
+    normalizer = encoder.tokenizer.tokenizer.normalizer
     return {
-        "normalizer": state["normalizer"],
+        "normalizer": None if normalizer is None else json.loads(normalizer.__getstate__()),
         "truncation_side": encoder.tokenizer.truncation_side,
         "vocabulary": encoder.tokenizer.vocab_size,
     }

@@ -1,0 +1,128 @@
+"""The README's two tables, row by row: published families whose layout loads and gives what sentence-transformers gives, and others
+that are refused by name. The weights here are random; what is claimed, and shown, is the layout."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import TINY_VOCAB, write_json
+from layouts import HIDDEN, dense, laid, written
+from sentence_transformers.base.modules import Normalize
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+
+import minisbert
+from minisbert import CheckpointError
+from parity.compare import TINY, close
+from parity.test_layouts import TEXTS, Loaded, reference
+
+NORMALIZE = [("Normalize", None)]
+CHINESE = [*TINY_VOCAB, *"今天气很好我喜欢猫"]
+
+
+def chinese(folder: Path) -> None:
+    laid(folder, ["cls"], NORMALIZE, bert={"vocab_size": len(CHINESE)})
+    (folder / "vocab.txt").write_text("\n".join(CHINESE) + "\n", encoding="utf-8")
+
+
+FAMILIES: dict[str, Callable[[Path], None]] = {
+    "`bert-base-nli-mean-tokens`, `bert-large-nli-mean-tokens`, `bert-base-nli-stsb-mean-tokens`": lambda folder: laid(
+        folder, pickled=True, tokenizer={"do_lower_case": True, "model_max_length": 39}, usage={}
+    ),
+    "`bert-base-nli-cls-token`": lambda folder: laid(folder, ["cls"], flags=("cls", "mean", "max", "mean_sqrt_len_tokens")),
+    "`bert-base-nli-max-tokens`": lambda folder: laid(folder, ["max"], flags=("cls", "mean", "max", "mean_sqrt_len_tokens")),
+    "`all-MiniLM-L6-v2`, `all-MiniLM-L12-v2`": lambda folder: laid(folder, heads=NORMALIZE, usage={}),
+    "`paraphrase-MiniLM-L3-v2`, `-L6-v2`, `-L12-v2`": lambda folder: laid(folder, usage={}),
+    "`msmarco-MiniLM-L6-cos-v5`, `multi-qa-MiniLM-L6-cos-v1`": lambda folder: laid(
+        folder, heads=NORMALIZE, usage={}, sentence={"max_seq_length": 40}
+    ),
+    "`msmarco-bert-base-dot-v5`": lambda folder: laid(folder, usage={"similarity_fn_name": "dot"}),
+    "`BAAI/bge-small-en-v1.5`, `-base-`, `-large-`": lambda folder: laid(
+        folder, ["cls"], NORMALIZE, sentence={"max_seq_length": 40, "do_lower_case": True}, usage={}
+    ),
+    "`BAAI/bge-small-zh-v1.5`, `-base-`, `-large-`": chinese,
+    "`intfloat/e5-small-v2`, `-base-v2`, `-large-v2`": lambda folder: laid(
+        folder, heads=NORMALIZE, sentence={"max_seq_length": 40}
+    ),
+    "`thenlper/gte-small`, `-base`, `-large`": lambda folder: laid(folder, heads=NORMALIZE, sentence={"max_seq_length": 40}),
+    "`LaBSE`": lambda folder: laid(
+        folder, ["cls"], [("Dense", dense(HIDDEN, HIDDEN)), *NORMALIZE], pickled=True, tokenizer={"do_lower_case": False}, usage={}
+    ),
+    "`mixedbread-ai/mxbai-embed-large-v1`": lambda folder: laid(
+        folder, ["cls"], usage={"prompts": {"query": "the man ", "passage": ""}, "default_prompt_name": None}
+    ),
+    "`Snowflake/snowflake-arctic-embed-xs`, `-s`, `-m`, `-l`": lambda folder: laid(
+        folder, ["cls"], NORMALIZE, usage={"prompts": {"query": "the man "}}, sentence={"max_seq_length": 40}
+    ),
+    "what sentence-transformers 5.4 and later saves": lambda folder: written(folder, "mean", [Normalize()]),
+}
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "`all-mpnet-base-v2`, `multi-qa-mpnet-base-cos-v1`": {"MPNet": {"model_type": "mpnet"}},
+    "`all-distilroberta-v1`, `nli-roberta-base-v2`": {"RoBERTa": {"model_type": "roberta"}},
+    "`paraphrase-multilingual-mpnet-base-v2`, `multilingual-e5-base`, `bge-m3`": {"XLM-RoBERTa": {"model_type": "xlm-roberta"}},
+    "`distiluse-base-multilingual-cased-v2`, `msmarco-distilbert-base-v4`": {"DistilBERT": {"model_type": "distilbert"}},
+    "`gte-modernbert-base`": {"ModernBERT": {"model_type": "modernbert"}},
+    "`nomic-embed-text-v1.5`": {"NomicBERT": {"model_type": "nomic_bert"}},
+    "`sentence-t5-base`, `gtr-t5-base`": {"T5": {"model_type": "t5"}},
+    "`gte-base-en-v1.5`": {"NewModel": {"model_type": "new"}},
+    "`Qwen3-Embedding-0.6B`": {"Qwen3": {"model_type": "qwen3"}},
+    "`jina-embeddings-v2-small-en`": {"auto_map": {"auto_map": {"AutoModel": "modeling_bert.JinaBertModel"}}},
+}
+UNIGRAM = "`paraphrase-multilingual-MiniLM-L12-v2`, `multilingual-e5-small`"
+
+
+def rows(heading: str) -> list[str]:
+    """The first cells of the table that follows these words in the README."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split(heading, 1)[1]
+    table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert table is not None
+    return [line.split("|")[1].strip() for line in table[0].splitlines()[2:]]
+
+
+def test_the_tables_of_the_readme_have_exactly_the_rows_that_are_tested() -> None:
+    assert rows("### Which checkpoints load") == [*FAMILIES, "any other BERT, without `modules.json`"]
+    assert rows("These do not load") == [*OTHERS, UNIGRAM]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_layout_of_a_published_family_loads_and_gives_what_sentence_transformers_gives(
+    family: str, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    folder = tmp_path / "family"
+    FAMILIES[family](folder)
+    loaded = Loaded(folder, reference(folder, dtype), dtype)
+    encoder = loaded.encoder
+    texts = [*TEXTS, "今天天气很好。", "我喜欢猫 and the dog"]
+    bound = TINY[dtype].vectors
+    close("encode", encoder.encode(texts, on_truncate="ignore"), loaded.theirs(texts), bound)
+    ours = encoder.encode_query(texts, on_truncate="ignore")
+    close("encode_query", ours, loaded.theirs(texts, method="encode_query"), bound)
+    ours = encoder.encode(texts, on_truncate="ignore", prompt="the cat: ")
+    close("prompt", ours, loaded.theirs(texts, prompt="the cat: "), bound)
+    assert encoder.max_seq_length == loaded.reference.max_seq_length
+    assert encoder.similarity_fn_name == loaded.reference.similarity_fn_name
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_a_family_of_another_architecture_is_refused_by_its_name(family: str, tmp_path: Path) -> None:
+    laid(tmp_path / "other")
+    ((name, fields),) = OTHERS[family].items()
+    config = json.loads((tmp_path / "other/config.json").read_text(encoding="utf-8"))
+    write_json(tmp_path / "other/config.json", config | fields)
+    with pytest.raises(CheckpointError, match=rf"config\.json: field .*{name}"):
+        minisbert.load(tmp_path / "other")
+
+
+def test_a_bert_with_the_tokenizer_of_xlm_roberta_is_refused_by_the_tokenizers_name(tmp_path: Path) -> None:
+    laid(tmp_path / "other")
+    pieces = [("<unk>", 0.0), *((token, -1.0) for token in TINY_VOCAB)]
+    Tokenizer(Unigram(pieces[: len(TINY_VOCAB)], unk_id=0)).save(str(tmp_path / "other/tokenizer.json"))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: found a Unigram tokenizer, expected WordPiece"):
+        minisbert.load(tmp_path / "other")
