@@ -591,7 +591,7 @@ def load_encoder(
         bert = Bert(config.bert)
         heads = build_heads(config.heads)
     stored = open_weights(find, config.folder)
-    remarks = [*config.remarks, *fork_safe(lambda: load_weights(bert, stored, dtype))]
+    remarks = [*config.remarks, *tokenizer.remarks, *fork_safe(lambda: load_weights(bert, stored, dtype))]
     for head, settings in zip(heads, config.heads, strict=True):
         if not isinstance(settings, NormalizeConfig):
             stored = open_weights(find, settings.folder)

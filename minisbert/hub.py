@@ -43,6 +43,9 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
 
+OBSOLETE = ("special_tokens_map.json", "added_tokens.json")
+"""What newer versions of transformers write into tokenizer_config.json instead: a copy without them is as good."""
+
 
 @dataclass(frozen=True)
 class CarriedModel:
@@ -318,7 +321,7 @@ class _Repository:
                 f"{self.name}: this model cannot be had, and no other one is taken in its stead.\n  {tried}\n"
                 "Give the path of a folder that holds it, or a name that the hub has."
             ) from cause
-        if not self._has_other_form(file):
+        if not self._has_other_form(file) and Path(file).name not in OBSOLETE:
             warnings.warn(
                 f"{self.name}: the hub's cache does not say whether this model has a {file}, and the hub cannot be asked "
                 f"({self.closed}); it is taken to have none",
