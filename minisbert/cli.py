@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import sys
@@ -17,14 +16,12 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
-from minisbert.errors import MinisbertError, MissingExtraError
+from minisbert.errors import MinisbertError
+from minisbert.files import FORMATS, VectorFile, open_texts
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from minisbert.encoder import SentenceEncoder
 
 DESCRIPTION = """\
@@ -84,9 +81,19 @@ def build_parser() -> argparse.ArgumentParser:
         parents=[common],
         formatter_class=_Help,
         help="a file of sentences to a file of vectors",
-        description="Writes one vector for each line of the input, in its order\n(an empty line is an empty text and has one too).",
+        description="Writes one vector for each text of the input, in its order (an empty line is an\n"
+        "empty text and has one too). It reads and writes as it goes, and holds some\n"
+        "thousand texts at a time; the result takes its name when it is whole.",
     )
-    encode.add_argument("file", nargs="?", default="-", metavar="FILE", help="UTF-8 text, a sentence a line; - is stdin (default)")
+    encode.add_argument(
+        "file",
+        nargs="?",
+        default="-",
+        metavar="FILE",
+        help="UTF-8; .jsonl, .csv, .tsv, else a sentence a line; - is stdin (default)",
+    )
+    encode.add_argument("--format", choices=FORMATS, help="what FILE is, whatever its name (default: by its name; stdin is txt)")
+    encode.add_argument("--column", metavar="NAME", help="the column of a .csv or .tsv, or the field of a .jsonl, with the text")
     encode.add_argument(
         "--out", required=True, type=Path, metavar="PATH", help="what to write: .safetensors (tensor 'embeddings') or .npy"
     )
@@ -96,8 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--on-truncate",
         choices=("warn", "error", "ignore"),
         default="warn",
-        help="what to do when lines are longer than the model's limit and are cut (default: warn)",
+        help="what to do when texts are longer than the model's limit and are cut (default: warn)",
     )
+    encode.add_argument("--json", action="store_true", help="print what was done as JSON, on stdout")
 
     trace = commands.add_parser(
         "trace",
@@ -184,23 +192,35 @@ def _encode(options: argparse.Namespace) -> None:
     kind = options.out.suffix.lower()
     if kind not in (".safetensors", ".npy"):
         raise ValueError(f"--out: found {str(options.out)!r}, expected a name that ends in .safetensors or .npy.")
-    if kind == ".npy":
-        _import_numpy()
-    with _written_whole(options.out) as path:  # from here on, so that hours of work do not end at a folder that cannot be written
-        lines = _read_lines(options.file)
-        vectors = _load(options).encode(
-            lines, batch_tokens=options.batch_tokens, normalize_embeddings=options.normalize, on_truncate=options.on_truncate
+    # The file is made first, so that hours of work do not end at a folder that cannot be written.
+    with _written_whole(options.out) as path, open_texts(options.file, options.format, options.column) as texts:
+        encoder = _load(options)
+        stream = encoder.encode_stream(
+            texts, batch_tokens=options.batch_tokens, normalize_embeddings=options.normalize, on_truncate=options.on_truncate
         )
-        try:
-            if kind == ".npy":
-                with path.open("wb") as file:
-                    _import_numpy().save(file, vectors.numpy())
-            else:
-                _save_safetensors(vectors, path)
-        except OSError as error:
-            raise OSError(f"--out: the vectors cannot be written to {str(options.out)!r} ({error.strerror or error})") from error
-    rows, dim = vectors.shape
-    print(f"minisbert: wrote {rows} {'vector' if rows == 1 else 'vectors'} of {dim} numbers to {options.out}", file=sys.stderr)
+        with VectorFile(path, kind, encoder.dimension) as vectors:
+            for rows in stream:
+                try:
+                    vectors.write(rows)
+                except OSError as error:
+                    raise _unwritten(options.out, error) from error
+            try:
+                vectors.finish()
+            except OSError as error:
+                raise _unwritten(options.out, error) from error
+    number = vectors.rows
+    print(
+        f"minisbert: wrote {number} {'vector' if number == 1 else 'vectors'} of {encoder.dimension} numbers to {options.out}",
+        file=sys.stderr,
+    )
+    if options.json:
+        done = {"out": str(options.out), "model": encoder.model, "vectors": number, "dimension": encoder.dimension}
+        done |= {"tokens": stream.tokens, "cut": stream.cut, "longest": stream.longest, "limit": encoder.max_seq_length}
+        print(json.dumps(done))
+
+
+def _unwritten(out: Path, error: OSError) -> OSError:
+    return OSError(f"--out: the vectors cannot be written to {str(out)!r} ({error.strerror or error})")
 
 
 def _trace(options: argparse.Namespace) -> None:
@@ -241,50 +261,10 @@ def _load(options: argparse.Namespace) -> SentenceEncoder:
     )
 
 
-def _import_numpy() -> ModuleType:
-    try:
-        import numpy
-    except ImportError as error:
-        raise MissingExtraError(
-            "--out: .npy needs numpy, which is not installed. Run pip install 'minisbert[numpy]', or write .safetensors."
-        ) from error
-    return numpy
-
-
-def _save_safetensors(vectors: Tensor, path: Path) -> None:
-    """Writes the one tensor of a .safetensors file: the length of a header, the header, the numbers.
-
-    By hand, since safetensors' own function needs numpy, and a second copy of the vectors in memory.
-    """
-    vectors = vectors.contiguous()
-    size = vectors.nbytes
-    header = json.dumps({"embeddings": {"dtype": "F32", "shape": list(vectors.shape), "data_offsets": [0, size]}}).encode()
-    header += b" " * (-len(header) % 8)  # so that the numbers begin at a multiple of 8
-    with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        if size:
-            file.write(memoryview((ctypes.c_char * size).from_address(vectors.data_ptr())))
-
-
 def _read_lines(file: str) -> list[str]:
-    """The lines of a UTF-8 file, or of stdin; a byte-order mark and the line ends (LF or CRLF) do not belong to them."""
-    if file != "-":
-        data, name = Path(file).read_bytes(), file
-    elif sys.stdin is None:
-        raise ValueError("stdin: it is closed, expected sentences. Name a file, or pipe the sentences in.")
-    else:
-        if sys.stdin.isatty():
-            print("minisbert: reading sentences from the terminal, one a line; end with Ctrl-D", file=sys.stderr)
-        data, name = sys.stdin.buffer.read(), "stdin"
-    lines = []
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            lines.append(line.removesuffix(b"\r").decode())
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name}, line {number}: not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
-    if lines[-1] == "":
-        lines.pop()  # what follows the last line end is no line
-    return lines
+    """The lines of a UTF-8 file, or of stdin."""
+    with open_texts(file, "txt") as texts:
+        return list(texts)
 
 
 @contextlib.contextmanager

@@ -46,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracing": {"encoder", "batching", "bert", "engine", "pooling", "page"},
     "page": {"encoder", "bert", "pooling", "wordpiece", "tracing"},  # tracing and its page know each other: one draws the other
     "__init__": {"similarity", "bert", "pooling", "wordpiece", "encoder", "tracing"},
-    "cli": {"__init__", "page"},
+    "files": {"arguments"},
+    "cli": {"__init__", "page", "files"},
     "__main__": {"cli"},
 }
 TOGETHER = {"tracing", "page"}
