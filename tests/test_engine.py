@@ -1,0 +1,128 @@
+"""Running a plan: which rows go where, what the model is given, and what is left when something goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from minisbert.batching import plan
+from minisbert.bert import Run
+from minisbert.engine import compute
+
+CPU = torch.device("cpu")
+# Sentences that are told apart by their sums: 1, 2+2, 3+3+3 … in an order that is neither that of the lengths nor its reverse.
+LENGTHS = [3, 1, 7, 20, 2, 7, 1, 5, 3, 11]
+IDS = [[number + 1] * length for number, length in enumerate(LENGTHS)]
+EXPECTED = torch.tensor([[float(sum(ids)), float(len(ids))] for ids in IDS])
+
+
+def sums(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+    """A model whose vectors can be worked out by hand: the sum of a sentence's ids, and their number. [tokens] → [sentences, 2]"""
+    lengths = [length for sentences, length in runs for _ in range(sentences)]
+    return torch.stack([torch.stack([ids.sum(), torch.tensor(len(ids))]) for ids in packed.split(lengths)]).float()
+
+
+def run(forward=sums, batch_tokens: int = 16, batch_size: int | None = None) -> tuple[Tensor, list]:
+    rows = torch.full((len(IDS), 2), torch.nan)
+    batches = plan(LENGTHS, batch_tokens, batch_size)
+    done = list(compute(forward, IDS, batches, rows, CPU))
+    assert sorted(done, key=batches.index) == batches, "every batch is reported when it is done"
+    return rows, done
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 7, 16, 60, 1000])
+@pytest.mark.parametrize("batch_size", [None, 1, 3])
+def test_every_row_is_in_its_place_whatever_the_batches(batch_tokens: int, batch_size: int | None) -> None:
+    rows, _ = run(batch_tokens=batch_tokens, batch_size=batch_size)
+    assert torch.equal(rows, EXPECTED)
+
+
+def test_the_model_is_given_whole_sentences_filled_up_to_a_multiple_of_16_tokens() -> None:
+    seen: list[tuple[Tensor, Sequence[Run]]] = []
+
+    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+        seen.append((packed, runs))
+        return sums(packed, runs)
+
+    for batch_tokens in 1, 16, 32, 1000:
+        seen.clear()
+        run(forward, batch_tokens)
+        for packed, runs in seen:
+            assert len(packed) % 16 == 0
+            assert len(packed) == sum(sentences * length for sentences, length in runs)
+            assert packed.dtype == torch.int64
+            assert set(packed.tolist()) <= {number for ids in IDS for number in ids}, "the spare tokens are ids too"
+
+
+def test_the_spare_tokens_come_last_and_their_row_is_thrown_away() -> None:
+    rows = torch.full((2, 1), torch.nan)
+
+    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+        return torch.arange(sum(sentences for sentences, _ in runs)).float()[:, None]
+
+    assert len(list(compute(forward, [[5, 5], [6]], plan([2, 1], 100), rows, CPU))) == 1
+    assert rows.tolist() == [[0.0], [1.0]]
+
+
+def test_nothing_to_do_calls_nobody() -> None:
+    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+        raise AssertionError
+
+    assert list(compute(forward, [], [], torch.empty(0, 2), CPU)) == []
+
+
+def test_the_model_runs_without_gradients_and_its_rows_can_be_trained_on() -> None:
+    weight = torch.ones(2, requires_grad=True)
+    modes: list[bool] = []
+
+    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+        modes.append(torch.is_inference_mode_enabled())
+        return sums(packed, runs) * weight
+
+    rows, _ = run(forward)
+    assert all(modes)
+    assert not torch.is_inference_mode_enabled(), "and only the model"
+    assert not rows.is_inference()
+    assert not rows.requires_grad
+    head = torch.ones(2, requires_grad=True)
+    (rows @ head).sum().backward()
+    assert torch.equal(head.grad, EXPECTED.sum(dim=0))
+
+
+def test_between_batches_the_caller_is_not_in_inference_mode() -> None:
+    rows = torch.empty(len(IDS), 2)
+    for _ in compute(sums, IDS, plan(LENGTHS, 16), rows, CPU):
+        assert not torch.is_inference_mode_enabled()
+
+
+def test_an_error_of_the_model_arrives_as_it_is_and_the_next_call_works() -> None:
+    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+        raise ArithmeticError("in the model")
+
+    with pytest.raises(ArithmeticError, match="in the model"):
+        run(forward)
+    assert torch.equal(run()[0], EXPECTED)
+
+
+def test_a_caller_who_stops_early_has_whole_rows_or_untouched_ones() -> None:
+    rows = torch.full((len(IDS), 2), torch.nan)
+    computing = compute(sums, IDS, plan(LENGTHS, 16), rows, CPU)
+    first = next(computing)
+    computing.close()
+    assert torch.equal(rows[list(first.order)], EXPECTED[list(first.order)])
+    untouched = rows.isnan().all(dim=1)
+    assert torch.equal(rows[~untouched], EXPECTED[~untouched])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_any_number_of_threads_gives_the_same_rows(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(run()[0], EXPECTED)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

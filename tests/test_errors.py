@@ -1,0 +1,56 @@
+"""The kinds of error: who catches what."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+import minisbert
+from minisbert import errors
+
+KINDS = [errors.MinisbertError, errors.CheckpointError, errors.ModelNotFoundError, errors.MissingExtraError]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_error_of_our_own_is_caught_by_the_base_and_has_its_name_at_the_top(kind: type[Exception]) -> None:
+    with pytest.raises(minisbert.MinisbertError, match="what was found, what was expected, what to do"):
+        raise kind("what was found, what was expected, what to do")
+    assert getattr(minisbert, kind.__name__) is kind
+    assert kind.__name__ in minisbert.__all__
+
+
+def test_every_error_class_of_the_file_is_among_them() -> None:
+    found = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.MinisbertError)}
+    assert found >= set(KINDS)
+    assert all(issubclass(kind, errors.MinisbertError) for kind in found)
+
+
+def test_a_missing_extra_is_an_import_error_too() -> None:
+    with pytest.raises(ImportError):
+        raise errors.MissingExtraError("pip install 'minisbert[numpy]'")
+
+
+@pytest.mark.parametrize("kind", [errors.CheckpointError, errors.ModelNotFoundError])
+def test_other_kinds_are_not_mistaken_for_wrong_arguments(kind: type[Exception]) -> None:
+    assert not issubclass(kind, (TypeError, ValueError, OSError, ImportError))
+
+
+def test_the_warning_is_a_user_warning_and_no_error() -> None:
+    assert issubclass(minisbert.MinisbertWarning, UserWarning)
+    assert not issubclass(minisbert.MinisbertWarning, minisbert.MinisbertError)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_keeps_its_message_on_the_way_from_another_process(kind: type[Exception]) -> None:
+    arrived = pickle.loads(pickle.dumps(kind("model.safetensors: broken")))  # noqa: S301
+    assert type(arrived) is kind
+    assert str(arrived) == "model.safetensors: broken"
+
+
+def test_the_real_thing_raises_them(tmp_path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(minisbert.CheckpointError):
+        minisbert.load(tmp_path)
+    with pytest.raises(minisbert.ModelNotFoundError):
+        minisbert.load("no-organisation/no-model", local_files_only=True)
