@@ -344,7 +344,10 @@ def read_json(path: Path, file: str) -> object:
             raise CheckpointError(
                 f"{file}: {size:,} bytes, expected at most {LARGEST_JSON:,}. Take an unchanged copy of the checkpoint."
             )
-        value: object = json.loads(path.read_bytes().decode(), object_pairs_hook=once, parse_constant=no_constant)
+        text = path.read_bytes().decode()
+        value: object = json.loads(text, object_pairs_hook=once, parse_constant=no_constant)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # json lets half a surrogate pair pass, and nothing after it does
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{file}: not valid json ({error}). The file may be cut off or damaged; take an unchanged copy of it."

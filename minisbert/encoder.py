@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.arguments import choice, count, flag, iterate_texts, read_texts
+from minisbert.arguments import check_text, choice, count, flag, iterate_texts, read_texts
 from minisbert.batching import Batch, plan, spare_tokens
 from minisbert.bert import Bert, Run
 from minisbert.config import EVERY_MODELS_PROMPTS, CheckpointConfig, NormalizeConfig, inside, read_checkpoint
@@ -351,9 +351,8 @@ class SentenceEncoder:
 
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
         """The text to put before each sentence."""
-        for name, value in ("prompt", prompt), ("prompt_name", prompt_name):
-            if value is not None and not isinstance(value, str):
-                raise TypeError(f"{name}: found {type(value).__name__}, expected a str or None.")
+        if prompt_name is not None and not isinstance(prompt_name, str):
+            raise TypeError(f"prompt_name: found {type(prompt_name).__name__}, expected a str or None.")
         if prompt is not None:
             if prompt_name is not None:
                 warnings.warn(
@@ -361,13 +360,13 @@ class SentenceEncoder:
                     MinisbertWarning,
                     stacklevel=3,
                 )
-            return prompt
+            return check_text(prompt, "prompt")
         if prompt_name is None:
             prompt_name = self.default_prompt_name
         elif prompt_name not in self.prompts:
             known = ", ".join(map(repr, self.prompts))
             raise ValueError(f"prompt_name: found {prompt_name!r}, expected one of the prompts of this model: {known}.")
-        return "" if prompt_name is None else self.prompts.get(prompt_name, "")
+        return "" if prompt_name is None else check_text(self.prompts.get(prompt_name, ""), f"prompts[{prompt_name!r}]")
 
     def prompt_tokens(self, prompt: str) -> int:
         """How many tokens of each sentence the pooling leaves out because of the prompt before it: 0 for most checkpoints.
@@ -609,7 +608,7 @@ def load_encoder(
         source.origin,
         heads=heads.to(device).eval(),
         files=files,
-        remarks=remarks,
+        remarks=[*source.remarks, *remarks],
         loaded=loaded,
     )
     if truncate_dim is not None:

@@ -23,7 +23,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,6 +91,11 @@ class Source:
         return self.place.find
 
     @property
+    def remarks(self) -> Sequence[str]:
+        """What has been said in warnings up to now."""
+        return self.place.remarks
+
+    @property
     def commit(self) -> str | None:
         """The commit that the files are of; None for a folder outside the hub's cache, and as long as the hub was not asked."""
         return self.place.commit
@@ -144,7 +149,7 @@ def locate(
     missing = repository.take_cached()
     if not missing:
         return Source(name, "the hub's cache", repository)
-    carried, why_not = _carried(name, revision)
+    carried, why_not = _carried(name, revision, repository.remarks)
     if carried is not None:
         return Source(name, carried.origin, carried)
     repository.tried.extend(["a local folder: none of that name", f"the hub's cache {cache}: {missing}", *why_not])
@@ -202,6 +207,7 @@ def _brief(text: str, most: int = 100) -> str:
 class _LocalFolder:
     root: Path
     origin: str = "a local folder"
+    remarks: tuple[str, ...] = ()
 
     @property
     def commit(self) -> str | None:
@@ -241,6 +247,7 @@ class _Repository:
         commit: the commit that all files are of, from the moment it is known: whatever happens to the branch meanwhile.
         cached: whether the cache alone holds a whole model.
         tried: the places that do not have the model, for the error.
+        remarks: what was said in warnings.
     """
 
     name: str
@@ -252,6 +259,7 @@ class _Repository:
     commit: str | None = None
     cached: bool = False
     tried: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -322,12 +330,12 @@ class _Repository:
                 "Give the path of a folder that holds it, or a name that the hub has."
             ) from cause
         if not self._has_other_form(file) and Path(file).name not in OBSOLETE:
-            warnings.warn(
-                f"{self.name}: the hub's cache does not say whether this model has a {file}, and the hub cannot be asked "
-                f"({self.closed}); it is taken to have none",
-                MinisbertWarning,
-                stacklevel=2,
+            remark = (
+                f"the hub's cache does not say whether this model has a {file}, and the hub cannot be asked ({self.closed}); "
+                "it is taken to have none"
             )
+            self.remarks.append(remark)
+            warnings.warn(f"{self.name}: {remark}", MinisbertWarning, stacklevel=2)
         return None
 
     def _has_other_form(self, file: str) -> bool:
@@ -441,7 +449,7 @@ def _offline() -> str:
     return f"{variable} is set" if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"} else ""
 
 
-def _carried(name: str, revision: str | None) -> tuple[_LocalFolder | None, list[str]]:
+def _carried(name: str, revision: str | None, remarks: list[str]) -> tuple[_LocalFolder | None, list[str]]:
     """The folder of an installed package that carries this very model, or why there is none: nothing if no package is known to."""
     for carried in CARRIED:
         if carried.model.lower() != name.lower():
@@ -457,7 +465,8 @@ def _carried(name: str, revision: str | None) -> tuple[_LocalFolder | None, list
         if found == carried.sha256:
             return _LocalFolder(folder, f"the installed package {carried.package}"), []
         why_not = f"the package {carried.package}: the sha256 of its {carried.weights} is {found}, not {carried.sha256}"
-        warnings.warn(f"{name}: {why_not}; it is not used", MinisbertWarning, stacklevel=3)
+        remarks.append(f"{why_not}; it is not used")
+        warnings.warn(f"{name}: {remarks[-1]}", MinisbertWarning, stacklevel=3)
         return None, [why_not]
     return None, []
 

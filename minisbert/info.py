@@ -73,7 +73,7 @@ class Info:
         rows = [("model", self.model), ("from", self.origin), ("revision", self.revision or "none"), ("device", self.device)]
         rows += [("dtype", self.dtype), ("parameters", f"{self.parameters:,}"), ("dimension", str(self.dimension))]
         lines = _table(rows)
-        shown = [(setting.name, json.dumps(setting.value, ensure_ascii=False), setting.source) for setting in self.settings]
+        shown = [(setting.name, setting.source, json.dumps(setting.value, ensure_ascii=False)) for setting in self.settings]
         lines += ["", "settings", *_table(shown), "", "the limit", *(f"  {reason}" for reason in self.limit)]
         files = [(file.name, "gone" if file.bytes is None else f"{file.bytes:,} bytes", file.sha256 or "") for file in self.files]
         lines += ["", "files", *_table(files)]

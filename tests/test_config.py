@@ -6,11 +6,14 @@ import dataclasses
 import json
 import os
 import re
+import resource
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkpoints import finder, save_tiny, write_json
+from layouts import laid
 from sentence_transformers import SentenceTransformer
 
 import minisbert
@@ -760,13 +763,14 @@ def test_a_number_too_large_for_a_float_is_refused(folder: Path) -> None:
         (b"[" * 100_000, "not valid json (maximum recursion depth exceeded"),
         (b"9" * 5000, "not valid json (Exceeds the limit (4300 digits) for integer string conversion"),
         (b'\xef\xbb\xbf{"hidden_size": 32}', "not valid json (Unexpected UTF-8 BOM"),
+        (b'{"hidden_size": "\\ud800"}', "not valid json ('utf-8' codec can't encode character"),
         (b"null", "found null (NoneType), expected a "),
         (b"12", "found 12 (int), expected a "),
         (b'"' + b"x" * 200 + b'"', 'found "' + "x" * 76 + "... (str), expected a "),
     ],
     ids=[
         "empty", "bad UTF-8", "cut off", "single quotes", "NaN", "infinity", "a key twice", "a key twice inside", "deep nesting",
-        "a number of 5000 digits", "byte order mark", "null", "a number", "a long text",
+        "a number of 5000 digits", "byte order mark", "half a surrogate pair", "null", "a number", "a long text",
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_the_json_it_should_be_is_refused_by_name(
@@ -800,3 +804,37 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
 
 def test_a_number_of_more_digits_than_python_prints_can_still_be_named() -> None:
     assert brief(10**5000) == "a number beyond measure (int)"
+
+
+# --- sizes that no memory could hold ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden_size": 1 << 16, "num_attention_heads": 1 << 10, "intermediate_size": 1 << 20},
+        {"vocab_size": 1 << 24, "max_position_embeddings": 1 << 20, "type_vocab_size": 1 << 20},
+        {"num_hidden_layers": 1 << 10},
+    ],
+    ids=str,
+)
+def test_the_largest_sizes_are_refused_by_the_weights_without_memory_or_time(tmp_path: Path, sizes: dict[str, int]) -> None:
+    save_tiny(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8")) | sizes
+    write_json(tmp_path / "config.json", config)
+    pooling = {"embedding_dimension": config["hidden_size"], "pooling_mode": "mean"}
+    write_json(tmp_path / "1_Pooling/config.json", pooling)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: \d+ of the tensors are not what config\.json asks for"):
+        minisbert.load(tmp_path, device="cpu")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10  # KiB
+    assert time.perf_counter() - start < 20
+
+
+def test_the_largest_dense_layer_is_refused_by_its_weights(tmp_path: Path) -> None:
+    laid(tmp_path / "one", heads=[("Dense", DENSE)])
+    write_json(tmp_path / "one/2_Dense/config.json", DENSE | {"out_features": 1 << 16})
+    with pytest.raises(
+        CheckpointError, match=r"2_Dense/model\.safetensors: 2 of the tensors are not what 2_Dense/config\.json asks"
+    ):
+        minisbert.load(tmp_path / "one", device="cpu")

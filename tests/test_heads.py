@@ -1,0 +1,139 @@
+"""The weights of the modules after the pooling: read as sentence-transformers writes them, refused by name when they are wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import write_json
+from layouts import HIDDEN, dense, laid, moved
+from safetensors.torch import load_file, save_file
+from sentence_transformers.base.modules import Dense
+from torch import Tensor, nn
+
+import minisbert
+from minisbert import CheckpointError, MinisbertWarning
+from minisbert.config import DENSE_ACTIVATIONS
+from minisbert.pooling import ACTIVATIONS
+
+Change = Callable[[dict[str, Tensor]], object]
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("heads") / "one"
+    laid(folder, heads=[("Dense", dense(HIDDEN, 12)), ("LayerNorm", {"dimension": 12})])
+    return folder
+
+
+def test_every_activation_of_the_table_is_that_class_of_torch() -> None:
+    assert set(DENSE_ACTIVATIONS) == set(ACTIVATIONS)
+    for name, kind in ACTIVATIONS.items():
+        assert kind is getattr(nn, name)
+
+
+def test_the_table_has_every_activation_of_torch_that_works_on_each_number_alone_and_needs_no_argument() -> None:
+    from torch.nn.modules import activation
+
+    left_out = {
+        "GLU",  # halves the vector
+        "MultiheadAttention",
+        "PReLU",  # has a weight
+        "RReLU",  # is random
+        "Softmax", "Softmax2d", "Softmin", "LogSoftmax",  # look at the whole vector, along a dimension that is not given
+        "Threshold",  # needs arguments
+    }  # fmt: skip
+    assert set(DENSE_ACTIVATIONS) == (set(activation.__all__) - left_out) | {"Identity"}
+
+
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
+def test_a_dense_layer_with_any_activation_gives_what_sentence_transformers_gives(
+    healthy: Path, tmp_path: Path, activation: str
+) -> None:
+    theirs = moved(Dense(HIDDEN, 12, activation_function=getattr(nn, activation)()), seed=3)
+    (tmp_path / "2_Dense").mkdir()
+    theirs.save(str(tmp_path / "2_Dense"))
+    rows = json.loads((healthy / "modules.json").read_text(encoding="utf-8"))[:3]
+    for file in healthy.rglob("*"):
+        if file.is_file() and file.parent.name not in ("2_Dense", "3_LayerNorm"):
+            copy = tmp_path / file.relative_to(healthy)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    write_json(tmp_path / "modules.json", rows)
+    encoder = minisbert.load(tmp_path, dtype=torch.float64, device="cpu")
+    vectors = torch.linspace(-9, 9, 40 * HIDDEN, dtype=torch.float64).view(40, HIDDEN)
+    with torch.no_grad():
+        expected = theirs.double()({"sentence_embedding": vectors})["sentence_embedding"]
+        torch.testing.assert_close(encoder.finish(vectors), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("folder", "change", "complaint"),
+    [
+        ("2_Dense", lambda w: w.pop("linear.weight"), "linear.weight: missing, expected [12, 32]"),
+        ("2_Dense", lambda w: w.pop("linear.bias"), "linear.bias: missing, expected [12]"),
+        ("2_Dense", lambda w: w.update({"linear.weight": torch.ones(32, 12)}), "linear.weight: found [32, 12], expected [12, 32]"),
+        ("2_Dense", lambda w: w.update({"linear.bias": torch.ones(12).int()}), "linear.bias: found I32, expected floating-point"),
+        ("2_Dense", lambda w: w["linear.weight"].view(-1)[5].fill_(torch.nan), "linear.weight: found "),
+        ("2_Dense", lambda w: w["linear.bias"][5].fill_(torch.inf), "linear.bias: found "),
+        ("3_LayerNorm", lambda w: w.pop("norm.bias"), "norm.bias: missing, expected [12]"),
+        ("3_LayerNorm", lambda w: w.update({"norm.weight": torch.ones(1)}), "norm.weight: found [1], expected [12]"),
+        ("3_LayerNorm", lambda w: w.clear(), "norm.weight: missing, expected [12]"),
+    ],
+)
+def test_wrong_weights_of_a_head_are_named(healthy: Path, folder: str, change: Change, complaint: str) -> None:
+    file = healthy / folder / "model.safetensors"
+    before = file.read_bytes()
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors or {"other": torch.ones(1)}, file)
+    try:
+        with pytest.raises(CheckpointError, match=re.escape(complaint)) as caught:
+            minisbert.load(healthy, device="cpu")
+        assert f"{folder}/model.safetensors: " in str(caught.value)
+        assert f"not what {folder}/config.json asks for" in str(caught.value)
+    finally:
+        file.write_bytes(before)
+
+
+def test_a_head_without_a_file_of_weights_or_with_a_broken_one_is_named(healthy: Path) -> None:
+    file = healthy / "2_Dense/model.safetensors"
+    before = file.read_bytes()
+    try:
+        file.write_bytes(before[:-1])
+        with pytest.raises(CheckpointError, match=r"2_Dense/model\.safetensors"):
+            minisbert.load(healthy, device="cpu")
+        file.unlink()
+        with pytest.raises(CheckpointError, match=r"2_Dense/model\.safetensors.*2_Dense/pytorch_model\.bin"):
+            minisbert.load(healthy, device="cpu")
+    finally:
+        file.write_bytes(before)
+
+
+def test_a_tensor_of_a_head_that_is_not_used_is_named_in_a_warning(healthy: Path) -> None:
+    file = healthy / "2_Dense/model.safetensors"
+    before = file.read_bytes()
+    try:
+        save_file(load_file(file) | {"left.over": torch.ones(1)}, file)
+        with pytest.warns(MinisbertWarning, match=r"2_Dense/model\.safetensors has tensors that are not used: left\.over"):
+            minisbert.load(healthy, device="cpu")
+    finally:
+        file.write_bytes(before)
+
+
+def test_the_weights_of_heads_are_widened_from_half_precision(healthy: Path) -> None:
+    file = healthy / "2_Dense/model.safetensors"
+    before = file.read_bytes()
+    try:
+        halves = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(file).items()}
+        save_file(halves, file)
+        linear = minisbert.load(healthy, device="cpu").heads[0].get_submodule("linear")
+        assert isinstance(linear, nn.Linear)
+        assert linear.weight.dtype == torch.float32
+        assert linear.weight.equal(halves["linear.weight"].float())
+    finally:
+        file.write_bytes(before)
