@@ -98,7 +98,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", required=True, type=Path, metavar="PATH", help="what to write: .safetensors (tensor 'embeddings') or .npy"
     )
     encode.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
-    encode.add_argument("--batch-tokens", type=int, metavar="N", help="the most tokens in one batch (default: 1500)")
+    encode.add_argument(
+        "--batch-tokens", type=int, metavar="N", help="the most tokens in one batch (default: what suits the machine)"
+    )
     encode.add_argument(
         "--on-truncate",
         choices=("warn", "error", "ignore"),

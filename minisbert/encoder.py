@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minisbert.arguments import check_text, choice, count, flag, iterate_texts, read_texts
-from minisbert.batching import Batch, plan, spare_tokens
+from minisbert.batching import ROWS, Batch, fair_share, plan, spare_tokens
 from minisbert.bert import Bert, Run
 from minisbert.config import EVERY_MODELS_PROMPTS, CheckpointConfig, NormalizeConfig, inside, read_checkpoint
 from minisbert.engine import compute, halving
@@ -24,6 +24,7 @@ from minisbert.errors import MinisbertError, MinisbertWarning, MissingExtraError
 from minisbert.forks import fork_safe
 from minisbert.hub import locate
 from minisbert.info import Info, describe
+from minisbert.onednn import OneDNNLinear, suits, use_onednn
 from minisbert.pooling import Pooling, build_heads
 from minisbert.reports import Cut, Progress
 from minisbert.results import TokenRows, Window, beginning, first_not_finite, in_order, padded
@@ -31,8 +32,8 @@ from minisbert.stream import WINDOW, VectorStream, windows
 from minisbert.weights import load_head, load_weights, open_weights
 from minisbert.wordpiece import WordPiece, read_tokenizer
 
-BATCH_TOKENS = 1500
-"""Tokens in one batch: enough that the matrix products run at full speed, few enough that the activations stay in the cache."""
+ACCELERATOR_TOKENS = 16_384
+"""Tokens in one batch on a GPU, which wants more of them at once than the cores of a processor do."""
 
 OnTruncate = Literal["warn", "error", "ignore"]
 OutputValue = Literal["sentence_embedding", "token_embeddings"]
@@ -180,7 +181,8 @@ class SentenceEncoder:
             prompt_name: one of `prompts`, put before each text. Default: `default_prompt_name`.
             prompt: the text itself that is put before each text, "" for none.
             batch_size: the most sentences in one batch. Default: no limit but that of the tokens.
-            batch_tokens: the most tokens in one batch (a longer sentence makes a batch of its own). Default: 1500.
+            batch_tokens: the most tokens in one batch (a longer sentence makes a batch of its own). Default: what suits the
+                machine; at most 512 on a processor, where each core computes a batch of its own.
             show_progress_bar: on stderr. Default: on a terminal, when there is more than one batch.
             output_value: "sentence_embedding"; or "token_embeddings", the vectors of the word pieces before they are pooled, those
                 of the special tokens among them.
@@ -378,6 +380,19 @@ class SentenceEncoder:
             return 0
         return len(self.tokenizer([prompt]).ids[0]) - bool(self.tokenizer.suffix)
 
+    def plan(self, lengths: Sequence[int], batch_tokens: int | None = None, batch_size: int | None = None) -> list[Batch]:
+        """Packs sentences of so many tokens into batches: see `batching.plan`, which this is with what suits the machine."""
+        if batch_tokens is None:
+            on_cores = self.device.type == "cpu"
+            batch_tokens = fair_share(sum(lengths), torch.get_num_threads()) if on_cores else ACCELERATOR_TOKENS
+        return plan(lengths, batch_tokens, batch_size)
+
+    @property
+    def rows_together(self) -> int:
+        """Batches are filled up to a multiple of so many tokens, so that each has the same bits in any; see `batching.ROWS`."""
+        # With oneDNN they have them in any batch of two tokens or more.
+        return 2 if isinstance(self.bert.layers[0].get_submodule("attention.out"), OneDNNLinear) else ROWS
+
     def finish(self, pooled: Tensor, keep: int | None = None) -> Tensor:
         """Pooled vectors through the heads, then the first `keep` numbers: [sentences, hidden × modes] → [sentences, dim]."""
         rows = len(pooled)
@@ -418,7 +433,7 @@ class SentenceEncoder:
             before=before,
             skip=self.prompt_tokens(before),
             batch_size=None if batch_size is None else count("batch_size", batch_size),
-            batch_tokens=BATCH_TOKENS if batch_tokens is None else count("batch_tokens", batch_tokens),
+            batch_tokens=None if batch_tokens is None else count("batch_tokens", batch_tokens),
             show_progress_bar=None if show_progress_bar is None else flag("show_progress_bar", show_progress_bar),
             of_tokens=of_tokens,
             normalize=normalize_embeddings,
@@ -451,10 +466,10 @@ class SentenceEncoder:
             vectors = self.finish(self.pooling(token_vectors, runs, options.skip), options.keep)  # [sentences, dim]
             return F.normalize(vectors, dim=1) if options.normalize else vectors
 
-        batches = plan([len(ids) for ids in window.ids], options.batch_tokens, options.batch_size)
+        batches = self.plan([len(ids) for ids in window.ids], options.batch_tokens, options.batch_size)
         progress.start(len(batches))
         progress.update(len(window.texts) - len(window.unique), 0)  # they cost nothing
-        with closing(compute(forward, window.ids, batches, rows, self.device)) as computed:
+        with closing(compute(forward, window.ids, batches, rows, self.device, self.rows_together)) as computed:
             while (batch := fork_safe(lambda: self._next_batch(computed, rows, window))) is not None:
                 progress.update(len(batch.order), batch.tokens)
         return fork_safe(lambda: in_order(rows, window, as_numpy=options.convert_to_numpy))
@@ -511,7 +526,7 @@ class _Options:
     before: str
     skip: int
     batch_size: int | None
-    batch_tokens: int
+    batch_tokens: int | None
     show_progress_bar: bool | None
     of_tokens: bool
     normalize: bool
@@ -528,9 +543,8 @@ def _vector_dtype(dtype: torch.dtype) -> torch.dtype:
 def _checksum(*parts: nn.Module) -> int:
     """A number that changes when a weight does: the sum of all bits, taken as whole numbers, so that it is exact in any order."""
     kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return sum(
-        int(weight.view(kinds[weight.element_size()]).sum(dtype=torch.int64)) for part in parts for weight in part.parameters()
-    )
+    weights = (weight.to_dense() if weight.is_mkldnn else weight for part in parts for weight in part.parameters())
+    return sum(int(weight.view(kinds[weight.element_size()]).sum(dtype=torch.int64)) for weight in weights)
 
 
 def _load_again(loaded: dict[str, Any], settings: dict[str, Any], max_seq_length: int, checksum: int) -> SentenceEncoder:
@@ -599,8 +613,11 @@ def load_encoder(
     loaded = {"model": source.model, "revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
     if source.origin == "a local folder":
         loaded["model"] = os.path.abspath(source.model)  # noqa: PTH100 (links stay as they are)
+    bert = bert.to(device).eval()
+    if suits(bert):
+        fork_safe(lambda: use_onednn(bert))
     encoder = SentenceEncoder(
-        bert.to(device).eval(),
+        bert,
         tokenizer,
         Pooling(config.pooling),
         config,

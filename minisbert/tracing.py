@@ -25,9 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.batching import plan
 from minisbert.bert import Bert, Run
-from minisbert.encoder import BATCH_TOKENS, SentenceEncoder
+from minisbert.encoder import SentenceEncoder
 from minisbert.engine import compute
 from minisbert.errors import MinisbertWarning
 from minisbert.pooling import Dense, LayerNorm, kept_tokens, token_weights
@@ -365,7 +364,7 @@ def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[
         return torch.cat([F.cosine_similarity(one, theirs, dim=2) for one in ours], dim=1)
 
     cosines = torch.empty(len(corpus), len(ours) * len(names), dtype=encoder.dtype)
-    for _ in compute(forward, ids, plan([len(one) for one in ids], BATCH_TOKENS), cosines, encoder.device):
+    for _ in compute(forward, ids, encoder.plan([len(one) for one in ids]), cosines, encoder.device, encoder.multiple):
         pass
     found = []
     for each in cosines.chunk(len(ours), dim=1):  # [corpus, layers + 1]

@@ -34,6 +34,7 @@ def activation(function: Callable[[Tensor], Tensor]) -> Plant:
     def plant(patch: Patch, encoder: minisbert.SentenceEncoder) -> None:
         for layer in encoder.bert.layers:
             patch.setattr(layer.feed_forward, "activation", function)
+            patch.setattr(layer.feed_forward.up, "gelu", False, raising=False)  # oneDNN has it in the product
 
     return plant
 
@@ -43,8 +44,11 @@ def numbers(change: Callable[[Tensor], Tensor], *parameters: str) -> Plant:
 
     def plant(patch: Patch, encoder: minisbert.SentenceEncoder) -> None:
         for name in parameters:
-            parameter = encoder.bert.get_parameter(name)
-            patch.setattr(parameter, "data", change(parameter))
+            place, part = name.rsplit(".", 1)
+            module = encoder.bert.get_submodule(place)
+            now = module.get_parameter(part)
+            changed = change(now.to_dense() if now.is_mkldnn else now.detach())
+            patch.setattr(module, part, nn.Parameter(changed, requires_grad=False))
 
     return plant
 
