@@ -14,13 +14,14 @@ the activation that follows one of them becomes part of it.
 from __future__ import annotations
 
 import platform
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.bert import Bert
+from minisbert.bert import Bert, Layer
 
 
 def suits(bert: Bert) -> bool:
@@ -37,7 +38,7 @@ def suits(bert: Bert) -> bool:
 
 def use_onednn(bert: Bert) -> None:
     """Exchanges every `nn.Linear` of a model that suits for an `OneDNNLinear`. One weight at a time stands in memory twice."""
-    for layer in bert.layers:
+    for layer in cast("Iterable[Layer]", bert.layers):
         attention, feed_forward = layer.attention, layer.feed_forward
         attention.qkv = OneDNNLinear(attention.qkv)
         attention.out = OneDNNLinear(attention.out)
@@ -45,10 +46,14 @@ def use_onednn(bert: Bert) -> None:
         feed_forward.up = OneDNNLinear(feed_forward.up, gelu=exact_gelu)
         feed_forward.down = OneDNNLinear(feed_forward.down)
         if exact_gelu:
-            feed_forward.activation = nn.Identity()
+            feed_forward.activation = _done_already
 
 
-class OneDNNLinear(nn.Module):
+def _done_already(x: Tensor) -> Tensor:
+    return x
+
+
+class OneDNNLinear(nn.Linear):
     """x Wᵀ + b, then perhaps GELU, in one call: [tokens, in] → [tokens, out].
 
     Attributes:
@@ -58,8 +63,8 @@ class OneDNNLinear(nn.Module):
     """
 
     def __init__(self, linear: nn.Linear, *, gelu: bool = False) -> None:
-        super().__init__()
-        self.in_features, self.out_features, self.gelu = linear.in_features, linear.out_features, gelu
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.gelu = gelu
         blocked = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
         self.weight = nn.Parameter(blocked, requires_grad=False)
         self.bias = linear.bias
@@ -68,10 +73,10 @@ class OneDNNLinear(nn.Module):
         activation, algorithm = ("gelu", "none") if self.gelu else ("none", "")
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], algorithm)
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:  # noqa: FBT001 (nn.Module's)
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:  # noqa: FBT001
         """What `state_dict` gives is the matrix, in the layout that everyone knows."""
         destination[f"{prefix}weight"] = self.weight.detach().to_dense()
         destination[f"{prefix}bias"] = self.bias if keep_vars else self.bias.detach()
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, gelu={self.gelu}"
+        return f"{super().extra_repr()}, gelu={self.gelu}"

@@ -364,7 +364,7 @@ def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[
         return torch.cat([F.cosine_similarity(one, theirs, dim=2) for one in ours], dim=1)
 
     cosines = torch.empty(len(corpus), len(ours) * len(names), dtype=encoder.dtype)
-    for _ in compute(forward, ids, encoder.plan([len(one) for one in ids]), cosines, encoder.device, encoder.multiple):
+    for _ in compute(forward, ids, encoder.plan([len(one) for one in ids]), cosines, encoder.device):
         pass
     found = []
     for each in cosines.chunk(len(ours), dim=1):  # [corpus, layers + 1]

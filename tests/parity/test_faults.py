@@ -34,7 +34,8 @@ def activation(function: Callable[[Tensor], Tensor]) -> Plant:
     def plant(patch: Patch, encoder: minisbert.SentenceEncoder) -> None:
         for layer in encoder.bert.layers:
             patch.setattr(layer.feed_forward, "activation", function)
-            patch.setattr(layer.feed_forward.up, "gelu", False, raising=False)  # oneDNN has it in the product
+            if hasattr(layer.feed_forward.up, "gelu"):  # oneDNN has it in the product
+                patch.setattr(layer.feed_forward.up, "gelu", False)
 
     return plant
 
@@ -48,7 +49,7 @@ def numbers(change: Callable[[Tensor], Tensor], *parameters: str) -> Plant:
             module = encoder.bert.get_submodule(place)
             now = module.get_parameter(part)
             changed = change(now.to_dense() if now.is_mkldnn else now.detach())
-            patch.setattr(module, part, nn.Parameter(changed, requires_grad=False))
+            patch.setitem(module._parameters, part, nn.Parameter(changed, requires_grad=False))
 
     return plant
 
@@ -76,7 +77,7 @@ def eps_of_pytorch(patch: Patch, encoder: minisbert.SentenceEncoder) -> None:
 
 def mean_over_padding(patch: Patch, encoder: minisbert.SentenceEncoder) -> None:
     honest = pooling.token_weights
-    patch.setattr(pooling, "token_weights", lambda mode, mask: honest(mode, torch.ones_like(mask)))
+    patch.setattr(pooling, "token_weights", lambda mode, mask, *rest: honest(mode, torch.ones_like(mask), *rest))
 
 
 def padding_left_on(patch: Patch, encoder: minisbert.SentenceEncoder) -> None:
