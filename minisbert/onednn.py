@@ -13,6 +13,7 @@ the activation that follows one of them becomes part of it.
 
 from __future__ import annotations
 
+import copy
 import platform
 from collections.abc import Iterable
 from typing import Any, cast
@@ -72,6 +73,12 @@ class OneDNNLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         activation, algorithm = ("gelu", "none") if self.gelu else ("none", "")
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], algorithm)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OneDNNLinear:
+        plain = nn.Linear(self.in_features, self.out_features, device="meta")
+        plain.weight = nn.Parameter(self.weight.to_dense(), requires_grad=False)
+        plain.bias = copy.deepcopy(self.bias, memo)
+        return OneDNNLinear(plain, gelu=self.gelu)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:  # noqa: FBT001
         """What `state_dict` gives is the matrix, in the layout that everyone knows."""
