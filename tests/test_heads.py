@@ -137,3 +137,67 @@ def test_the_weights_of_heads_are_widened_from_half_precision(healthy: Path) -> 
         assert linear.weight.equal(halves["linear.weight"].float())
     finally:
         file.write_bytes(before)
+
+
+def test_a_trace_goes_through_the_default_prompt_the_heads_and_the_truncation_as_encode_does(tmp_path: Path) -> None:
+    heads = [("Dense", dense(HIDDEN, 12)), ("LayerNorm", {"dimension": 12}), ("Normalize", None)]
+    usage = {"prompts": {"mine": "the cat "}, "default_prompt_name": "mine", "truncate_dim": 7}
+    laid(tmp_path / "one", heads=heads, usage=usage)
+    encoder = minisbert.load(tmp_path / "one", dtype=torch.float64, device="cpu")
+    trace = minisbert.trace("sat on the mat", "is red", model=encoder)
+    assert trace.a.tokens[1:3] == ["the", "cat"]
+    assert trace.a.embedding.equal(encoder.encode("sat on the mat"))
+    torch.testing.assert_close(trace.a.layer_vectors[-1], trace.a.embedding, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="pair_matrix: this model bends the pooled vector with Tanh"):
+        _ = trace.pair_matrix
+
+
+def test_a_trace_of_a_truncated_model_still_splits_the_cosine_exactly(tmp_path: Path) -> None:
+    laid(tmp_path / "one", heads=[("Normalize", None)], usage={"truncate_dim": 7})
+    encoder = minisbert.load(tmp_path / "one", dtype=torch.float64, device="cpu")
+    trace = minisbert.trace("the cat sat on the mat", "the dog is red", model=encoder)
+    assert trace.pair_matrix.sum().item() == pytest.approx(trace.cosine, abs=1e-12)
+
+
+def test_a_trace_of_a_prompt_that_is_not_pooled_gives_its_tokens_no_share(tmp_path: Path) -> None:
+    laid(tmp_path / "one", usage={"prompts": {"mine": "the cat "}, "default_prompt_name": "mine"})
+    pooling = {"word_embedding_dimension": HIDDEN, "pooling_mode_mean_tokens": True, "include_prompt": False}
+    write_json(tmp_path / "one/1_Pooling/config.json", pooling)
+    encoder = minisbert.load(tmp_path / "one", dtype=torch.float64, device="cpu")
+    trace = minisbert.trace("sat", model=encoder).a
+    assert trace.embedding.equal(encoder.encode("sat"))
+    assert trace.tokens == ["[CLS]", "the", "cat", "sat", "[SEP]"]
+    torch.testing.assert_close(trace.pooling_weights, torch.tensor([0, 0, 0, 0.5, 0.5], dtype=torch.float64))
+
+
+def test_a_wrong_prompt_is_named(healthy: Path) -> None:
+    encoder = minisbert.load(healthy, device="cpu")
+    with pytest.raises(
+        ValueError, match=r"prompt_name: found 'passage', expected one of the prompts of this model: 'query', 'document'"
+    ):
+        encoder.encode("a", prompt_name="passage")
+    for name in "prompt", "prompt_name":
+        with pytest.raises(TypeError, match=rf"^{name}: found int, expected "):
+            encoder.encode("a", **{name: 1})
+    with pytest.raises(ValueError, match=r"prompt: found .* half a surrogate pair"):
+        encoder.encode("a", prompt="\ud800")
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0, ValueError, "truncate_dim: found 0, expected at least 1"),
+        (13, ValueError, "truncate_dim: found 13, expected 1 to 12, the numbers in a vector of this model"),
+        (True, TypeError, "truncate_dim: found bool"),
+        ("8", TypeError, "truncate_dim: found str"),
+    ],
+)
+def test_a_wrong_truncate_dim_is_named(healthy: Path, value: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        minisbert.load(healthy, device="cpu", truncate_dim=value)  # type: ignore[arg-type]
+    encoder = minisbert.load(healthy, device="cpu")
+    with pytest.raises(error, match=message):
+        encoder.encode("a", truncate_dim=value)  # type: ignore[arg-type]
+    with pytest.raises(error, match=message):
+        encoder.truncate_dim = value  # type: ignore[assignment]
+    assert encoder.truncate_dim is None

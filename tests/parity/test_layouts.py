@@ -158,27 +158,28 @@ def test_prompts_are_put_before_the_text_and_left_out_of_the_pooling_where_the_c
     written(tmp_path / "one", modes, prompts=PROMPTS, include_prompt=include_prompt)
     loaded = Loaded(tmp_path / "one", reference(tmp_path / "one", dtype), dtype)
     encoder = loaded.encoder
-    texts = [text for text in TEXTS if text]  # an empty text after a prompt that is left out: see test_pooling.py
     ways: list[tuple[str, dict[str, Any]]] = [
         ("encode", {}),
         ("encode", {"prompt_name": "query"}),
         ("encode", {"prompt_name": "empty"}),
         ("encode", {"prompt": "red blue "}),
         ("encode", {"prompt": ""}),
+        ("encode", {"prompt": "the dog plays in the water. " * 9}),  # longer than the limit
+        ("encode", {"prompt": "[SEP] zebra"}),
         ("encode_query", {}),
         ("encode_query", {"prompt_name": "passage"}),
         ("encode_document", {"prompt_name": "passage"}),
         ("encode_document", {"prompt": "green "}),
     ]
     for method, options in ways:
-        ours = getattr(encoder, method)(texts, on_truncate="ignore", **options)
-        close(f"{method} {options}", ours, loaded.theirs(texts, method=method, **options), TINY[dtype].vectors)
+        ours = getattr(encoder, method)(TEXTS, on_truncate="ignore", **options)
+        close(f"{method} {options}", ours, loaded.theirs(TEXTS, method=method, **options), TINY[dtype].vectors)
     with pytest.warns(MinisbertWarning, match="has a prompt 'passage', but its 'document' comes first and is empty"):
-        ours = encoder.encode_document(texts, on_truncate="ignore")
-    close("encode_document", ours, loaded.theirs(texts, method="encode_document"), TINY[dtype].vectors)
+        ours = encoder.encode_document(TEXTS, on_truncate="ignore")
+    close("encode_document", ours, loaded.theirs(TEXTS, method="encode_document"), TINY[dtype].vectors)
     with pytest.warns(MinisbertWarning, match="prompt_name: 'query' is not used"):
-        ours = encoder.encode(texts, on_truncate="ignore", prompt="red ", prompt_name="query")
-    close("both", ours, loaded.theirs(texts, prompt="red ", prompt_name="query"), TINY[dtype].vectors)
+        ours = encoder.encode(TEXTS, on_truncate="ignore", prompt="red ", prompt_name="query")
+    close("both", ours, loaded.theirs(TEXTS, prompt="red ", prompt_name="query"), TINY[dtype].vectors)
 
 
 def test_a_document_has_the_first_prompt_that_there_is_when_document_is_deleted(tmp_path: Path) -> None:
