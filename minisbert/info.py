@@ -96,7 +96,7 @@ def describe(encoder: SentenceEncoder) -> Info:
     changeable = [
         now("prompts", config.usage.prompts if encoder.prompts == as_read else encoder.prompts),
         now("default_prompt_name", encoder.default_prompt_name),
-        now("similarity_fn_name", config.usage.similarity_fn_name),
+        Setting("similarity_fn_name", encoder.similarity_fn_name, given.pop("similarity_fn_name").source),
         now("truncate_dim", encoder.truncate_dim),
     ]
     return Info(

@@ -57,6 +57,11 @@ def test_every_setting_has_its_value_and_its_file(folder: Path) -> None:
     assert {name: found[name] for name in expected} == expected
 
 
+def test_a_similarity_that_no_file_names_is_cosine(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "one")
+    assert settings(minisbert.load(tmp_path / "one", device="cpu"))["similarity_fn_name"] == ("cosine", "the default")
+
+
 def test_what_a_program_sets_is_said_to_be_set_there(folder: Path) -> None:
     encoder = minisbert.load(folder, device="cpu", truncate_dim=4)
     encoder.max_seq_length = 11
