@@ -31,6 +31,9 @@ from minisbert.errors import (
     NotFiniteError,
 )
 from minisbert.pooling import mean_pooling
+
+# From here on `minisbert.similarity` is the function; `from minisbert.similarity import` still reads the module of that name.
+from minisbert.similarity import community_detection, paraphrase_mining, semantic_search, similarity
 from minisbert.wordpiece import WordPiece
 
 if TYPE_CHECKING:
@@ -49,9 +52,13 @@ __all__ = [
     "NotFiniteError",
     "SentenceEncoder",
     "WordPiece",
+    "community_detection",
     "encode",
     "load",
     "mean_pooling",
+    "paraphrase_mining",
+    "semantic_search",
+    "similarity",
     "trace",
 ]
 

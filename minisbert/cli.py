@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minisbert.errors import MinisbertError
-from minisbert.files import FORMATS, VectorFile, open_texts
+from minisbert.files import FORMATS, VectorFile, open_texts, read_vectors
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -29,6 +29,7 @@ Sentences to vectors whose cosine says how close their meanings are.
 
   minisbert similarity "A man is eating food." "Someone is having a meal." --model all-MiniLM-L6-v2
   minisbert encode sentences.txt --out vectors.safetensors --model all-MiniLM-L6-v2
+  minisbert search "What do people eat?" --in sentences.txt --vectors vectors.safetensors --model all-MiniLM-L6-v2
   minisbert trace "A man is eating food." "Someone is having a meal." --out page.html --model all-MiniLM-L6-v2
   minisbert info all-MiniLM-L6-v2
 """
@@ -75,6 +76,35 @@ def build_parser() -> argparse.ArgumentParser:
         description="Prints the cosine of two sentences' vectors, or for more than two\nthe matrix of all cosines.",
     )
     similarity.add_argument("sentences", nargs="+", metavar="SENTENCE", help="two sentences or more")
+    similarity.add_argument("--json", action="store_true", help="print {sentences, cosines}, the full matrix, as JSON")
+
+    search = commands.add_parser(
+        "search",
+        parents=[common],
+        formatter_class=_Help,
+        help="the sentences of a file that are closest to a question",
+        description="Prints the sentences of a file that are closest to the query, best first:\n"
+        "the cosine, the number of the sentence in the file, and the sentence.\n"
+        "If the model has prompts for queries and documents, they are put before them.",
+    )
+    search.add_argument("query", metavar="QUERY", help="what to search for, in quotes")
+    search.add_argument(
+        "--in",
+        dest="file",
+        default="-",
+        metavar="FILE",
+        help="UTF-8; .jsonl, .csv, .tsv, else a sentence a line; - is stdin (default)",
+    )
+    search.add_argument("--format", choices=FORMATS, help="what FILE is, whatever its name (default: by its name; stdin is txt)")
+    search.add_argument("--column", metavar="NAME", help="the column of a .csv or .tsv, or the field of a .jsonl, with the text")
+    search.add_argument(
+        "--vectors",
+        type=Path,
+        metavar="PATH",
+        help="what `minisbert encode FILE --out PATH` made of that file, so that only the query is computed",
+    )
+    search.add_argument("--top-k", type=int, default=5, metavar="N", help="how many sentences to print (default: 5)")
+    search.add_argument("--json", action="store_true", help="print {query, hits: [{number, cosine, text}]} as JSON")
 
     encode = commands.add_parser(
         "encode",
@@ -155,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             elif options.command is None:
                 parser.print_help()
             else:
-                run = {"similarity": _similarity, "encode": _encode, "trace": _trace, "info": _info}[options.command]
+                run = {"similarity": _similarity, "encode": _encode, "search": _search, "trace": _trace, "info": _info}[
+                    options.command
+                ]
                 run(options)
     except KeyboardInterrupt:
         return 130
@@ -172,6 +204,9 @@ def _similarity(options: argparse.Namespace) -> None:
         raise ValueError("similarity: found one sentence, expected two or more. Put each sentence in quotes.")
     vectors = _load(options).encode(options.sentences, normalize_embeddings=True, show_progress_bar=False)
     cosines = vectors @ vectors.T  # [sentences, sentences]
+    if options.json:
+        print(json.dumps({"sentences": options.sentences, "cosines": cosines.tolist()}))
+        return
     if len(options.sentences) == 2:
         print(f"{cosines[0, 1]:.6f}")
         return
@@ -188,6 +223,35 @@ def _printable(text: str) -> str:
     """A text with escapes for what the terminal's encoding does not have, as stderr does by itself."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _search(options: argparse.Namespace) -> None:
+    import minisbert
+
+    if options.top_k < 1:
+        raise ValueError(f"--top-k: found {options.top_k}, expected at least 1.")
+    with open_texts(options.file, options.format, options.column) as opened:
+        texts = list(opened)
+    if not texts:
+        raise ValueError(f"--in: {'stdin' if options.file == '-' else options.file} holds no sentences, expected one at least.")
+    vectors = None if options.vectors is None else read_vectors(options.vectors, len(texts))
+    encoder = _load(options)
+    if vectors is None:
+        vectors = encoder.encode_document(texts)
+    elif vectors.shape[1] != encoder.dimension:
+        raise ValueError(
+            f"--vectors: {options.vectors} holds vectors of {vectors.shape[1]} numbers, but this model's have {encoder.dimension}. "
+            "Name the --model that made them."
+        )
+    (hits,) = minisbert.semantic_search(encoder.encode_query(options.query), vectors, options.top_k)
+    found = [(hit["corpus_id"] + 1, hit["score"], texts[hit["corpus_id"]]) for hit in hits]
+    if options.json:
+        rows = [{"number": number, "cosine": cosine, "text": text} for number, cosine, text in found]
+        print(json.dumps({"query": options.query, "hits": rows}))
+        return
+    width = max(len(str(number)) for number, _, _ in found)
+    for number, cosine, text in found:
+        print(f"{cosine:9.6f}  {number:{width}}  {_printable(' '.join(text.split()))}")
 
 
 def _encode(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from minisbert.arguments import check_text, choice, count, flag, iterate_texts, read_texts
 from minisbert.batching import ROWS, Batch, fair_share, plan, spare_tokens
 from minisbert.bert import Bert, Run
-from minisbert.config import EVERY_MODELS_PROMPTS, CheckpointConfig, NormalizeConfig, inside, read_checkpoint
+from minisbert.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIONS, CheckpointConfig, NormalizeConfig, inside, read_checkpoint
 from minisbert.engine import compute, halving
 from minisbert.errors import MinisbertError, MinisbertWarning, MissingExtraError, NotFiniteError
 from minisbert.forks import fork_safe
@@ -28,6 +28,7 @@ from minisbert.onednn import OneDNNLinear, suits, use_onednn
 from minisbert.pooling import Pooling, build_heads
 from minisbert.reports import Cut, Progress
 from minisbert.results import TokenRows, Window, beginning, first_not_finite, in_order, padded
+from minisbert.similarity import Vectors, similarity, similarity_pairwise
 from minisbert.stream import WINDOW, VectorStream, windows
 from minisbert.weights import load_head, load_weights, open_weights
 from minisbert.wordpiece import WordPiece, read_tokenizer
@@ -83,6 +84,7 @@ class SentenceEncoder:
         self.prompts: dict[str, str] = EVERY_MODELS_PROMPTS | dict(config.usage.prompts)
         self.default_prompt_name = config.usage.default_prompt_name
         self._truncate_dim = config.usage.truncate_dim
+        self._similarity_fn_name = config.usage.similarity_fn_name or "cosine"
 
     @property
     def dimension(self) -> int:
@@ -109,8 +111,19 @@ class SentenceEncoder:
 
     @property
     def similarity_fn_name(self) -> str:
-        """How the checkpoint wants its vectors compared: "cosine" (also when it does not say), "dot", "euclidean", "manhattan"."""
-        return self.config.usage.similarity_fn_name or "cosine"
+        """How the vectors are to be compared: "cosine", "dot", "euclidean" or "manhattan". Can be set.
+
+        Default: what the checkpoint says, and "cosine" if it does not.
+        """
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: str) -> None:
+        if not isinstance(value, str):
+            raise TypeError(f"similarity_fn_name: found {type(value).__name__}, expected a str.")
+        if value not in SIMILARITY_FUNCTIONS:
+            raise ValueError(f"similarity_fn_name: found {value!r}, expected one of {', '.join(SIMILARITY_FUNCTIONS)}.")
+        self._similarity_fn_name = value
 
     def info(self) -> Info:
         """Every setting in force and the file it came from, the files' sha256, every warning. Print it, or take its fields."""
@@ -400,6 +413,14 @@ class SentenceEncoder:
             # In a product of a few rows the bits of a row depend on their number; see `batching.ROWS`.
             pooled = self.heads(F.pad(pooled, (0, 0, 0, spare_tokens(rows))))[:rows]
         return pooled[:, :keep]
+
+    def similarity(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
+        """Every vector of the one side against every one of the other, by `similarity_fn_name`: `minisbert.similarity`."""
+        return similarity(embeddings1, embeddings2, self.similarity_fn_name)
+
+    def similarity_pairwise(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
+        """Each vector against the one at its side, by `similarity_fn_name`: `minisbert.similarity.similarity_pairwise`."""
+        return similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name)
 
     def _options(
         self,

@@ -14,9 +14,10 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from minisbert.arguments import check_text
+from minisbert.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,3 +186,54 @@ class VectorFile:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def read_vectors(path: Path, rows: int) -> Any:
+    """The [rows, dim] of a file as `VectorFile` writes it: a tensor, or a numpy array that stays on the disk until it is sliced.
+
+    Args:
+        path: a .safetensors file with a tensor "embeddings", or a .npy file.
+        rows: how many there have to be.
+
+    Raises:
+        MissingExtraError: if it is .npy and there is no numpy.
+        ValueError: if it is another kind of file, broken, or holds something else.
+        OSError: if it cannot be read.
+    """
+    kind = path.suffix.lower()
+    if kind not in (".safetensors", ".npy"):
+        raise ValueError(f"--vectors: found {str(path)!r}, expected a name that ends in .safetensors or .npy.")
+    with path.open("rb"):  # what cannot be opened is an error that names the file, which those of safetensors do not
+        vectors = _read_npy(path) if kind == ".npy" else _read_safetensors(path)
+    if len(vectors.shape) != 2 or len(vectors) != rows:
+        raise ValueError(
+            f"--vectors: {path} holds {list(vectors.shape)} numbers, expected one row for each of the {rows} sentences. "
+            "Was the file changed since? Make them anew with minisbert encode."
+        )
+    return vectors
+
+
+def _read_npy(path: Path) -> Any:
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise MissingExtraError(
+            "--vectors: .npy needs numpy, which is not installed. Run pip install 'minisbert[numpy]', or use .safetensors."
+        ) from error
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"--vectors: {path} is no .npy file of numbers ({error}).") from error
+
+
+def _read_safetensors(path: Path) -> Tensor:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+            if "embeddings" not in names:
+                raise ValueError(f"--vectors: {path} holds {', '.join(names) or 'nothing'}, expected a tensor 'embeddings'.")
+            return file.get_tensor("embeddings")
+    except SafetensorError as error:
+        raise ValueError(f"--vectors: {path} is no .safetensors file ({error}).") from error

@@ -1,0 +1,171 @@
+"""`minisbert search`, and `--json` of `similarity`: what they print, with and without vectors made before, and what they refuse."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import save_tiny, write_json
+from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer, util
+
+import minisbert
+from minisbert.cli import main
+
+LINES = [
+    "the cat sat on the mat.",
+    "a man is eating food.",
+    "",
+    "the dog  is running\tred",
+    "a man is eating food.",
+    "someone eats a meal",
+]
+QUERY = "the man eats"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "sentences.txt"
+    path.write_text("\n".join(LINES) + "\n")
+    return path
+
+
+def hits(model: str, top_k: int) -> list[dict[str, object]]:
+    reference = SentenceTransformer(model, device="cpu")
+    (found,) = util.semantic_search(reference.encode(QUERY), reference.encode(LINES), top_k=top_k)
+    found.sort(key=lambda hit: (-round(hit["score"], 5), hit["corpus_id"]))  # two of the lines are equal
+    return [{"number": hit["corpus_id"] + 1, "cosine": hit["score"], "text": LINES[hit["corpus_id"]]} for hit in found]
+
+
+def approximately(found: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [row | {"cosine": pytest.approx(row["cosine"], abs=1e-5)} for row in found]
+
+
+def test_it_prints_the_closest_sentences_best_first(model: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", QUERY, "--in", str(file), "--model", model]) == 0
+    said = capsys.readouterr()
+    expected = hits(model, top_k=5)
+    rows = [line.split("  ", 2) for line in said.out.splitlines()]
+    assert [(float(cosine), int(line), text) for cosine, line, text in rows] == [
+        (pytest.approx(row["cosine"], abs=1e-5), row["number"], " ".join(row["text"].split())) for row in expected
+    ]
+    assert said.err == ""
+
+
+def test_json_holds_the_same_and_the_texts_as_they_are(model: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", QUERY, "--in", str(file), "--model", model, "--top-k", "99", "--json"]) == 0
+    expected = {"query": QUERY, "hits": approximately(hits(model, top_k=6))}
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_a_column_of_a_table_is_searched(model: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "table.jsonl"
+    table.write_text("".join(json.dumps({"id": 7, "text": line}) + "\n" for line in LINES))
+    command = ["search", QUERY, "--model", model, "--json"]
+    assert main([*command, "--in", str(file)]) == 0
+    expected = capsys.readouterr().out
+    assert main([*command, "--in", str(table), "--column", "text"]) == 0
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("kind", ["npy", "safetensors"])
+def test_vectors_made_before_give_the_same_answer(
+    model: str, file: Path, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = tmp_path / f"vectors.{kind}"
+    assert main(["encode", str(file), "--out", str(vectors), "--model", model]) == 0
+    command = ["search", QUERY, "--in", str(file), "--model", model, "--json"]
+    assert main(command) == 0
+    computed = capsys.readouterr().out
+    assert main([*command, "--vectors", str(vectors)]) == 0
+    assert capsys.readouterr().out == computed
+
+
+def test_sentences_come_from_a_pipe_too(
+    model: str, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["search", QUERY, "--model", model]
+    assert main([*command, "--in", str(file)]) == 0
+    expected = capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    assert main(command) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_similarity_as_json_is_the_full_matrix(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for sentences in LINES[:2], LINES[:4]:
+        assert main(["similarity", *sentences, "--model", model, "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        expected = minisbert.similarity(*[minisbert.encode(sentences, model)] * 2)
+        assert said["sentences"] == sentences
+        assert torch.tensor(said["cosines"]).allclose(expected, rtol=0, atol=1e-6)
+
+
+def test_what_does_not_fit_is_said_in_one_line(model: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, vectors in (
+        ("short", np.ones((5, 32))),
+        ("flat", np.ones(6)),
+        ("wide", np.ones((6, 33))),
+        ("nan", np.full((6, 32), np.nan)),
+    ):
+        np.save(tmp_path / f"{name}.npy", vectors.astype(np.float32))
+    np.save(tmp_path / "objects.npy", np.array([None] * 6), allow_pickle=True)
+    save_file({"vectors": torch.ones(6, 32)}, tmp_path / "other.safetensors")
+    for name in "broken.npy", "broken.safetensors", "empty.txt":
+        (tmp_path / name).write_text("not this" if "broken" in name else "")
+    (tmp_path / "latin.txt").write_bytes("é\n".encode("latin-1"))
+    search = ["search", QUERY, "--model", model]
+    for arguments, message in [
+        (["--in", str(tmp_path / "empty.txt")], "holds no sentences, expected one at least."),
+        (["--in", str(tmp_path / "latin.txt")], "line 1: not UTF-8"),
+        (["--in", str(tmp_path / "none.txt")], "none.txt: No such file or directory"),
+        (["--in", str(file), "--top-k", "0"], "--top-k: found 0, expected at least 1."),
+        *(
+            (["--in", str(file), "--vectors", str(tmp_path / vectors)], message)
+            for vectors, message in [
+                ("short.npy", "holds [5, 32] numbers, expected one row for each of the 6 sentences. Was the file changed since?"),
+                ("flat.npy", "holds [6] numbers, expected one row for each of the 6 sentences."),
+                ("wide.npy", "holds vectors of 33 numbers, but this model's have 32. Name the --model that made them."),
+                ("nan.npy", "row 0 holds nan, expected finite numbers only."),
+                ("objects.npy", "objects.npy is no .npy file of numbers (Array can't be memory-mapped"),
+                ("broken.npy", "broken.npy is no .npy file of numbers"),
+                ("broken.safetensors", "broken.safetensors is no .safetensors file"),
+                ("other.safetensors", "other.safetensors holds vectors, expected a tensor 'embeddings'."),
+                ("vectors.txt", "vectors.txt', expected a name that ends in .safetensors or .npy."),
+                ("none.npy", "none.npy: No such file or directory"),
+                ("none.safetensors", "none.safetensors: No such file or directory"),
+            ]
+        ),
+    ]:
+        assert main([*search, *arguments]) == 2, arguments
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("minisbert: error: ")
+        assert message in said.err
+        assert said.err.count("\n") == 1
+
+
+def test_queries_and_documents_get_the_prompts_that_the_checkpoint_has_for_them(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_tiny(tmp_path / "model")
+    write_json(tmp_path / "model/config_sentence_transformers.json", {"prompts": {"query": "the cat ", "document": "red "}})
+    model = str(tmp_path / "model")
+    assert main(["search", QUERY, "--in", str(file), "--model", model, "--json"]) == 0
+    reference = SentenceTransformer(model, device="cpu")
+    (found,) = util.semantic_search(reference.encode_query(QUERY), reference.encode_document(LINES), top_k=1)
+    hit = json.loads(capsys.readouterr().out)["hits"][0]
+    assert (hit["number"], hit["cosine"]) == (found[0]["corpus_id"] + 1, pytest.approx(found[0]["score"], abs=1e-5))
+    assert hit["cosine"] != pytest.approx(hits(model, top_k=1)[0]["cosine"], abs=1e-5)

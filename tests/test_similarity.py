@@ -1,0 +1,566 @@
+"""`minisbert.similarity`: against formulas by hand, against sentence-transformers on real sentences, and what odd input gives."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import save_tiny, write_json
+from sentence_transformers import SentenceTransformer, util
+from torch import Tensor
+
+import minisbert
+from minisbert import MissingExtraError, SentenceEncoder, community_detection, paraphrase_mining, semantic_search
+from minisbert import similarity as similarity_function
+from minisbert.config import SIMILARITY_FUNCTIONS
+from minisbert.similarity import (
+    cos_sim,
+    dot_score,
+    euclidean_sim,
+    manhattan_sim,
+    pairwise_cos_sim,
+    pairwise_dot_score,
+    pairwise_euclidean_sim,
+    pairwise_manhattan_sim,
+    paraphrase_mining_embeddings,
+    similarity_pairwise,
+)
+
+pytestmark = pytest.mark.xdist_group("similarity")  # the sentences are encoded once, in one worker
+
+ALL = {"cosine": cos_sim, "dot": dot_score, "euclidean": euclidean_sim, "manhattan": manhattan_sim}
+PAIRWISE = {
+    "cosine": pairwise_cos_sim,
+    "dot": pairwise_dot_score,
+    "euclidean": pairwise_euclidean_sim,
+    "manhattan": pairwise_manhattan_sim,
+}
+EVERY_NAME = pytest.mark.parametrize("name", SIMILARITY_FUNCTIONS)
+
+
+def by_hand(name: str, a: list[float], b: list[float]) -> float:
+    """The formula of the textbook, on Python's own numbers."""
+    dot = math.fsum(x * y for x, y in zip(a, b, strict=True))
+    if name == "cosine":
+        return dot / (math.hypot(*a) * math.hypot(*b))
+    if name == "dot":
+        return dot
+    return -math.dist(a, b) if name == "euclidean" else -math.fsum(abs(x - y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture(scope="module")
+def sentences(sts_sentences: list[str]) -> list[str]:
+    """1,000 real sentences that the model can tell apart; neighbours are about the same thing, some nearly equal."""
+    return list({" ".join(sentence.lower().split()): sentence for sentence in sts_sentences}.values())[:1000]
+
+
+@pytest.fixture(scope="module")
+def minilm(minilm_folder: Path) -> SentenceEncoder:
+    return minisbert.load(minilm_folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def vectors(minilm: SentenceEncoder, sentences: list[str]) -> Tensor:
+    """Their vectors, [1000, 384], in float64, where no two scores are so close that rounding could swap them."""
+    return minilm.encode(sentences, on_truncate="ignore").double()
+
+
+def small(rows: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# The four functions
+
+
+@EVERY_NAME
+def test_all_against_all_is_the_formula(name: str) -> None:
+    a, b = small(3), small(4, seed=1)
+    expected = [[by_hand(name, x, y) for y in b.tolist()] for x in a.tolist()]
+    torch.testing.assert_close(ALL[name](a, b), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-14)
+    assert torch.equal(similarity_function(a, b, name), ALL[name](a, b))
+
+
+@EVERY_NAME
+def test_pair_by_pair_is_the_formula(name: str) -> None:
+    a, b = small(4), small(4, seed=1)
+    expected = [by_hand(name, x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    torch.testing.assert_close(PAIRWISE[name](a, b), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-14)
+    assert torch.equal(similarity_pairwise(a, b, name), PAIRWISE[name](a, b))
+
+
+@EVERY_NAME
+def test_real_vectors_get_the_scores_of_sentence_transformers(name: str, vectors: Tensor) -> None:
+    a, b = vectors[:300], vectors[300:600]
+    # Their euclidean distances come from dot products, with the rounding that brings.
+    for dtype, atol in (torch.float64, 1e-7 if name == "euclidean" else 1e-12), (torch.float32, 1e-5):
+        theirs = getattr(util, ALL[name].__name__)(a.to(dtype), b.to(dtype))
+        torch.testing.assert_close(ALL[name](a.to(dtype), b.to(dtype)), theirs, rtol=0, atol=atol)
+        theirs = getattr(util, PAIRWISE[name].__name__)(a.to(dtype), b.to(dtype))
+        torch.testing.assert_close(PAIRWISE[name](a.to(dtype), b.to(dtype)), theirs, rtol=0, atol=atol)
+
+
+def test_cosine_is_what_similarity_means() -> None:
+    a, b = small(3), small(4, seed=1)
+    assert torch.equal(similarity_function(a, b), cos_sim(a, b))
+    assert torch.equal(similarity_pairwise(a, a), pairwise_cos_sim(a, a))
+
+
+@pytest.mark.parametrize("function", [similarity_function, similarity_pairwise])
+def test_another_function_is_refused(function: Callable[..., Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"fn: found 'cos', expected one of 'cosine', 'dot', 'euclidean', 'manhattan'\."):
+        function([1.0], [1.0], "cos")
+    with pytest.raises(TypeError, match=r"fn: found builtin_function_or_method, expected one of 'cosine', "):
+        function([1.0], [1.0], max)
+
+
+def test_equal_vectors_are_at_no_distance(vectors: Tensor) -> None:
+    a = vectors[:100].float()
+    assert not euclidean_sim(a, a).diagonal().any()
+    assert util.euclidean_sim(a, a).diagonal().abs().max() > 1e-4  # what is avoided here
+
+
+def test_one_can_train_through_them() -> None:
+    for function in (*ALL.values(), *PAIRWISE.values()):
+        a, b = small(3).requires_grad_(), small(3, seed=1)
+        assert torch.autograd.gradcheck(function, (a, b)), function.__name__
+    zero = torch.zeros(1, 5, requires_grad=True)
+    cos_sim(zero, small(2).float()).sum().backward()
+    assert zero.grad.isfinite().all()
+
+
+def test_an_encoder_compares_as_its_checkpoint_says(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    a, b = small(3), small(3, seed=1)
+    assert minisbert.load(tmp_path).similarity_fn_name == "cosine"
+    for name in SIMILARITY_FUNCTIONS:
+        write_json(tmp_path / "config_sentence_transformers.json", {"similarity_fn_name": name})
+        encoder, theirs = minisbert.load(tmp_path), SentenceTransformer(str(tmp_path), device="cpu")
+        assert encoder.similarity_fn_name == theirs.similarity_fn_name == name
+        assert torch.equal(encoder.similarity(a, b), ALL[name](a, b))
+        assert torch.equal(encoder.similarity_pairwise(a, b), PAIRWISE[name](a, b))
+        torch.testing.assert_close(encoder.similarity(a, b), theirs.similarity(a, b), rtol=0, atol=1e-12)
+        torch.testing.assert_close(encoder.similarity_pairwise(a, b), theirs.similarity_pairwise(a, b), rtol=0, atol=1e-12)
+    encoder.similarity_fn_name = "dot"
+    assert torch.equal(encoder.similarity(a, b), dot_score(a, b))
+    with pytest.raises(ValueError, match=r"similarity_fn_name: found 'cos', expected one of cosine, dot, euclidean, manhattan\."):
+        encoder.similarity_fn_name = "cos"
+    with pytest.raises(TypeError, match=r"similarity_fn_name: found NoneType, expected a str\."):
+        encoder.similarity_fn_name = None
+
+
+def test_the_module_and_the_function_of_one_name_get_along() -> None:
+    assert minisbert.similarity is similarity_function
+    assert callable(minisbert.similarity)
+    check = (
+        "from minisbert.similarity import cos_sim, similarity\nimport minisbert.similarity, minisbert\n"
+        "assert callable(minisbert.similarity) and minisbert.similarity is similarity"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+    for function in minisbert.similarity, cos_sim:
+        assert pickle.loads(pickle.dumps(function)) is function  # noqa: S301 - our own bytes
+
+
+# What may come in
+
+
+@EVERY_NAME
+def test_single_vectors_are_one_row(name: str) -> None:
+    a, b = small(1), small(3, seed=1)
+    assert torch.equal(ALL[name](a[0], b), ALL[name](a, b))
+    assert torch.equal(ALL[name](b, a[0]), ALL[name](b, a))
+    assert ALL[name](a[0], b[0]).shape == (1, 1)
+    assert PAIRWISE[name](a[0], b[0]).shape == ()
+    assert torch.equal(PAIRWISE[name](a[0], b), PAIRWISE[name](a.expand(3, 5), b))
+    assert torch.equal(PAIRWISE[name](b.tolist(), a[0].tolist()), PAIRWISE[name](b.float(), a.float().expand(3, 5)))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        Tensor.numpy,
+        Tensor.tolist,
+        list,
+        tuple,
+        lambda a: list(a.numpy()),
+        lambda a: [row.tolist() for row in a],
+        lambda a: np.asfortranarray(a.numpy()),
+        lambda a: a.flip(0).numpy()[::-1],
+        lambda a: a.numpy().astype(">f4"),
+        lambda a: np.array([*a.numpy(), None], dtype=object)[:-1],
+    ],
+    ids=["array", "lists", "list of tensors", "tuple", "list of arrays", "rows", "columns", "reversed", "big-endian", "objects"],
+)
+def test_arrays_and_lists_are_vectors(convert: Callable[[Tensor], Any]) -> None:
+    a, b = small(3).float(), small(2, seed=1).float()
+    assert torch.equal(cos_sim(convert(a), b), cos_sim(a, b))
+    assert torch.equal(pairwise_cos_sim(a[:2], convert(b)), pairwise_cos_sim(a[:2], b))
+    assert semantic_search(convert(b), convert(a)) == semantic_search(b, a)
+
+
+def test_an_array_that_cannot_be_written_to_is_read_without_a_word(recwarn: pytest.WarningsRecorder) -> None:
+    a = small(3).numpy()
+    a.flags.writeable = False
+    assert torch.equal(cos_sim(a, a), cos_sim(small(3), small(3)))
+    assert not recwarn.list
+
+
+def test_an_array_without_numpy_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Array:
+        shape = (1, 2)
+
+        def __array__(self) -> None:
+            raise AssertionError("numpy is needed first")
+
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(
+        MissingExtraError, match=r"a: a Array needs numpy, which is not installed\. Run pip install 'minisbert\[numpy\]'"
+    ):
+        cos_sim(Array(), [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "dtype"),
+    [
+        (torch.float32, torch.float32, torch.float32),
+        (torch.float32, torch.float64, torch.float64),
+        (torch.float16, torch.float16, torch.float32),
+        (torch.bfloat16, torch.float64, torch.float64),
+        (torch.float16, torch.float32, torch.float32),
+        (torch.int8, torch.int8, torch.float32),
+        (torch.uint8, torch.int64, torch.float32),
+    ],
+)
+@EVERY_NAME
+def test_the_finer_precision_holds_and_never_less_than_float32(
+    name: str, a: torch.dtype, b: torch.dtype, dtype: torch.dtype
+) -> None:
+    x, y = (small(3) * 9).to(a), (small(3, seed=1) * 9).to(b)
+    wide = ALL[name](x.to(dtype), y.to(dtype))
+    assert ALL[name](x, y).dtype == PAIRWISE[name](x, y).dtype == dtype
+    assert torch.equal(ALL[name](x, y), wide)
+    found = semantic_search(x, y, top_k=3, score_function=name)
+    assert [hit["score"] for hit in found[0]] == pytest.approx(sorted(wide[0].tolist(), reverse=True), rel=1e-6, abs=1e-6)
+
+
+def test_half_precision_does_not_make_scores_equal() -> None:
+    query, corpus = torch.tensor([1.0, 1.0]).half(), torch.tensor([[0.0, 2048.0], [1.0, 2048.0]]).half()
+    assert [hit["corpus_id"] for hit in semantic_search(query, corpus, score_function="dot")[0]] == [1, 0]
+    assert (query @ corpus[0]) == (query @ corpus[1])  # in half precision
+
+
+def test_a_zero_vector_has_cosine_0_with_everything() -> None:
+    zero, others = torch.zeros(1, 5), small(3).float()
+    assert not cos_sim(zero, others).any()
+    assert not cos_sim(zero, zero).any()
+    assert not pairwise_cos_sim(zero[0], others).any()
+    assert [hit["score"] for hit in semantic_search(zero, others)[0]] == [0, 0, 0]
+    assert paraphrase_mining_embeddings(torch.zeros(3, 5)) == [[0, 0, 1], [0, 0, 2], [0, 1, 2]]
+    assert community_detection(torch.zeros(3, 5), threshold=0.5, min_community_size=1) == []
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-12, 1e12, 1e30])
+def test_the_length_of_a_vector_does_not_change_its_cosine(size: float) -> None:
+    a, b = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[4.0, 3.0], [0.0, 1.0]])
+    expected = torch.tensor([[0.96, 0.8], [0.8, 0.0]])
+    torch.testing.assert_close(cos_sim(a * size, b), expected, rtol=0, atol=1e-4 if size < 1e-37 else 1e-7)
+    torch.testing.assert_close(cos_sim(a, b * size), expected, rtol=0, atol=1e-4 if size < 1e-37 else 1e-7)
+    assert semantic_search(a * size, b, top_k=1)[1][0] == {"corpus_id": 0, "score": pytest.approx(0.8, abs=1e-4)}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@EVERY_NAME
+def test_nan_and_infinity_are_refused_by_row(name: str, number: float) -> None:
+    good, bad = small(9).float(), small(9).float()
+    bad[6, 2] = bad[8, 0] = number
+    message = rf"row 6 holds {number}, expected finite numbers only\."
+    for function in ALL[name], PAIRWISE[name]:
+        with pytest.raises(ValueError, match="a: " + message):
+            function(bad, good)
+        with pytest.raises(ValueError, match="b: " + message):
+            function(good, bad)
+    with pytest.raises(ValueError, match="query_embeddings: " + message):
+        semantic_search(bad, good, score_function=name, query_chunk_size=4)
+    with pytest.raises(ValueError, match="corpus_embeddings: " + message):
+        semantic_search(good, bad, score_function=name, corpus_chunk_size=2)
+    with pytest.raises(ValueError, match="embeddings: " + message):
+        paraphrase_mining_embeddings(bad, score_function=name, corpus_chunk_size=4)
+    with pytest.raises(ValueError, match="embeddings: " + message):
+        community_detection(bad)
+
+
+@EVERY_NAME
+def test_widths_that_differ_are_refused(name: str) -> None:
+    message = r"found vectors of 5 numbers in {} and of 4 in {}, expected as many\. Do both come from the same model\?"
+    for function in ALL[name], PAIRWISE[name]:
+        with pytest.raises(ValueError, match=message.format("a", "b")):
+            function(small(3), small(3)[:, :4])
+    with pytest.raises(ValueError, match=message.format("query_embeddings", "corpus_embeddings")):
+        semantic_search(small(3), small(3)[:, :4], score_function=name)
+
+
+@EVERY_NAME
+def test_pairs_need_as_many_rows_on_either_side(name: str) -> None:
+    for rows in 1, 2, 0:  # one row is not a single vector: it would be compared with all without a word
+        with pytest.raises(ValueError, match=rf"found 3 rows in a and {rows} in b, expected as many, or a single vector \[dim\]\."):
+            PAIRWISE[name](small(3), small(3)[:rows])
+
+
+def test_two_devices_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"found a on cpu and b on meta, expected one device\. Move one with \.to\(\)\."):
+        cos_sim(small(2), small(2).to("meta"))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ("text", TypeError, r"a: found str, expected a tensor, an array, or a list of vectors\."),
+        (None, TypeError, r"a: found NoneType, expected a tensor"),
+        (1.0, TypeError, r"a: found float, expected a tensor"),
+        ({"a": 1}, TypeError, r"a: found dict, expected a tensor"),
+        ([[1.0, 2.0], "text"], TypeError, r"a\[1\]: found str, expected a tensor"),
+        ([[1.0, 2.0], [1.0]], ValueError, r"a\[1\]: found \[1\] on cpu, expected what a\[0\] is, \[2\] on cpu\."),
+        ([[1.0, 2.0], [1.0, None]], TypeError, r"a\[1\]\[0\]: found float, expected a tensor"),
+        ([True, False], TypeError, r"a\[0\]: found bool, expected a tensor"),
+        (np.array(["a", "b"]), TypeError, r"a: found an array of <U1, expected numbers such as float32\."),
+        (np.array([1.0, None]), TypeError, r"a\[0\]: found float, expected a tensor"),
+        (torch.ones(2, 5) > 0, TypeError, r"a: found torch\.bool, expected numbers such as torch\.float32\."),
+        (torch.ones(2, 5) * 1j, TypeError, r"a: found torch\.complex64, expected numbers such as torch\.float32\."),
+        (
+            torch.ones(2, 5).to_sparse(),
+            TypeError,
+            r"a: found a sparse tensor, expected a dense one\. Convert it with \.to_dense\(\)\.",
+        ),
+        (torch.ones(2, 3, 5), ValueError, r"a: found the shape \[2, 3, 5\], expected \[rows, dim\], or \[dim\] for one vector\."),
+        (torch.tensor(1.0), ValueError, r"a: found the shape \[\], expected \[rows, dim\]"),
+        (torch.ones(3, 0), ValueError, r"a: found 3 vectors without numbers, expected \[rows, dim\]\."),
+    ],
+    ids=str,
+)
+def test_what_is_no_vector_is_refused(value: Any, error: type[Exception], message: str) -> None:
+    for function in cos_sim, pairwise_manhattan_sim:
+        with pytest.raises(error, match=message):
+            function(value, small(2))
+    for search in semantic_search, paraphrase_mining_embeddings, community_detection:
+        with pytest.raises(error, match=re.sub(r"\ba(: |\\\[)", r"\\w+\1", message)):
+            search(value, *([small(2)] if search is semantic_search else []))
+
+
+@EVERY_NAME
+def test_no_vectors_give_no_scores(name: str) -> None:
+    some = small(3)
+    for none in [], torch.empty(0, 5), torch.empty(0), np.empty((0, 5)), np.empty(0):
+        assert ALL[name](some, none).shape == (3, 0)
+        assert ALL[name](none, some).shape == (0, 3)
+        assert ALL[name](none, none).shape == (0, 0)
+        assert PAIRWISE[name](none, none).shape == (0,)
+        assert semantic_search(some, none, score_function=name) == [[], [], []]
+        assert semantic_search(none, some, score_function=name) == []
+        assert paraphrase_mining_embeddings(none, score_function=name) == []
+        assert community_detection(none, min_community_size=1) == []
+    assert paraphrase_mining_embeddings(some[:1], score_function=name) == []
+    with pytest.raises(ValueError, match="found vectors of 5 numbers in a and of 4 in b"):
+        ALL[name](some, torch.empty(0, 4))
+
+
+# Search
+
+
+def ids(found: list[list[Any]]) -> list[list[int]]:
+    return [[hit["corpus_id"] for hit in hits] for hits in found]
+
+
+@EVERY_NAME
+def test_a_search_finds_what_sorting_all_scores_finds(name: str, vectors: Tensor) -> None:
+    queries, corpus = vectors[:40], vectors[40:]
+    scores = ALL[name](queries, corpus)
+    found = semantic_search(queries, corpus, top_k=7, score_function=name)
+    for row, hits in zip(scores.tolist(), found, strict=True):
+        best = sorted(range(len(row)), key=lambda i: (-row[i], i))[:7]
+        assert [hit["corpus_id"] for hit in hits] == best
+        assert [hit["score"] for hit in hits] == pytest.approx([row[i] for i in best], rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize("top_k", [1, 10, 5000])
+def test_a_search_finds_what_sentence_transformers_finds(vectors: Tensor, top_k: int) -> None:
+    queries, corpus = vectors[:40], vectors[40:]
+    ours, theirs = (search(queries, corpus, top_k=top_k) for search in (semantic_search, util.semantic_search))
+    assert ids(ours) == ids(theirs)
+    assert [[hit["score"] for hit in hits] for hits in ours] == [
+        pytest.approx([hit["score"] for hit in hits], rel=0, abs=1e-12) for hits in theirs
+    ]
+    ours = semantic_search(queries, corpus, top_k=top_k, score_function=dot_score)
+    assert ids(ours) == ids(util.semantic_search(queries, corpus, top_k=top_k, score_function=util.dot_score))
+
+
+@EVERY_NAME
+def test_equal_scores_come_in_the_order_of_their_rows_whatever_the_blocks(name: str, vectors: Tensor) -> None:
+    """Every row stands in the corpus seven times: to the last bit, their scores must not depend on where they stand."""
+    rows = torch.arange(700)[torch.randperm(700, generator=torch.Generator().manual_seed(0))] % 100
+    corpus, queries = vectors[rows].float(), vectors[:30].float()
+    expected = semantic_search(queries, corpus, top_k=10, score_function=name)
+    for query, hits in enumerate(expected):
+        assert [hit["corpus_id"] for hit in hits[:7]] == (rows == query).nonzero()[:, 0].tolist()
+        assert len({hit["score"] for hit in hits[:7]}) == 1
+        for before, after in pairwise(hits):
+            assert (-before["score"], before["corpus_id"]) < (-after["score"], after["corpus_id"])
+    for query_chunk_size, corpus_chunk_size in (1, 700), (7, 33), (30, 1), (4, 128), (100, 501):
+        blocks = {"query_chunk_size": query_chunk_size, "corpus_chunk_size": corpus_chunk_size}
+        assert semantic_search(queries, corpus, top_k=10, score_function=name, **blocks) == expected
+    assert [semantic_search(query, corpus, score_function=name)[0] for query in queries] == expected
+
+
+def test_a_search_needs_memory_for_a_block_only(tmp_path: Path) -> None:
+    """200,000 rows in half precision are 154 MB on disk, and 307 in float32. Its pages may come in; they are not ours."""
+    program = """
+import sys, numpy as np, torch, minisbert
+torch.set_num_threads(1)
+path, rows = sys.argv[1], int(sys.argv[2])
+corpus = np.memmap(path, np.float16, "w+", shape=(rows, 384))
+corpus[rows - 3, 1] = 1
+del corpus
+corpus = np.memmap(path, np.float16, "r", shape=(rows, 384))
+def anonymous():
+    with open("/proc/self/status") as status:
+        return sum(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
+(hits,) = minisbert.semantic_search(torch.eye(384)[1], corpus[:9000], top_k=2)
+before = peak = anonymous()
+def watched(query, block):
+    global peak
+    peak = max(peak, anonymous())
+    return minisbert.similarity(query, block, "dot")
+for function in "cosine", watched:
+    (hits,) = minisbert.semantic_search(torch.eye(384)[1], corpus, top_k=2, score_function=function)
+    assert hits == [{"corpus_id": rows - 3, "score": 1.0}, {"corpus_id": 0, "score": 0.0}], hits
+print(max(peak, anonymous()) - before)
+"""
+    command = [sys.executable, "-W", "error", "-c", program, tmp_path / "corpus", "200000"]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 75  # MB; measured: 45
+
+
+def test_a_function_of_one_s_own_can_score() -> None:
+    queries, corpus = small(2), small(4, seed=1)
+
+    def first_number(a: Tensor, b: Tensor) -> Tensor:
+        return -(a[:, None, 0] - b[None, :, 0]).abs()
+
+    found = semantic_search(queries, corpus, score_function=first_number, corpus_chunk_size=3)
+    assert ids(found) == (queries[:, :1] - corpus[:, 0]).abs().argsort(dim=1).tolist()
+    for wrong, said in (lambda a, _: a, r"\[2, 5\]"), (lambda *_: 1.0, "float"):
+        with pytest.raises(ValueError, match=rf"score_function: it gave {said}, expected a tensor \[2, 3\]\."):
+            semantic_search(queries, corpus, score_function=wrong, corpus_chunk_size=3)
+
+
+def test_scores_that_overflow_are_refused() -> None:
+    huge = torch.tensor([[1e30, -1e30]])
+    with pytest.raises(
+        ValueError, match=r"score_function: found inf in the scores of rows 2 to 2, expected finite numbers\. Normalize"
+    ):
+        semantic_search(huge, torch.tensor([[0.0, 0.0], [1.0, 1.0], [1e30, 1e30]]), score_function="dot", corpus_chunk_size=2)
+    with pytest.raises(ValueError, match=r"score_function: found -inf in the scores of rows 0 to 1, expected finite numbers\."):
+        paraphrase_mining_embeddings(torch.cat([huge, -huge]), score_function="euclidean")
+    assert semantic_search(huge, torch.tensor([[1e30, 1e30]]))[0][0]["score"] == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"top_k": 0}, ValueError, r"top_k: found 0, expected at least 1\."),
+        ({"top_k": 1.5}, TypeError, r"top_k: found float, expected an int\."),
+        ({"top_k": True}, TypeError, r"top_k: found bool, expected an int\."),
+        ({"query_chunk_size": -1}, ValueError, r"query_chunk_size: found -1, expected at least 1\."),
+        ({"corpus_chunk_size": 0}, ValueError, r"corpus_chunk_size: found 0, expected at least 1\."),
+        ({"score_function": "cos_sim"}, ValueError, r"score_function: found 'cos_sim', expected one of 'cosine', 'dot', "),
+        ({"score_function": 1}, TypeError, r"score_function: found int, expected one of 'cosine', .*, or a function\."),
+    ],
+    ids=str,
+)
+def test_options_out_of_range_are_named(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        semantic_search(small(2), small(2), **options)
+    with pytest.raises(error, match=message):
+        paraphrase_mining_embeddings(small(2), **options)
+
+
+# Paraphrases and communities
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"top_k": 3}, {"max_pairs": 100}, {"max_pairs": 250, "top_k": 2}, {"query_chunk_size": 90, "corpus_chunk_size": 64}],
+)
+def test_paraphrases_are_those_of_sentence_transformers(vectors: Tensor, options: dict[str, int]) -> None:
+    ours, theirs = (mine(vectors, **options) for mine in (paraphrase_mining_embeddings, util.paraphrase_mining_embeddings))
+    assert [pair[1:] for pair in ours] == [pair[1:] for pair in theirs]
+    assert [pair[0] for pair in ours] == pytest.approx([pair[0] for pair in theirs], rel=0, abs=1e-12)
+
+
+def test_paraphrases_are_mined_from_texts(minilm: SentenceEncoder, sentences: list[str], minilm_folder: Path) -> None:
+    reference = SentenceTransformer(str(minilm_folder), device="cpu")
+    ours = paraphrase_mining(minilm, sentences[:60], max_pairs=30, on_truncate="ignore")
+    theirs = util.paraphrase_mining(reference, sentences[:60], max_pairs=30)
+    assert [pair[1:] for pair in ours] == [pair[1:] for pair in theirs]
+    assert [pair[0] for pair in ours] == pytest.approx([pair[0] for pair in theirs], rel=0, abs=1e-6)
+
+
+def test_equal_pairs_come_in_the_order_of_their_rows_whatever_the_blocks() -> None:
+    vectors = torch.eye(5)[[0, 1, 0, 1, 2, 0]]
+    equal = [[1, 0, 2], [1, 0, 5], [1, 1, 3], [1, 2, 5]]
+    for size in 1, 2, 4, 6:
+        blocks = {"query_chunk_size": size, "corpus_chunk_size": 7 - size}
+        pairs = paraphrase_mining_embeddings(vectors, **blocks)
+        assert pairs == equal + [[0, i, j] for i in range(6) for j in range(i + 1, 6) if [1, i, j] not in equal]
+        assert paraphrase_mining_embeddings(vectors, max_pairs=3, **blocks) == equal[:3]
+        assert paraphrase_mining_embeddings(vectors, top_k=1, **blocks) == [[1, 0, 2], [1, 0, 5], [1, 1, 3], [0, 0, 4]]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "min_community_size"), [(0.75, 2), (0.75, 3), (0.5, 2), (0.5, 10), (0.25, 10), (0.25, 1), (0, 400)]
+)
+def test_communities_are_those_of_sentence_transformers(vectors: Tensor, threshold: float, min_community_size: int) -> None:
+    theirs = util.community_detection(vectors, threshold, min_community_size)
+    for batch_size in 1024, 100:
+        assert community_detection(vectors, threshold, min_community_size, batch_size) == theirs
+
+
+def test_fewer_rows_than_a_community_needs_make_none() -> None:
+    assert community_detection(small(3), threshold=-1, min_community_size=4) == []
+    assert [sorted(rows) for rows in community_detection(small(3), threshold=-1, min_community_size=3)] == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"threshold": 1.5}, ValueError, r"threshold: found 1\.5, expected a cosine, from -1 to 1\."),
+        ({"threshold": math.nan}, ValueError, r"threshold: found nan, expected a cosine, from -1 to 1\."),
+        ({"threshold": "0.5"}, TypeError, r"threshold: found str, expected a number from -1 to 1\."),
+        ({"min_community_size": 0}, ValueError, r"min_community_size: found 0, expected at least 1\."),
+        ({"batch_size": 0}, ValueError, r"batch_size: found 0, expected at least 1\."),
+        ({"show_progress_bar": 1}, TypeError, r"show_progress_bar: found int, expected True or False\."),
+    ],
+    ids=str,
+)
+def test_options_of_communities_out_of_range_are_named(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        community_detection(small(2), **options)
+
+
+def test_a_progress_bar_is_shown_on_stderr_when_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+    community_detection(small(20))
+    assert capfd.readouterr() == ("", "")
+    community_detection(small(20), show_progress_bar=True)
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "communities: 100%" in said.err
