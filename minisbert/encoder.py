@@ -21,7 +21,7 @@ from minisbert.bert import Bert, Run
 from minisbert.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIONS, CheckpointConfig, NormalizeConfig, inside, read_checkpoint
 from minisbert.engine import compute, halving
 from minisbert.errors import MinisbertError, MinisbertWarning, MissingExtraError, NotFiniteError
-from minisbert.forks import fork_safe
+from minisbert.forks import computing, fork_safe
 from minisbert.hub import locate
 from minisbert.info import Info, describe
 from minisbert.onednn import OneDNNLinear, suits, use_onednn
@@ -467,7 +467,8 @@ class SentenceEncoder:
         """Tokenizes some texts, each of the different ones once, and counts those that are too long."""
         unique = list(dict.fromkeys(texts))
         start = cut.texts
-        tokenized = self.tokenizer([options.before + text for text in unique] if options.before else unique)
+        with computing():
+            tokenized = self.tokenizer([options.before + text for text in unique] if options.before else unique)
         cut.add(texts, unique, tokenized)
         if cut.cut and options.on_truncate == "error":
             raise ValueError(cut.message(""))
@@ -481,11 +482,12 @@ class SentenceEncoder:
             rows = torch.empty(len(window.ids), options.keep, dtype=self.vector_dtype)  # [sentences, dim]
 
         def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
-            token_vectors = model(packed, runs).to(self.vector_dtype)  # [tokens, hidden]
-            if options.of_tokens:
-                return padded(token_vectors, runs)  # [sentences, longest, hidden]
-            vectors = self.finish(self.pooling(token_vectors, runs, options.skip), options.keep)  # [sentences, dim]
-            return F.normalize(vectors, dim=1) if options.normalize else vectors
+            with computing():
+                token_vectors = model(packed, runs).to(self.vector_dtype)  # [tokens, hidden]
+                if options.of_tokens:
+                    return padded(token_vectors, runs)  # [sentences, longest, hidden]
+                vectors = self.finish(self.pooling(token_vectors, runs, options.skip), options.keep)  # [sentences, dim]
+                return F.normalize(vectors, dim=1) if options.normalize else vectors
 
         batches = self.plan([len(ids) for ids in window.ids], options.batch_tokens, options.batch_size)
         progress.start(len(batches))
@@ -625,7 +627,12 @@ def load_encoder(
         bert = Bert(config.bert)
         heads = build_heads(config.heads)
     stored = open_weights(find, config.folder)
-    remarks = [*config.remarks, *tokenizer.remarks, *fork_safe(lambda: load_weights(bert, stored, dtype))]
+
+    def fill() -> list[str]:
+        with computing():
+            return load_weights(bert, stored, dtype)
+
+    remarks = [*config.remarks, *tokenizer.remarks, *fork_safe(fill)]
     for head, settings in zip(heads, config.heads, strict=True):
         if not isinstance(settings, NormalizeConfig):
             stored = open_weights(find, settings.folder)

@@ -11,6 +11,7 @@ first warms up).
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import pickle
 import random
@@ -124,6 +125,7 @@ class Load:
         """A child that encodes while its parent's threads do."""
         child = os.fork()
         if child == 0:
+            faulthandler.dump_traceback_later(CHILD_SECONDS - 10, exit=True)
             self.errors = []
             well = self.run("fork", self.encode, rng) and self.run("fork", self.stream, rng)
             sys.stderr.write("".join(self.errors))
