@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from minisbert.arguments import check_text, choice, count, flag, iterate_texts, read_texts
 from minisbert.batching import ROWS, Batch, fair_share, plan, spare_tokens
@@ -583,6 +584,20 @@ def _load_again(loaded: dict[str, Any], settings: dict[str, Any], max_seq_length
     return encoder
 
 
+class _Unfilled(TorchFunctionMode):
+    """Where modules are built and not filled with random numbers, which would be thrown away.
+
+    On the meta device this costs no memory, but PyTorch imports its compiler for it, which takes a second and registers a filter
+    for warnings.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def _device(device: str | torch.device | None) -> torch.device:
     """The device asked for, tried out, so that a wrong one is known before anything is loaded."""
     if device is None:
@@ -623,7 +638,7 @@ def load_encoder(
 
     config = read_checkpoint(find)
     tokenizer = read_tokenizer(find, config)
-    with torch.device("meta"):  # the shapes without the memory: nothing is filled with random numbers to be thrown away
+    with torch.device("meta"), _Unfilled():  # the shapes without the memory
         bert = Bert(config.bert)
         heads = build_heads(config.heads)
     stored = open_weights(find, config.folder)

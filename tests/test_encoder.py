@@ -18,12 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from checkpoints import save_tiny, write_json, write_modules
 from conftest import PAIR
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
+from torch.nn import functional as F
 
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
@@ -529,3 +531,120 @@ def test_a_model_that_is_being_loaded_does_not_hold_up_the_others(
         minisbert.encode("a man", tiny_folder)
         used_meanwhile.set()
         assert slow.result(timeout=60).shape == (32,)
+
+
+# Other forms of the result
+
+
+@pytest.fixture(scope="module")
+def reference(minilm_folder: Path) -> SentenceTransformer:
+    return SentenceTransformer(str(minilm_folder), device="cpu")
+
+
+def test_token_embeddings_are_those_of_sentence_transformers(minilm: SentenceEncoder, reference: SentenceTransformer) -> None:
+    texts = [*PAIR, "", PAIR[0], "One two three four five six.", "a " * 300]
+    ours = minilm.encode(texts, output_value="token_embeddings", batch_tokens=30, on_truncate="ignore")
+    theirs = reference.encode(texts, output_value="token_embeddings")
+    assert [len(rows) for rows in ours] == [8, 8, 2, 8, 9, 256]
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=5e-5)
+    assert torch.equal(minilm.encode(PAIR[1], output_value="token_embeddings"), ours[1])
+    ours[0].zero_()
+    assert ours[3].any()  # equal texts do not share their memory
+    assert F.normalize(ours[1].mean(dim=0), dim=0) @ minilm.encode(PAIR[1]) > 0.999999
+
+
+def test_token_embeddings_refuse_what_is_for_sentences_only(tiny: SentenceEncoder) -> None:
+    for options in {"normalize_embeddings": True}, {"truncate_dim": 3}:
+        with pytest.raises(ValueError, match=f"{next(iter(options))}: found .* with token_embeddings, which are not pooled yet"):
+            tiny.encode(TEXTS, output_value="token_embeddings", **options)
+
+
+def test_numpy_arrays_are_given_when_asked_for(tiny: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = tiny.encode(TEXTS)
+    arrays = tiny.encode(TEXTS, convert_to_numpy=True)
+    assert isinstance(arrays, np.ndarray)
+    assert arrays.dtype == np.float32
+    assert np.array_equal(arrays, expected.numpy())
+    assert tiny.encode("a man", convert_to_numpy=True).shape == (32,)
+    tokens = tiny.encode(["a man", "a"], output_value="token_embeddings", convert_to_numpy=True)
+    assert [(type(rows), rows.shape) for rows in tokens] == [(np.ndarray, (4, 32)), (np.ndarray, (3, 32))]
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(minisbert.MissingExtraError, match=r"pip install 'minisbert\[numpy\]'"):
+        tiny.encode("a man", convert_to_numpy=True)
+
+
+def test_tokens_are_counted_before_the_cut(tiny: SentenceEncoder, minilm: SentenceEncoder, reference: SentenceTransformer) -> None:
+    assert tiny.count_tokens("a man") == 4
+    assert tiny.count_tokens(("", "a", "a " * 100)) == [2, 3, 102]
+    texts = [*PAIR, "unbelievable!", "x" * 200]
+    assert minilm.count_tokens(texts) == [len(reference.tokenizer(text)["input_ids"]) for text in texts]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.03), (torch.float16, 0.003)])
+def test_half_precision_computes_in_half_and_gives_float32(
+    minilm_folder: Path, minilm: SentenceEncoder, dtype: torch.dtype, tolerance: float
+) -> None:
+    half = minisbert.load(minilm_folder, dtype=dtype, device="cpu")
+    texts = [*PAIR, "", "One two three four five six."]
+    vectors = half.encode(texts)
+    assert (half.dtype, vectors.dtype) == (dtype, torch.float32)
+    assert half.encode(texts, output_value="token_embeddings")[0].dtype == torch.float32
+    difference = (vectors - minilm.encode(texts)).abs().max()
+    assert 1e-5 < difference < tolerance
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4), rtol=0, atol=1e-6)  # pooling and heads are not in half
+
+
+# A vector is never NaN
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_vector_that_is_not_finite_is_an_error_that_names_its_text(tiny: SentenceEncoder, value: float, normalize: bool) -> None:
+    tiny.bert.embeddings.word.weight[tiny.tokenizer(["dog"]).ids[0][1], 3] = value  # the weights of one word
+    texts = ["a man", "the cat", "a dog " + "is " * 20, "a cat", "a dog"]
+    beginning = re.escape(repr(texts[2][:40]))
+    message = rf"sentences\[2\], {beginning}…: its vector has NaN or infinite numbers, expected finite ones\."
+    for work in (
+        lambda: tiny.encode(texts, normalize_embeddings=normalize),
+        lambda: list(tiny.encode_stream(texts, window=2, normalize_embeddings=normalize)),
+        lambda: tiny.encode(texts, output_value="token_embeddings"),
+    ):
+        with pytest.raises(minisbert.NotFiniteError, match=message):
+            work()
+    assert tiny.encode(["a man", "a cat"]).isfinite().all()
+
+
+def test_an_overflow_of_half_precision_says_what_to_do(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    encoder = minisbert.load(tmp_path, dtype=torch.float16, device="cpu")
+    encoder.bert.layers[0].feed_forward.up.weight.mul_(5000)
+    encoder.bert.layers[0].feed_forward.down.weight.mul_(5000)
+    with pytest.raises(minisbert.NotFiniteError, match=r"torch\.float16 overflows\. Load with dtype=torch\.float32"):
+        encoder.encode(["a man"])
+
+
+# Too little memory on an accelerator
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts(tiny: SentenceEncoder) -> None:
+    """The error is that of an accelerator, raised from outside the model above a number of tokens."""
+    expected = tiny.encode(TEXTS)
+    sizes: list[int] = []
+
+    def full(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sizes.append(len(inputs[0]))
+        if len(inputs[0]) > 20:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    handle = tiny.bert.layers[0].register_forward_pre_hook(full)
+    torch.testing.assert_close(tiny.encode(TEXTS), expected, rtol=0, atol=1e-6)
+    tokens = tiny.encode(TEXTS, output_value="token_embeddings")
+    assert sizes[0] > 20
+    assert sum(size for size in sizes if size <= 20) >= 2 * sum(tiny.count_tokens(TEXTS))
+    with pytest.raises(torch.cuda.OutOfMemoryError, match=r"one sentence of 32 tokens, alone, does not fit.*\(CUDA out of memory"):
+        tiny.encode(["a man", "a " * 30])
+    handle.remove()
+    assert same_bits(tiny.encode(TEXTS), expected)
+    for rows, again in zip(tokens, tiny.encode(TEXTS, output_value="token_embeddings"), strict=True):
+        torch.testing.assert_close(rows, again, rtol=0, atol=1e-5)
