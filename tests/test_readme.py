@@ -102,3 +102,26 @@ def copy_of_the_repository(target: Path) -> Path:
     """The files of this checkout, without what git ignores."""
     ignored = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "build", "dist", "*.egg-info")
     return Path(shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*ignored)))
+
+
+def test_every_room_is_in_the_reading_order() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    section = text.partition("## Read the code in this order")[2].partition("\n## ")[0]
+    named = set(re.findall(r"\(minisbert/(\w+\.py)\)", section))
+    assert named == {path.name for path in (ROOT / "minisbert").glob("*.py")} - {"__init__.py", "__main__.py"}
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    for page in ROOT.glob("*.md"), (ROOT / "scripts").rglob("*.md"):
+        for path in page:
+            for link in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
+                assert link.startswith("http") or (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_what_the_readme_shows_of_the_ladder_is_what_it_says(tmp_path: Path) -> None:
+    shown = re.search(r"^    \$ python (\S+) attention \S+\n((?:    .*\n)+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    solution = (ROOT / "scripts/learn/solutions/step06_attention.py").read_text("utf-8")
+    (tmp_path / "mine.py").write_text(solution.replace(" / math.sqrt(query.shape[-1])", ""), "utf-8")
+    command = [sys.executable, ROOT / shown[1], "attention", tmp_path / "mine.py"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    assert [line.strip() for line in said.splitlines()] == [line.strip() for line in shown[2].splitlines()]

@@ -1,0 +1,13 @@
+"""Step 5, solved."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x Φ(x), exactly, number by number."""
+    return x * (1 + torch.erf(x / math.sqrt(2))) / 2

@@ -1,0 +1,17 @@
+"""Step 5: GELU. What to do stands in step05_gelu.md."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x Φ(x), exactly, number by number.
+
+    Args:
+        x: of any shape.
+
+    Returns:
+        The same shape.
+    """
+    raise NotImplementedError
