@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -210,6 +211,20 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # a client may keep its connection open for longer than the test lasts
 
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
+        self.connections: list[socket.socket] = []
+
+    def process_request(self, request: socket.socket, client_address: object) -> None:
+        self.connections.append(request)
+        super().process_request(request, client_address)
+
+    def end_connections(self) -> None:
+        """Ends what clients keep open for their next request, which would still be answered."""
+        for connection in self.connections:
+            with suppress(OSError):  # most have ended
+                connection.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, *_: object) -> None:
         """A client that was killed half way is part of some tests, and no reason to print a traceback."""
 
@@ -224,7 +239,7 @@ def serve(repositories: Mapping[str, Path | Repository]) -> Iterator[Hub]:
     hub = Hub()
     for name, value in repositories.items():
         hub.repositories[name] = value if isinstance(value, Repository) else Repository({"main": value})
-    server = Server(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
+    server = Server(hub)
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -233,4 +248,5 @@ def serve(repositories: Mapping[str, Path | Repository]) -> Iterator[Hub]:
     finally:
         server.shutdown()
         server.server_close()
+        server.end_connections()
         thread.join()
