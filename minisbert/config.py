@@ -506,7 +506,7 @@ def read_wordpiece_config(fields: Fields | None) -> WordPieceConfig:
     )
 
 
-_POOLING_FLAGS: Final = {
+POOLING_FLAGS: Final = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -529,16 +529,16 @@ def read_pooling_config(fields: Fields, remarks: list[str]) -> PoolingConfig:
             fields.refuse("pooling_mode", "one of " + ", ".join(POOLING_MODES) + ", or a list of these")
         modes = tuple(named)  # in the order of the list
     else:
-        modes = tuple(mode for flag, mode in _POOLING_FLAGS.items() if fields.boolean(flag, default=False))
-        if not modes and not fields.values.keys() & _POOLING_FLAGS.keys():
+        modes = tuple(mode for flag, mode in POOLING_FLAGS.items() if fields.boolean(flag, default=False))
+        if not modes and not fields.values.keys() & POOLING_FLAGS.keys():
             modes = PoolingConfig.modes
             remarks.append(f"{fields.file}: no pooling mode is given; it is mean, as in sentence-transformers")
         elif not modes:
             raise CheckpointError(
-                f"{fields.file}: no pooling mode is switched on, expected at least one of {', '.join(_POOLING_FLAGS)}. "
+                f"{fields.file}: no pooling mode is switched on, expected at least one of {', '.join(POOLING_FLAGS)}. "
                 "Set the one the model was trained with to true (mean_tokens for most)."
             )
-    known = {old, new, "pooling_mode", "include_prompt", *_POOLING_FLAGS}
+    known = {old, new, "pooling_mode", "include_prompt", *POOLING_FLAGS}
     remarks.extend(unknown(fields, known))
     return PoolingConfig(dimension, modes, fields.boolean("include_prompt", default=True) is not False)
 
@@ -904,7 +904,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
                 f"{file}: the dimension is {pooling.dimension}, expected {bert.hidden_size}, the hidden_size of "
                 f"{inside(folder, 'config.json')}. The two files are of different models; take an unchanged copy."
             )
-        given = fields.values.keys() & {"pooling_mode", *_POOLING_FLAGS}
+        given = fields.values.keys() & {"pooling_mode", *POOLING_FLAGS}
         settings.append(Setting("pooling_mode", list(pooling.modes), file if given else DEFAULT))
         settings.append(Setting("include_prompt", pooling.include_prompt, fields.source("include_prompt")))
         for module in modules[2:]:

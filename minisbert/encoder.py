@@ -126,6 +126,25 @@ class SentenceEncoder:
             raise ValueError(f"similarity_fn_name: found {value!r}, expected one of {', '.join(SIMILARITY_FUNCTIONS)}.")
         self._similarity_fn_name = value
 
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the model as a checkpoint in the hub's layout, for sentence-transformers, transformers and minisbert.
+
+        Weights keep the encoder's precision: what was loaded as float32 is written as float32, and with `dtype=torch.float64` as
+        float64, and config.json says so. The limit, the prompts and `truncate_dim` are written as they stand now. The files come
+        together in a folder beside, which then takes the place of `folder` in one step: whatever happens, there is the old
+        checkpoint or the new one.
+
+        Args:
+            folder: where to write. It may be new, empty, or hold a checkpoint, which is replaced but for its README.md.
+
+        Raises:
+            TypeError: if `folder` is neither a text nor a path.
+            FileExistsError: if it is a file, or a folder that holds anything but a checkpoint.
+        """
+        from minisbert.save import save  # imported only when used
+
+        save(self, folder)
+
     def info(self) -> Info:
         """Every setting in force and the file it came from, the files' sha256, every warning. Print it, or take its fields."""
         return describe(self)

@@ -8,7 +8,7 @@ tokenizer, and the limit: the library would cut a long text without a word, so i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,17 +62,26 @@ class WordPiece:
         tokenizer: the wrapped `tokenizers.Tokenizer`, without truncation and padding.
         max_length: the limit in tokens, special tokens included.
         remarks: what a user should be told about the files it was made from.
+        names: the special tokens by their roles: unk_token, cls_token and the like.
 
     Raises:
         ValueError: if the tokenizer does more to a text than to put special tokens before and after it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, truncation_side: str = "right", remarks: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_length: int,
+        truncation_side: str = "right",
+        remarks: Sequence[str] = (),
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer = tokenizer
         self.truncation_side = truncation_side
         self.remarks = tuple(remarks)
+        self.names = dict(names or {})
         special = tokenizer.encode("").ids
         content = tokenizer.encode("a", add_special_tokens=False).ids
         framed = tokenizer.encode("a")
@@ -194,7 +203,8 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
             if tokenizer.normalizer is not None:
                 steps.append(tokenizer.normalizer)
             tokenizer.normalizer = normalizers.Sequence(steps)
-        return WordPiece(tokenizer, config.max_seq_length, (side or "right").lower(), remarks)
+        names = {role: token.content for role, token in settings.named.items()}
+        return WordPiece(tokenizer, config.max_seq_length, (side or "right").lower(), remarks, names)
 
 
 def _lowers(tokenizer: Tokenizer) -> bool:

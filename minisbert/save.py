@@ -1,0 +1,377 @@
+"""An encoder → a checkpoint in the hub's layout.
+
+    config.json, model.safetensors             BERT, as transformers has it
+    tokenizer.json, tokenizer_config.json      the vocabulary and its settings
+    modules.json                               the chain: Transformer → Pooling → …
+    sentence_bert_config.json                  the limit
+    1_Pooling/, 2_Dense/, …                    a folder for each of the other modules
+    config_sentence_transformers.json          prompts and the like
+
+The files come together in a folder beside the target, which then takes its place in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from minisbert.config import POOLING_FLAGS, DenseConfig, HeadConfig, LayerNormConfig, PoolingConfig
+from minisbert.errors import MinisbertError
+from minisbert.weights import to_hub_names
+
+if TYPE_CHECKING:
+    from minisbert.encoder import SentenceEncoder
+    from minisbert.wordpiece import WordPiece
+
+FORMAT_VERSION = "2.2.2"
+"""Of sentence-transformers, whose form the files have: every version since then reads them."""
+
+KINDS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+CHECKPOINT_FILE = re.compile(
+    r"(modules|config\w*|sentence_bert_config|tokenizer\w*|special_tokens_map|added_tokens|(model|pytorch_model)[\w.-]*)\.json"
+    r"|(model|pytorch_model)[\w.-]*\.(safetensors|bin)|vocab\.txt|\d+_\w+|README\.md|\.gitattributes"
+)
+"""What a folder may hold that is replaced by a checkpoint."""
+
+KEPT = ("README.md", ".gitattributes")
+"""What a person wrote beside a checkpoint, and is carried over."""
+
+
+def save(encoder: SentenceEncoder, folder: str | os.PathLike[str]) -> None:
+    """See `SentenceEncoder.save`."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder: found {type(folder).__name__}, expected the path of a folder.")
+    if not os.fspath(folder):
+        raise ValueError("folder: found an empty text, expected the path of a folder.")
+    if encoder.dtype not in KINDS:
+        raise MinisbertError(
+            f"found weights of {encoder.dtype}, which are not saved, expected one of {', '.join(map(str, KINDS))}."
+        )
+    target = Path(os.path.realpath(Path(folder).expanduser()))  # a link stays, and what it points to is replaced
+    check_replaceable(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(target) as new:
+        write(encoder, new)
+        for name in KEPT:
+            if (target / name).is_file():
+                shutil.copy2(target / name, new / name)
+        _flush(new)
+        check_replaceable(target)  # whatever came there meanwhile
+        _replace(new, target)
+
+
+def write(encoder: SentenceEncoder, folder: Path) -> None:
+    """Writes all files of a checkpoint into an empty folder."""
+    config, wordpiece = encoder.config, encoder.tokenizer
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    _write_json(folder / "config.json", _bert_json(encoder))
+    write_safetensors(to_hub_names(encoder.bert), folder / "model.safetensors")
+    lower_first = _write_tokenizer(wordpiece, folder, lower_first=config.lower_case_first)
+    limits = {"max_seq_length": encoder.max_seq_length, "do_lower_case": lower_first}
+    _write_json(folder / "sentence_bert_config.json", limits)
+    _write_json(folder / "1_Pooling/config.json", _pooling_json(config.pooling))
+    for number, (head, settings) in enumerate(zip(encoder.heads, config.heads, strict=True), start=2):
+        kind = type(settings).__name__.removesuffix("Config")
+        modules.append((f"{number}_{kind}", kind))
+        if (values := _head_json(settings)) is not None:
+            _write_json(folder / f"{number}_{kind}/config.json", values)
+            write_safetensors(head.state_dict(), folder / f"{number}_{kind}/model.safetensors")
+    usage: dict[str, Any] = {
+        "__version__": {"sentence_transformers": FORMAT_VERSION},
+        "model_type": "SentenceTransformer",
+        "prompts": encoder.prompts,
+        "default_prompt_name": encoder.default_prompt_name,
+        "similarity_fn_name": encoder.similarity_fn_name,
+    }
+    if encoder.truncate_dim is not None:
+        usage["truncate_dim"] = encoder.truncate_dim
+    _write_json(folder / "config_sentence_transformers.json", usage)
+    rows = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(modules)
+    ]
+    _write_json(folder / "modules.json", rows)
+
+
+def _bert_json(encoder: SentenceEncoder) -> dict[str, Any]:
+    sizes = encoder.bert.config
+    name = str(encoder.dtype).removeprefix("torch.")
+    return {
+        "architectures": ["BertModel"],
+        "model_type": "bert",
+        "vocab_size": sizes.vocab_size,
+        "hidden_size": sizes.hidden_size,
+        "num_hidden_layers": sizes.num_hidden_layers,
+        "num_attention_heads": sizes.num_attention_heads,
+        "intermediate_size": sizes.intermediate_size,
+        "max_position_embeddings": sizes.max_position_embeddings,
+        "type_vocab_size": sizes.type_vocab_size,
+        "hidden_act": sizes.hidden_act,
+        "layer_norm_eps": sizes.layer_norm_eps,
+        "position_embedding_type": "absolute",
+        "torch_dtype": name,  # its name until transformers 4.56, which newer ones read as well
+    }
+
+
+def _pooling_json(config: PoolingConfig) -> dict[str, Any]:
+    """The old form, which every version reads, or the new one where the order of the modes is not that of the old form."""
+    flags = {flag: mode in config.modes for flag, mode in POOLING_FLAGS.items()}
+    if tuple(mode for mode in POOLING_FLAGS.values() if mode in config.modes) == config.modes:
+        return {"word_embedding_dimension": config.dimension, **flags, "include_prompt": config.include_prompt}
+    return {
+        "embedding_dimension": config.dimension,
+        "pooling_mode": list(config.modes),
+        "include_prompt": config.include_prompt,
+    }
+
+
+def _head_json(config: HeadConfig) -> dict[str, Any] | None:
+    if isinstance(config, LayerNormConfig):
+        return {"dimension": config.dimension}
+    if not isinstance(config, DenseConfig):
+        return None
+    home = "linear" if config.activation == "Identity" else "activation"
+    values = {
+        "in_features": config.in_features,
+        "out_features": config.out_features,
+        "bias": config.bias,
+        "activation_function": f"torch.nn.modules.{home}.{config.activation}",
+    }
+    return values | ({"use_residual": True} if config.residual else {})
+
+
+def _write_tokenizer(wordpiece: WordPiece, folder: Path, *, lower_first: bool) -> bool:
+    """Writes the tokenizer; returns whether lower-casing the text before it must be asked for beside it."""
+    tokenizer = wordpiece.tokenizer
+    values = json.loads(tokenizer.to_str())
+    normalizer = values["normalizer"]
+    steps = normalizer["normalizers"] if normalizer and normalizer["type"] == "Sequence" else []
+    lower_first = lower_first and bool(steps) and steps[0] == {"type": "Lowercase"}
+    if lower_first:  # it comes from sentence_bert_config.json, which asks for it again
+        normalizer = steps[1] if len(steps) == 2 else (normalizer | {"normalizers": steps[1:]} if len(steps) > 2 else None)
+        values["normalizer"] = normalizer
+    _write_text(folder / "tokenizer.json", json.dumps(values, ensure_ascii=False))
+
+    names = {role: token for role, token in wordpiece.names.items() if tokenizer.token_to_id(token) is not None}
+    settings: dict[str, Any] = {
+        "added_tokens_decoder": {
+            str(number): {
+                "content": token.content,
+                "lstrip": token.lstrip,
+                "normalized": token.normalized,
+                "rstrip": token.rstrip,
+                "single_word": token.single_word,
+                "special": token.special,
+            }
+            for number, token in sorted(tokenizer.get_added_tokens_decoder().items())
+        },
+        **names,
+        "model_max_length": wordpiece.max_length,
+        "truncation_side": wordpiece.truncation_side,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    if _is_plain_bert(tokenizer, normalizer, names):
+        settings |= {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": normalizer["lowercase"],
+            "strip_accents": normalizer["strip_accents"],
+            "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
+        }
+    if tokenizer.encode_special_tokens:
+        settings["split_special_tokens"] = True
+    _write_json(folder / "tokenizer_config.json", settings)
+    return lower_first
+
+
+def _is_plain_bert(tokenizer: Tokenizer, normalizer: Any, names: Mapping[str, str]) -> bool:
+    """Whether transformers' BertTokenizer, which builds itself anew from settings, comes out as this very tokenizer."""
+    model = tokenizer.model
+    framed = tokenizer.encode("").tokens
+    return (
+        bool(normalizer)
+        and normalizer["type"] == "BertNormalizer"
+        and normalizer["clean_text"]
+        and type(tokenizer.pre_tokenizer).__name__ == "BertPreTokenizer"
+        and (model.continuing_subword_prefix, model.max_input_chars_per_word) == ("##", 100)
+        and model.unk_token == names.get("unk_token", "[UNK]")
+        and framed == [names.get("cls_token", "[CLS]"), names.get("sep_token", "[SEP]")]
+    )
+
+
+# --- files --------------------------------------------------------------------------------------------------------------------
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes a .safetensors file, one tensor after the other: the length of a header, the header, the numbers.
+
+    By hand, since safetensors' own function needs numpy, and a second copy of all tensors in memory.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": KINDS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers begin at a multiple of eight
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors.values():
+            for part in _bytes(tensor):
+                file.write(part)
+
+
+def _bytes(tensor: Tensor, block: int = 1 << 24) -> Iterator[memoryview]:
+    """The numbers of a tensor as they lie in memory, a block at a time."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    if sys.byteorder != "little":
+        raise MinisbertError("this machine is big-endian, and the files are little-endian; save on another.")
+    raw = flat.view(torch.uint8)
+    for part in raw.split(block) if raw.numel() else []:
+        buffer = bytearray(part.numel())
+        torch.frombuffer(buffer, dtype=torch.uint8).copy_(part)
+        yield memoryview(buffer)
+
+
+def _write_json(path: Path, value: object) -> None:
+    if any(
+        isinstance(number, float) and not math.isfinite(number) for number in (value.values() if isinstance(value, dict) else [])
+    ):
+        raise MinisbertError(f"{path.name}: found a number that is not finite, which json has no way to write.")
+    _write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode())
+
+
+def check_replaceable(target: Path) -> None:
+    """Refuses to replace anything but a checkpoint.
+
+    Raises:
+        FileExistsError: if something else is there.
+    """
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise FileExistsError(f"{target}: found a file, expected a folder, or nothing yet. Give another path.")
+    found = sorted(path.name for path in target.iterdir())
+    if not found:
+        return
+    strange = [name for name in found if not CHECKPOINT_FILE.fullmatch(name)]
+    if strange:
+        raise FileExistsError(
+            f"{target}: found {strange[0]!r}, which belongs to no checkpoint and would be lost, expected a new or empty folder, or "
+            "one that holds a checkpoint and nothing else. Give another path, or move it away."
+        )
+    if not {"config.json", "modules.json"} & set(found):
+        raise FileExistsError(
+            f"{target}: found a folder without a config.json, so no checkpoint, expected a new or empty one. Give another path."
+        )
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A folder on the same disk that is gone afterwards, whatever happens; also those that killed processes have left behind."""
+    mark = f".{target.name}.saving-"
+    for left in target.parent.glob(f"{_literal(mark)}*"):
+        if (lock := _lock(left)) is not None:  # nobody holds it any more
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
+    folder = Path(tempfile.mkdtemp(prefix=mark, dir=target.parent))
+    lock = _lock(folder)
+    try:
+        inner = folder / "checkpoint"
+        inner.mkdir()
+        yield inner
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", text)
+
+
+def _lock(folder: Path) -> int | None:
+    """Takes the lock of a folder, which goes with the process that holds it; None if another has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where leftovers stay
+        return None
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        return None
+    return opened
+
+
+def _flush(folder: Path) -> None:
+    """Waits until everything is on the disk: a name must not come to stand before its content does."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir() and os.name == "nt":
+            continue
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        except OSError:  # some file systems have no such thing for folders
+            if path.is_file():
+                raise
+        finally:
+            os.close(opened)
+
+
+def _replace(new: Path, target: Path) -> None:
+    """Puts a folder in the place of another, or of none. The old one goes to where the new one was."""
+    if not target.exists() or not any(target.iterdir()):
+        if target.exists() and os.name == "nt":
+            target.rmdir()
+        new.rename(target)
+    elif not _exchange(new, target):
+        # Where the system can't exchange two folders, there is a moment in which neither has the name; both are whole.
+        old = new.parent / "old"
+        target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchanges two folders in one step, where the system can: Linux since 3.15, macOS since 10.12."""
+    import ctypes
+
+    if os.name != "posix":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    here, there = os.fsencode(a), os.fsencode(b)
+    if hasattr(library, "renameat2"):
+        current_folder, exchange = -100, 2
+        return bool(library.renameat2(current_folder, here, current_folder, there, exchange) == 0)
+    if hasattr(library, "renamex_np"):
+        swap = 2
+        return bool(library.renamex_np(here, there, swap) == 0)
+    return False
