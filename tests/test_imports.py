@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wordpiece": {"config"},
     "pickled": {"config"},
     "weights": {"config", "bert", "pickled"},
+    "save": {"config", "weights"},
     "onednn": {"bert"},
     "engine": {"batching", "bert"},
     "reports": {"wordpiece"},
@@ -41,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "info": {"config"},
     "encoder": {
         *("arguments", "forks", "config", "hub", "batching", "similarity", "bert", "pooling", "wordpiece", "weights", "onednn"),
+        "save",
         *("engine", "reports", "results", "stream", "info"),
     },
     "tracing": {"encoder", "batching", "bert", "engine", "pooling", "page"},
