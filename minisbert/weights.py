@@ -268,7 +268,10 @@ def open_weights(find: Find, folder: str) -> list[Stored]:
 
 def open_file(path: Path, file: str) -> list[Stored]:
     """The tensors of one file, by the ending of its name."""
-    return list(_open_safetensors(path, file) if file.endswith(".safetensors") else _open_pickled(path, file))
+    tensors = list(_open_safetensors(path, file) if file.endswith(".safetensors") else _open_pickled(path, file))
+    if not tensors:
+        raise CheckpointError(f"{file}: found no tensors, expected the weights of the model. Take an unchanged copy of it.")
+    return tensors
 
 
 def _open_parts(find: Find, folder: str, index: Fields) -> list[Stored]:
