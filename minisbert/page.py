@@ -49,6 +49,9 @@ ATTENTION_BYTES = 1 << 19
 LARGEST_TABLE = 1 << 12
 """Up to so many cells the pairs of tokens are a table with its numbers, beyond a picture."""
 
+LONGEST_OPEN = 24
+"""Source of more lines than this is folded away, to be opened."""
+
 Colour = tuple[int, int, int]
 HEAT: Colour = (124, 92, 246)
 POSITIVE: Colour = (20, 150, 136)
@@ -77,9 +80,9 @@ def render(trace: Trace) -> str:
         f"script-src 'sha256-{digest}'",
         "title": _text(" · ".join(_shortened(one.text, 40) for _, one in sentences)),
         "head": _head(trace, sentences, [title for title, _ in steps]),
-        "steps": "\n".join(html.replace("{number}", str(number)) for number, (_, html) in enumerate(steps, start=1)),
+        "steps": "\n".join(html.replace("{number}", str(number), 1) for number, (_, html) in enumerate(steps, start=1)),
         # The one character that could end the element it stands in.
-        "data": json.dumps(_data(sentences), ensure_ascii=True).replace("<", "\\u003c"),
+        "data": json.dumps(_data(trace, sentences), ensure_ascii=True).replace("<", "\\u003c"),
     }
     # All at once, so that a sentence with {{title}} in it stays what it is.
     return re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], template)
@@ -275,9 +278,10 @@ def _source(function: Callable[..., object], name: str) -> str:
             at = stop
         indent = len(text) - len(text.lstrip())
         shown.append(f'<span class="line" style="--i:{indent}" data-n="{first + number - 1}">{html}{_text(text[at:])}\n</span>')
+    state = " open" if len(shown) <= LONGEST_OPEN else ""
     return (
-        f'<details class="source" open><summary><code>{_text(name)}</code> <span>minisbert/{_text(file)}, line '
-        f"{first}</span></summary>"
+        f'<details class="source"{state}><summary><code>{_text(name)}</code> '
+        f"<span>minisbert/{_text(file)}, line {first}</span></summary>"
         f'<pre tabindex="0" aria-label="Source of {_text(name)}"><code>{"".join(shown)}</code></pre></details>'
     )
 
@@ -373,7 +377,7 @@ def _head(trace: Trace, sentences: Named, steps: list[str]) -> str:
     if trace.b is not None:
         cosine = trace.cosine
         answer = (
-            f'<p class="answer"><span>cosine</span> <output id="cosine" data-value="{cosine!r}">{_number(cosine, 6)}</output> '
+            f'<p class="answer"><span>cosine</span> <output id="answer" data-value="{cosine!r}">{_number(cosine, 6)}</output> '
             '<span class="meter" aria-hidden="true">'
             f'<span style="left:{50 + 50 * cosine:.2f}%"></span></span><small>−1 opposite · 0 unrelated · 1 the same '
             "direction</small></p>"
@@ -569,6 +573,7 @@ def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
             ATTENTION,
             f"[tokens, {hidden}] → [{count} heads, tokens, tokens] → [tokens, {hidden}]",
             "Vaswani et al. 2017, section 3.2, equation 1",
+            _source(tracing.attention_weights, "attention_weights"),
             _source(bert.attend, "attend"),
             _source(bert.SelfAttention.forward, "SelfAttention.forward"),
         )
@@ -718,7 +723,7 @@ def _pooling_step(trace: Trace, sentences: Named) -> tuple[str, str]:
 
 def _vector_step(trace: Trace, sentences: Named) -> tuple[str, str]:
     largest = max(one.embedding.abs().max().item() for _, one in sentences)
-    digits = 17 if trace.encoder.dtype == torch.float64 else 9  # so many that each number is exactly that of encode()
+    digits = 17 if trace.a.embedding.dtype == torch.float64 else 9  # so many that each number is exactly that of encode()
     figures = []
     for name, one in sentences:
         values = one.embedding.double()
@@ -838,7 +843,7 @@ def _pairs_step(trace: Trace, b: SentenceTrace) -> tuple[str, str]:
         PAIRS,
         f"[{len(trace.a.tokens)}, {len(b.tokens)}], tokens of A and tokens of B",
         "by linearity of the pooling; Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
-        _source(_getter(tracing.Trace, "pair_matrix"), "Trace.pair_matrix"),
+        _source(tracing.pair_matrix, "pair_matrix"),
         _source(tracing.shares, "shares"),
     )
     try:
@@ -948,9 +953,19 @@ def _neighbours_step(trace: Trace, sentences: Named) -> tuple[str, str]:
     )
 
 
-def _data(sentences: Named) -> dict[str, object]:
-    """What the interactive parts need: tokens, and attention as bytes, weight × 255, [layers, heads, tokens, tokens]."""
+def _pair_matrix(trace: Trace) -> Tensor | None:
+    try:
+        return trace.pair_matrix
+    except ValueError:  # there is one sentence only, or the cosine is no sum over tokens
+        return None
+
+
+def _data(trace: Trace, sentences: Named) -> dict[str, object]:
+    """What the interactive parts need: tokens, attention as bytes (weight × 255, [layers, heads, tokens, tokens]), pairs."""
     data: dict[str, object] = {}
+    matrix = _pair_matrix(trace)
+    if matrix is not None and matrix.numel() <= LARGEST_TABLE:
+        data["pairs"] = [[round(value, 8) for value in row] for row in matrix.tolist()]
     for name, one in sentences:
         weights = one.attention.float() if _heads_shown(sentences) else one.attention.float().mean(dim=1, keepdim=True)
         levels = bytes((weights * 255).round().to(torch.uint8).flatten().tolist())

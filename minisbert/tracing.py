@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minisbert import forks
 from minisbert.bert import Bert, Run
 from minisbert.encoder import SentenceEncoder
 from minisbert.engine import compute
 from minisbert.errors import MinisbertWarning
+from minisbert.forks import fork_safe
 from minisbert.pooling import Dense, LayerNorm, kept_tokens, token_weights
 
 NEIGHBOURS = 5
@@ -72,7 +74,8 @@ class SentenceTrace:
         pooling_weights: [tokens], each token's share in the sentence vector; they sum to 1. With max pooling it is the fraction of
             the numbers that the token gave; with several modes, their average.
         layer_vectors: [layers + 1, dim], the sentence vector if the model had ended after the embeddings, or after that layer: its
-            `hidden`, pooled, and sent through what follows the pooling. The last one is `embedding`, but for rounding.
+            `hidden`, pooled, and sent through what follows the pooling. The last one is `embedding`, but for rounding. Both are
+            in the encoder's `vector_dtype`.
         embedding: [dim], what `encode` gives for the text, bit for bit.
         neighbours: the closest texts of the corpus at each layer; None without a corpus.
     """
@@ -152,15 +155,13 @@ class Trace:
             ValueError: if there is one sentence only, or if the model's sentence vector is no sum over tokens.
         """
         b = self._second("pair_matrix")
-        ours, theirs = shares(self.encoder, self.a), shares(self.encoder, b)  # [tokens of a, dim], [tokens of b, dim]
-        scale = ours.sum(dim=0).norm() * theirs.sum(dim=0).norm()
-        return ours @ theirs.T / scale.clamp(min=1e-30)  # a vector of zeros has cosine 0 with any other
+        return fork_safe(lambda: pair_matrix(self.encoder, self.a, b))
 
     def html(self) -> str:
         """The page: one self-contained HTML document that needs no network."""
         from minisbert.page import render
 
-        return render(self)
+        return fork_safe(lambda: render(self))
 
     def save_html(self, path: str | os.PathLike[str]) -> None:
         """Writes the page. It opens in any browser by a double click, and asks nothing of any network."""
@@ -183,7 +184,7 @@ def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequen
         if not isinstance(text, str):
             raise TypeError(f"{name}: found {type(text).__name__}, expected str.")
     texts = _corpus(corpus)
-    sentences = [_trace_one(encoder, text) for text in ([a] if b is None else [a, b])]
+    sentences = [fork_safe(partial(_trace_one, encoder, text)) for text in ([a] if b is None else [a, b])]
     for name, sentence in zip("ab", sentences, strict=False):
         if sentence.cut:
             warnings.warn(
@@ -193,9 +194,17 @@ def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequen
                 stacklevel=3,
             )
     if texts:
-        found = layer_neighbours(encoder, [sentence.layer_vectors for sentence in sentences], texts)
+        vectors = [sentence.layer_vectors for sentence in sentences]
+        found = fork_safe(lambda: layer_neighbours(encoder, vectors, texts))
         sentences = [replace(sentence, neighbours=neighbours) for sentence, neighbours in zip(sentences, found, strict=True)]
     return Trace(encoder, sentences[0], sentences[1] if b is not None else None, texts)
+
+
+def pair_matrix(encoder: SentenceEncoder, a: SentenceTrace, b: SentenceTrace) -> Tensor:
+    """[tokens of a, tokens of b], float64; see `Trace.pair_matrix`."""
+    ours, theirs = shares(encoder, a), shares(encoder, b)  # [tokens of a, dim], [tokens of b, dim]
+    scale = ours.sum(dim=0).norm() * theirs.sum(dim=0).norm()
+    return ours @ theirs.T / scale.clamp(min=1e-30)  # a vector of zeros has cosine 0 with any other
 
 
 def shares(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
@@ -313,7 +322,7 @@ def _trace_one(encoder: SentenceEncoder, text: str) -> SentenceTrace:
         token_type=seen("embeddings.token_type"),
         embedded=embedded,
         hidden=hidden,
-        attention=(query @ key.transpose(-1, -2) * head_dim**-0.5).softmax(dim=-1),
+        attention=attention_weights(query, key),
         attention_out=stack(".attention"),
         after_attention=stack(".attention_norm"),
         feed_forward_out=stack(".feed_forward"),
@@ -321,6 +330,15 @@ def _trace_one(encoder: SentenceEncoder, text: str) -> SentenceTrace:
         layer_vectors=_ending(encoder, hidden.flatten(0, 1), [(len(hidden), tokens)], skip),
         embedding=embedding,
     )
+
+
+def attention_weights(query: Tensor, key: Tensor) -> Tensor:
+    """softmax(q kᵀ / √head_dim): the weights that attention gives to the values, and does not keep.
+
+    Two [layers, heads, tokens, head_dim] → [layers, heads, tokens, tokens]            Vaswani et al. 2017, equation 1
+    """
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # [layers, heads, tokens, tokens]
+    return scores.softmax(dim=-1)
 
 
 def _prompt(encoder: SentenceEncoder) -> str:
@@ -345,7 +363,8 @@ def _pooling_weights(encoder: SentenceEncoder, vectors: Tensor, skip: int) -> Te
 def _ending(encoder: SentenceEncoder, vectors: Tensor, runs: Sequence[Run], skip: int) -> Tensor:
     """[tokens, hidden] → [sentences, dim]: pooling and what follows it, as in `encode`."""
     with torch.no_grad():
-        return encoder.finish(encoder.pooling(vectors.to(encoder.device), runs, skip), encoder.truncate_dim).cpu()
+        vectors = vectors.to(encoder.device, encoder.vector_dtype)
+        return encoder.finish(encoder.pooling(vectors, runs, skip), encoder.truncate_dim).cpu()
 
 
 def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[str]) -> list[Neighbours]:
@@ -363,8 +382,9 @@ def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[
         )  # [sentences, layers + 1, dim]
         return torch.cat([F.cosine_similarity(one, theirs, dim=2) for one in ours], dim=1)
 
-    cosines = torch.empty(len(corpus), len(ours) * len(names), dtype=encoder.dtype)
-    for _ in compute(forward, ids, encoder.plan([len(one) for one in ids]), cosines, encoder.device):
+    cosines = torch.empty(len(corpus), len(ours) * len(names), dtype=encoder.vector_dtype)
+    batches = encoder.plan([len(one) for one in ids])
+    for _ in compute(forward, ids, batches, cosines, encoder.device, encoder.rows_together):
         pass
     found = []
     for each in cosines.chunk(len(ours), dim=1):  # [corpus, layers + 1]
@@ -378,14 +398,15 @@ def _noted(bert: Bert, names: Sequence[str]) -> Iterator[dict[str, list[Tensor]]
     """Notes what each of these modules of the model gives, for as long as it lasts, in this thread.
 
     The hooks sit on a model that other threads may be using: what those compute is not noted, and nothing is changed by a hook.
-    What is noted is a copy on the CPU, since the model may overwrite its own.
+    What is noted is a copy on the CPU, since the model may overwrite its own. In a forked process `encode` computes in a thread of
+    its own, so there every thread is noted, and it is found out if there was more than one.
     """
     noted: dict[str, list[Tensor]] = {name: [] for name in names}
     thread = threading.get_ident()
 
     def hook_for(name: str) -> object:
         def note(_module: nn.Module, _arguments: tuple[object, ...], output: Tensor) -> None:
-            if threading.get_ident() == thread:
+            if forks._forked or threading.get_ident() == thread:
                 noted[name].append(output.detach().clone().cpu())
 
         return note

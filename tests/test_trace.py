@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -401,6 +402,35 @@ def test_encode_gives_the_same_bits_before_during_and_after(tiny: SentenceEncode
     for one, row in zip(traces, [*before] * 10, strict=True):
         assert same_bits(one.embedding, row)
     assert hooks_of(tiny) == 0
+
+
+def test_it_works_in_a_forked_process(tiny: SentenceEncoder) -> None:
+    expected = minisbert.trace("the cat sat", "a man", model=tiny, corpus=["a dog"])
+    torch.ones(512, 512) @ torch.ones(512, 512)  # now PyTorch has its threads, which a fork does not copy
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            t = minisbert.trace("the cat sat", "a man", model=tiny, corpus=["a dog"])
+            t.html()
+            same = same_bits(t.a.embedding, expected.a.embedding) and torch.equal(t.pair_matrix, expected.pair_matrix)
+            os.write(writer, b"same" if same else b"other")
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        assert answer.read() == "same"
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_is_traced(tiny_folder: Path, dtype: torch.dtype) -> None:
+    encoder = minisbert.load(tiny_folder, device="cpu", dtype=dtype)
+    t = minisbert.trace("the cat sat", "a man", model=encoder, corpus=["a dog"])
+    assert t.a.hidden.dtype == t.a.attention.dtype == dtype
+    assert same_bits(t.a.embedding, encoder.encode("the cat sat"))
+    assert abs(t.pair_matrix.sum().item() - t.cosine) < 1e-6
+    assert "<svg" in t.html()
 
 
 def test_hooks_are_gone_after_an_error(tiny: SentenceEncoder) -> None:

@@ -1,0 +1,574 @@
+"""The page of a trace, in a real Chromium: it opens from disk without a network, shows encode's numbers, answers hand and key.
+
+Chromium is Debian's (`apt-get install chromium`), driven by playwright.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import save_tiny, write_json
+from conftest import PAIR
+from playwright.sync_api import Browser, Page, Route, sync_playwright
+from torch.nn import functional as F
+
+import minisbert
+from minisbert import SentenceEncoder
+from minisbert.cli import main
+from minisbert.tracing import Trace
+
+pytestmark = pytest.mark.xdist_group("browser")  # started once, in one worker
+
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ODD = (
+    '<script>document.title = "run"</script> <img src=x onerror="document.title = \'run\'"> &amp; "quotes" \'x\' {{title}} \x07 '
+    "{number} unbelievable 😀 שלום \u202eabc 東京 \\u003c </script> ${x}"
+)
+LONG_WORD = "pneumonoultramicroscopicsilicovolcanoconiosis " + "x" * 300
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Open]:
+    """Opens a page from disk with the network cut; in the end nothing but the file was asked for, and no error was logged."""
+    contexts, complaints, requests = [], [], []
+
+    def only_files(route: Route) -> None:
+        requests.append(route.request.url)
+        if route.request.url.startswith("file:"):
+            route.continue_()
+        else:
+            route.abort()
+
+    def open_page(path: Path, *, width: int = 1280, height: int = 800, **options: object) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, offline=True, **options)
+        contexts.append(context)
+        context.route("**/*", only_files)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert all(url.startswith("file:") and url.endswith(".html") for url in requests), requests
+
+
+@pytest.fixture(scope="module")
+def minilm(minilm_folder: Path) -> SentenceEncoder:
+    return minisbert.load(minilm_folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pair(minilm: SentenceEncoder) -> Trace:
+    return minisbert.trace(*PAIR, model=minilm, corpus=["A man eats.", "The sky is <b>blue</b>.", "Food"])
+
+
+@pytest.fixture(scope="module")
+def pair_file(pair: Trace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "pair.html"
+    pair.save_html(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def odd_file(minilm: SentenceEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "odd.html"
+    minisbert.trace(ODD, LONG_WORD, model=minilm, corpus=["</script>", ODD]).save_html(path)
+    return path
+
+
+def number(text: str) -> float:
+    return float(text.replace("−", "-").removesuffix("%"))
+
+
+def say(page: Page, where: str) -> str:
+    return page.locator(where).first.inner_text()
+
+
+# The numbers
+
+
+def test_the_numbers_on_the_page_are_those_of_encode(opened: Open, pair_file: Path, minilm: SentenceEncoder) -> None:
+    page = opened(pair_file)
+    vectors = minilm.encode(list(PAIR))
+    for name, vector in zip("ab", vectors, strict=True):
+        shown = page.locator(f'[data-embedding="{name}"]').text_content()
+        assert torch.equal(torch.tensor([float(text) for text in shown.split()]), vector)  # every bit
+    cosine = F.cosine_similarity(*vectors.double(), dim=0).item()
+    assert page.locator("#answer").inner_text() == f"{cosine:.6f}" == "0.688833"
+    assert float(page.locator("#answer").get_attribute("data-value")) == pytest.approx(cosine, abs=1e-12)
+
+
+def test_the_pairs_of_tokens_add_up_to_the_cosine_on_the_page(opened: Open, pair_file: Path, pair: Trace) -> None:
+    page = opened(pair_file)
+    cells = [
+        [number(text) for text in row.locator("td[data-j]").all_inner_texts()]
+        for row in page.locator("#pair-matrix tbody tr").all()
+    ]
+    shown = torch.tensor(cells, dtype=torch.float64)
+    assert (shown - pair.pair_matrix).abs().max() <= 0.5e-4 + 1e-12
+    for axis, sums in (1, "tbody td.sum"), (0, "tfoot td.sum:not(.total)"):
+        expected = pair.pair_matrix.sum(dim=axis)
+        assert [number(text) for text in page.locator(f"#pair-matrix {sums}").all_inner_texts()] == pytest.approx(
+            expected.tolist(), abs=1e-4
+        )
+    assert page.locator("#pair-matrix .total").inner_text() == "0.6888"
+
+
+def test_attention_and_moves_are_those_of_the_trace(opened: Open, pair_file: Path, pair: Trace) -> None:
+    page = opened(pair_file)
+    page.locator("#all-layers").click()
+    for name, one in ("a", pair.a), ("b", pair.b):
+        for layer in range(6):
+            rows = page.locator(f'.attention[data-sentence="{name}"][data-layer="{layer}"] .did tbody tr').all()
+            for row, weights in zip(rows, one.attention[layer].mean(dim=0), strict=True):
+                most = weights.argmax().item()
+                said = row.locator("td").first.text_content().split(",")[0]
+                assert said == f"{one.tokens[most]} {100 * weights[most].item():.0f} %"
+            moved = [
+                number(text)
+                for text in page.locator(f'[data-sentence="{name}"][data-layer="{layer}"] .did td:last-child').all_text_contents()
+            ]
+            cosines = F.cosine_similarity(one.hidden[layer].double(), one.hidden[layer + 1].double(), dim=1)
+            assert moved == pytest.approx((1 - cosines).tolist(), abs=0.51e-3)
+    texts = page.locator("#cosine-title").locator("xpath=ancestor::section").locator("tbody td").all_text_contents()
+    assert [number(text) for text in texts] == pytest.approx(pair.layer_cosines.tolist(), abs=0.51e-6)
+
+
+def test_float64_numbers_are_whole_too(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    t = minisbert.trace("the cat sat", model=minisbert.load(tmp_path, device="cpu", dtype=torch.float64))
+    shown = re.search(r'data-embedding="a">([^<]*)<', t.html())[1]
+    assert torch.equal(torch.tensor([float(text) for text in shown.split()], dtype=torch.float64), t.a.embedding)
+
+
+def test_the_source_lines_are_those_of_the_installed_files(opened: Open, pair_file: Path) -> None:
+    page = opened(pair_file)
+    shown = []
+    for source in page.locator(".source").all():
+        file, first = re.fullmatch(r"minisbert/(\w+\.py), line (\d+)", source.locator("summary span").inner_text()).groups()
+        lines = Path(minisbert.__file__).with_name(file).read_text("utf-8").splitlines()
+        for line in source.locator(".line").all():
+            assert line.text_content().strip() == lines[int(line.get_attribute("data-n")) - 1].strip()
+        assert source.locator(".line").first.get_attribute("data-n") == first
+        shown.append(source.locator("summary code").inner_text())
+        assert '"""' not in source.text_content()
+    assert {"WordPiece.__call__", "Embeddings.forward", "attend", "SelfAttention.forward", "FeedForward.forward"} <= set(shown)
+    assert {"Layer.forward", "pool", "Normalize.forward", "pair_matrix", "shares"} <= set(shown)
+
+
+def test_every_step_has_its_formula_line_shape_and_paper(opened: Open, pair_file: Path) -> None:
+    page = opened(pair_file)
+    steps = page.locator("section.step").all()
+    assert [step.locator("h2").inner_text() for step in steps] == [
+        text.split(maxsplit=1)[1] if text[0].isdigit() else text for text in page.locator("nav a").all_inner_texts()
+    ]
+    assert len(steps) == 8
+    for step in steps:
+        assert len(step.locator(".plain").inner_text()) > 60
+        hows = step.locator(".how").all()
+        assert hows
+        for how in hows:
+            assert how.locator("math, .formula p").count() > 0
+            assert re.search(r"\[.*\]", how.locator("dd").first.inner_text())
+            assert re.search(r"section \d|linearity", how.locator("dd").nth(1).inner_text())
+            assert how.locator(".source .line").count() >= 2
+
+
+# Hand and key
+
+
+def test_pointing_at_a_token_shows_its_attention(opened: Open, pair_file: Path, pair: Trace) -> None:
+    page = opened(pair_file)
+    box = page.locator('.attention[data-sentence="a"][data-layer="0"]')
+    before, curves = box.locator(".say").inner_text(), box.locator(".curves").inner_html()
+    token = pair.a.tokens.index("eating")
+    box.locator(".flow .from text").nth(token).hover()
+    said = box.locator(".say").inner_text()
+    average = pair.a.attention[0].mean(dim=0)
+    assert said.startswith("“eating” takes ")
+    check_weights(said, average[token], pair.a.tokens)
+    assert box.locator(".curves").inner_html() != curves
+    box.locator(".flow .to text").nth(token).hover()
+    said = box.locator(".say").inner_text()
+    assert said.startswith("“eating” is looked at by ")
+    check_weights(said, average[:, token], pair.a.tokens)
+    page.mouse.move(0, 0)
+    assert (box.locator(".say").inner_text(), box.locator(".curves").inner_html()) == (before, curves)
+
+
+def check_weights(said: str, weights: torch.Tensor, tokens: list[str]) -> None:
+    """“token” 31 %, …: the largest, each within what a byte can say."""
+    found = re.findall(r"“([^”]+)” (\d+) %", said)
+    assert len(found) >= 3
+    order = weights.argsort(descending=True).tolist()
+    assert found[0][0] == tokens[order[0]]
+    for (token, percent), at in zip(found, order, strict=False):
+        best = min((abs(100 * weights[j].item() - int(percent)) for j, name in enumerate(tokens) if name == token))
+        assert best < 0.75, (token, percent, weights[at])
+
+
+def test_the_matrix_of_a_head_can_be_chosen_and_pointed_at(opened: Open, pair_file: Path, pair: Trace) -> None:
+    page = opened(pair_file)
+    box = page.locator('.attention[data-sentence="b"][data-layer="0"]')
+    picture = box.locator(".matrix image")
+    average = picture.get_attribute("href")
+    box.locator('.head input[value="2"]').check(force=True)
+    assert picture.get_attribute("href") != average
+    matrix = box.locator(".matrix")
+    left, top, cell = (int(matrix.get_attribute(f"data-{name}")) for name in ("left", "top", "cell"))
+    i, j = pair.b.tokens.index("having"), pair.b.tokens.index("meal")
+    matrix.hover(position={"x": left + cell * (j + 0.5), "y": top + cell * (i + 0.5)})
+    weight = 100 * pair.b.attention[0, 2, i, j].item()
+    said = box.locator(".say").inner_text()
+    percent = re.fullmatch(r"Head 3: “having” takes (\d+) % from “meal”\.", said)[1]
+    assert abs(int(percent) - weight) < 0.75
+    box.locator('.head input[value="-1"]').check(force=True)
+    assert picture.get_attribute("href") == average
+
+
+def test_attention_answers_to_the_keyboard_alone(opened: Open, pair_file: Path, pair: Trace) -> None:
+    page = opened(pair_file)
+    box = page.locator('.attention[data-sentence="a"][data-layer="0"]')
+    at_rest = box.locator(".say").inner_text()
+    box.locator(".mean input").focus()
+    page.keyboard.press("Tab")  # from the heads to the picture
+    assert page.evaluate("document.activeElement.className") == "look"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert box.locator(".say").inner_text().startswith("“a” takes ")
+    page.keyboard.press("ArrowRight")
+    said = box.locator(".say").inner_text()
+    assert said.startswith("Head 1: “a” takes ")
+    check_weights(said, pair.a.attention[0, 0, 1], pair.a.tokens)
+    page.keyboard.press("Escape")
+    assert box.locator(".say").inner_text() == at_rest
+    page.keyboard.press("ArrowUp")
+    assert box.locator(".say").inner_text().startswith("“[SEP]” takes ")
+
+
+def test_layers_open_by_key_and_all_at_once(opened: Open, pair_file: Path) -> None:
+    page = opened(pair_file)
+    layers = page.locator(".layer")
+    assert [layer.get_attribute("open") is not None for layer in layers.all()] == [True] + [False] * 5
+    page.locator("#layer-2 > summary").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#layer-2 .flow").first.is_visible()
+    page.locator("#all-layers").press("Enter")
+    assert page.locator(".layer[open]").count() == 6
+    page.locator("#all-layers").press("Enter")
+    assert page.locator(".layer[open]").count() == 0
+
+
+def test_pointing_at_a_token_shows_with_whom_it_is_similar(opened: Open, pair_file: Path, pair: Trace) -> None:
+    page = opened(pair_file)
+    i, j = pair.a.tokens.index("eating"), pair.b.tokens.index("meal")
+    words = page.locator(".spoken.b .tok")
+    before = words.nth(j).get_attribute("style")
+    page.locator(".spoken.a .tok").nth(i).hover()
+    share = pair.pair_matrix[i]
+    said = say(page, "#pair-say")
+    assert said.startswith(f"“eating” adds {share.sum().item():.4f} of 0.6888 (19 %), most of it with “meal” {share[j].item():.4f}")
+    tints = [float(word.get_attribute("style").split(":")[1].rstrip("; ")) for word in words.all()]
+    assert tints == pytest.approx((share / share.max()).tolist(), abs=0.01)
+    page.mouse.move(0, 0)
+    assert say(page, "#pair-say").startswith("Each token is coloured by all it adds.")
+    assert words.nth(j).get_attribute("style").replace(" ", "").rstrip(";") == before.replace(" ", "").rstrip(";")
+    page.locator(f'#pair-matrix td[data-i="{i}"][data-j="{j}"]').hover()
+    assert say(page, "#pair-say") == "“eating” and “meal” add 0.0467 of 0.6888 (6.8 %)."
+    page.locator(f'#pair-matrix th[data-j="{j}"]').hover()
+    assert say(page, "#pair-say").startswith(f"“meal” adds {pair.pair_matrix[:, j].sum().item():.4f}")
+
+
+def test_pairs_answer_to_the_keyboard_alone(opened: Open, pair_file: Path, pair: Trace) -> None:
+    page = opened(pair_file)
+    page.locator("#pair-matrix").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
+        page.keyboard.press(key)
+    assert say(page, "#pair-say").startswith(f"“a” and “someone” add {pair.pair_matrix[1, 1].item():.4f}")
+    assert page.locator("#pair-matrix td.on").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator("#pair-matrix td.on").count() == 0
+    page.locator(".spoken.b").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert say(page, "#pair-say").startswith("“someone” adds ")
+
+
+def test_a_number_of_the_vector_can_be_read(opened: Open, pair_file: Path, pair: Trace) -> None:
+    page = opened(pair_file)
+    strip = page.locator('.strip[data-vector="a"]')
+    strip.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    said = say(page, "#number-a")
+    assert number(said.removeprefix("number 2 of 384: ")) == pytest.approx(pair.a.embedding[1].item(), rel=1e-8)
+    page.keyboard.press("End")
+    assert say(page, "#number-a").startswith("number 384 of 384: ")
+    page.keyboard.press("Escape")
+    strip.hover()
+    assert say(page, "#number-a").startswith("number 19")
+
+
+# Any text, any screen, any reader
+
+
+def test_any_text_is_shown_and_none_is_run(opened: Open, odd_file: Path) -> None:
+    page = opened(odd_file)
+    assert page.title().startswith("<script>document")
+    shown = page.locator("blockquote.a p").inner_text()
+    assert shown == ODD.replace("\x07", "␇")
+    assert page.locator("blockquote.b p").inner_text() == LONG_WORD
+    assert page.locator("img[src=x]").count() == 0
+    assert page.locator("#neighbours li").first.is_visible()
+    page.locator(".spoken.a .tok").first.hover()
+    assert "[CLS]" in say(page, "#pair-say")
+
+
+def test_a_script_that_got_in_would_not_be_run(opened: Open, odd_file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.html"
+    broken.write_text(odd_file.read_text("utf-8").replace("<main>", "<main><script>document.title = 'run'</script>"), "utf-8")
+    context = opened(odd_file).context
+    page = context.new_page()  # a page of its own, whose complaint is expected
+    page.goto(broken.as_uri())
+    assert page.title() != "run"
+    assert page.locator("html.js").count() == 1
+
+
+@pytest.mark.parametrize("file", ["pair_file", "odd_file"])
+@pytest.mark.parametrize("width", [320, 360, 768, 1920])
+def test_no_screen_is_too_narrow(opened: Open, request: pytest.FixtureRequest, file: str, width: int) -> None:
+    page = opened(request.getfixturevalue(file), width=width)
+    page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_without_javascript_it_is_a_whole_document(opened: Open, pair_file: Path, pair: Trace) -> None:
+    page = opened(pair_file, java_script_enabled=False)
+    assert page.locator("#answer").inner_text() == "0.688833"
+    assert page.locator(".js-only").is_hidden()
+    assert page.locator(".head.mean").first.is_hidden()
+    page.locator("#layer-6 > summary").click()
+    assert page.locator("#layer-6 .flow").first.is_visible()
+    assert page.locator("#layer-6 .flow path").count() > 2 * 8
+    assert page.locator("#layer-6 .thumb").count() == 24
+    page.locator("#layer-6 details summary").first.click()
+    assert page.locator("#layer-6 .did").first.locator("tbody tr").count() == len(pair.a.tokens)
+    assert page.locator("#pair-matrix td[data-j]").first.is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast_in_light_and_dark(opened: Open, pair_file: Path, scheme: str) -> None:
+    page = opened(pair_file, color_scheme=scheme)
+    colours = page.evaluate(
+        """() => {
+          const probe = document.body.appendChild(document.createElement('i'));
+          const rgb = (name) => {
+            probe.style.color = `var(--${name})`;
+            return getComputedStyle(probe).color.match(/\\d+/g).map(Number);
+          };
+          return Object.fromEntries(['ink', 'soft', 'a', 'b', 'paper', 'card', 'code'].map((name) => [name, rgb(name)]));
+        }"""
+    )
+    assert (luminance(colours["paper"]) > 0.5) is (scheme == "light")
+    for text, ground in [(text, ground) for text in ("ink", "soft") for ground in ("paper", "card", "code")] + [
+        ("paper", "a"),
+        ("paper", "b"),
+        ("a", "code"),
+        ("b", "code"),
+    ]:
+        light, dark = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)  # WCAG 2.2, success criterion 1.4.3
+
+
+def luminance(rgb: list[int]) -> float:
+    parts = [value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4 for value in rgb]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def test_on_paper_it_is_black_on_white_without_buttons(opened: Open, pair_file: Path) -> None:
+    page = opened(pair_file, color_scheme="dark")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    assert page.locator("nav").is_hidden()
+    assert page.locator("#all-layers").is_hidden()
+    assert len(page.pdf()) > 50_000
+
+
+def test_screen_readers_are_told_what_everything_is(opened: Open, odd_file: Path) -> None:
+    page = opened(odd_file)
+    page.locator("#all-layers").click()
+    assert page.evaluate("document.documentElement.lang") == "en"
+    assert page.locator("h1").count() == 1
+    assert page.locator("svg:not([aria-label]), img:not([alt]), input:not([name]), section:not([aria-labelledby])").count() == 0
+    assert page.locator("[tabindex]:not([aria-label]):not(table)").count() == 0
+    assert page.locator("table:not(:has(caption))").count() == 0
+    unlabelled = "[...document.querySelectorAll('input')].filter((i) => !i.labels.length || !i.labels[0].textContent.trim()).length"
+    assert page.evaluate(unlabelled) == 0
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((element) => element.id)")
+    assert len(ids) == len(set(ids))
+    described = page.evaluate("[...document.querySelectorAll('[aria-describedby]')].map((e) => e.getAttribute('aria-describedby'))")
+    assert set(described) <= set(ids)
+    assert set(described) == set(page.evaluate("[...document.querySelectorAll('[aria-live=polite]')].map((e) => e.id)"))
+
+
+# Sizes and kinds of models
+
+
+def test_twelve_layers_of_32_tokens_stay_below_two_megabytes(tmp_path: Path) -> None:
+    save_tiny(tmp_path, hidden_size=96, num_hidden_layers=12, num_attention_heads=12)
+    t = minisbert.trace(
+        "the cat sat on a mat . " * 4 + "red water", "the dog is on the red mat ! " * 3 + "a man , a dog .", model=str(tmp_path)
+    )
+    assert len(t.a.tokens) == len(t.b.tokens) == 32
+    assert t.a.attention.shape == (12, 12, 32, 32)
+    missing = 2 * 13 * (768 - 96)  # the numbers of the vectors of a model as wide as bert-base
+    assert len(t.html().encode()) + missing < 2_000_000
+
+
+def test_a_single_sentence_has_no_pair_steps(opened: Open, minilm: SentenceEncoder, tmp_path: Path) -> None:
+    minisbert.trace("", model=minilm).save_html(tmp_path / "one.html")
+    page = opened(tmp_path / "one.html")
+    assert page.locator("h1").inner_text() == "How a sentence becomes a vector"
+    assert page.locator("section.step").count() == 5
+    assert page.locator(".badge").count() == 0
+    assert page.locator(".word").count() == 2
+
+
+def test_a_long_pair_is_drawn_with_the_average_of_its_heads(opened: Open, minilm: SentenceEncoder, tmp_path: Path) -> None:
+    a, b = "The sky is blue and the sea is green. " * 12, "A man is eating food with a friend. " * 40
+    with pytest.warns(minisbert.MinisbertWarning, match="^b: .* were cut"):
+        minisbert.trace(a, b, model=minilm).save_html(tmp_path / "long.html")
+    page = opened(tmp_path / "long.html", width=360)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.locator(".heads").count() == 0
+    assert "pieces were cut" in page.locator(".cut").inner_text()
+    page.locator("#layer-1 .flow .from text").nth(3).hover()
+    assert page.locator("#layer-1 .say").first.inner_text().startswith("“is” takes ")
+    assert page.locator("#pairs svg.grid").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("max", "in each place the largest number"),
+        ("cls", "the vector of its first token"),
+        ("weightedmean", "later ones count more"),
+        (["cls", "mean_sqrt_len_tokens", "lasttoken"], "and beside it the sum of its tokens' vectors, divided by √n"),
+    ],
+)
+def test_every_pooling_has_its_words(opened: Open, tmp_path: Path, mode: str | list[str], said: str) -> None:
+    save_tiny(tmp_path)
+    write_json(tmp_path / "1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": mode})
+    minisbert.trace("the cat sat", "a man", model=str(tmp_path)).save_html(tmp_path / "page.html")
+    page = opened(tmp_path / "page.html")
+    assert said in page.locator("#pooling .plain").inner_text()
+    if mode == "max":
+        assert "its cosine is no sum over pairs" in page.locator("#pairs").inner_text().lower()
+        assert page.locator("#pair-matrix").count() == 0
+    else:
+        assert page.locator("#pair-matrix").is_visible()
+
+
+def test_a_notebook_shows_it_in_a_sandbox(opened: Open, pair: Trace, tmp_path: Path) -> None:
+    (tmp_path / "notebook.html").write_text(f"<!DOCTYPE html><meta charset=utf-8>{pair._repr_html_()}", "utf-8")
+    page = opened(tmp_path / "notebook.html")
+    assert page.locator("iframe").get_attribute("sandbox") == "allow-scripts"
+    frame = page.frame_locator("iframe")
+    assert frame.locator("#answer").inner_text() == "0.688833"
+    frame.locator(".spoken.a .tok").nth(4).hover()
+    assert frame.locator("#pair-say").inner_text().startswith("“eating” adds ")
+
+
+# The command
+
+
+def test_the_command_writes_the_page_and_opens_it(minilm_folder: Path, tmp_path: Path) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    (tmp_path / "corpus.txt").write_text("A man eats.\nThe sky is blue.\n")
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "minisbert",
+            "trace",
+            *PAIR,
+            "--out",
+            "page.html",
+            "--open",
+            "--model",
+            minilm_folder,
+            "--corpus",
+            "corpus.txt",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"BROWSER": str(browser), "PYTHONPATH": str(Path(minisbert.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout == "0.688833\n"
+    assert result.stderr == "minisbert: wrote the page page.html\n"
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert "The closest of 2 texts" in page
+    assert (tmp_path / "opened").read_text() == (tmp_path / "page.html").as_uri() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["a", "--out", "nowhere/page.html"], "--out: there is no folder"),
+        (["a", "--out", "page.html", "--corpus", "absent.txt"], "absent.txt: No such file"),
+        (["a", "--out", "page.html", "--corpus", "empty.txt"], "corpus: found no text"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    minilm_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    error: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").touch()
+    assert main(["trace", *arguments, "--model", str(minilm_folder)]) == 2
+    assert error in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.glob("*")) == ["empty.txt"]
