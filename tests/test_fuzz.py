@@ -1,0 +1,276 @@
+"""Checkpoints with something changed at random: each gives a CheckpointError, or a model whose vectors are finite; nothing else.
+
+`MINISBERT_FUZZ=5000 pytest tests/test_fuzz.py -n0` looks at so many for each kind of change, at other ones every time.
+"""
+
+from __future__ import annotations
+
+import copy
+import faulthandler
+import json
+import os
+import shutil
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import save_tiny, write_json
+from containers import CONTAINERS, weights_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from transformers import AutoTokenizer
+
+import minisbert
+from minisbert import CheckpointError
+
+EXAMPLES = int(os.environ.get("MINISBERT_FUZZ", "0"))
+TEXTS = ["a man is eating food .", "the Cats [MASK] café 猫", ""]
+
+# Without derandomize a run would look at others each time, which is for long sessions and not for CI.
+fuzz = settings(
+    max_examples=EXAMPLES or 40,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint with a head, and every json file that there can be."""
+    folder = tmp_path_factory.mktemp("original")
+    save_tiny(folder, hidden_size=8, num_attention_heads=2, intermediate_size=12, num_hidden_layers=1)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    rows = json.loads((folder / "modules.json").read_text())
+    for number, kind in (2, "Dense"), (3, "Normalize"):
+        path = f"{number}_{kind}"
+        rows.append({"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"})
+    write_json(folder / "modules.json", rows)
+    dense = {"in_features": 8, "out_features": 6, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
+    write_json(folder / "2_Dense/config.json", dense)
+    save_file({"linear.weight": torch.randn(6, 8), "linear.bias": torch.randn(6)}, folder / "2_Dense/model.safetensors")
+    usage = {"prompts": {"query": "a "}, "default_prompt_name": "query", "similarity_fn_name": "dot", "truncate_dim": 4}
+    write_json(folder / "config_sentence_transformers.json", usage)
+    write_json(folder / "special_tokens_map.json", {"cls_token": "[CLS]", "additional_special_tokens": []})
+    write_json(folder / "added_tokens.json", {})
+    look_at(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "model"))
+
+
+def look_at(folder: Path) -> None:
+    """Loads and uses a model; the only error that is allowed is the one that says what is wrong with the files."""
+    faulthandler.dump_traceback_later(60, exit=True)  # a hang ends the run, and says where
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                encoder = minisbert.load(folder)
+            except CheckpointError as error:
+                assert str(error)  # noqa: PT017
+                return
+            vectors = encoder.encode(TEXTS)
+        assert vectors.shape == (len(TEXTS), encoder.dimension)
+        assert vectors.isfinite().all()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def changed(folder: Path, original: Path, file: str, content: bytes) -> None:
+    """Looks at a checkpoint with this content in one file, and puts the file back."""
+    (folder / file).write_bytes(content)
+    try:
+        look_at(folder)
+    finally:
+        shutil.copy(original / file, folder / file)
+
+
+# --- json ---------------------------------------------------------------------------------------------------------------------
+
+JSON_FILES = [
+    *(
+        "modules.json",
+        "config.json",
+        "sentence_bert_config.json",
+        "tokenizer_config.json",
+        "tokenizer.json",
+        "1_Pooling/config.json",
+    ),
+    *("2_Dense/config.json", "config_sentence_transformers.json", "special_tokens_map.json", "added_tokens.json"),
+]
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 70),
+    st.sampled_from([2**31, 2**40, 2**63, 2**64, 10**30, -(2**63)]),
+    st.floats(),
+    st.text(max_size=6),
+    st.sampled_from(
+        ["", "bert", "../x", "/etc/passwd", "mean", "cls", "gelu", "[CLS]", "[UNK]", "a", "BertTokenizer", "\ud800", "\0"]
+    ),
+    st.sampled_from([[], {}, [[]], {"": None}, [1], ["a"], {"content": "a"}, {"content": "<x>", "special": True}]),
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in a json value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else []
+    return [path, *(place for key, part in inner for place in places(part, (*path, key)))]
+
+
+@st.composite
+def changed_json(draw: st.DrawFn, value: Any) -> bytes:
+    """A json value with one to three of its parts replaced, deleted, renamed, doubled or swapped."""
+    value = copy.deepcopy(value)
+    for _ in range(draw(st.integers(1, 3))):
+        where = [place for place in places(value) if place]
+        if not where:
+            return json.dumps(copy.deepcopy(draw(VALUES))).encode("utf-8", "surrogatepass")
+        *path, key = draw(st.sampled_from(where))
+        holder = value
+        for step in path:
+            holder = holder[step]
+        kind = draw(st.sampled_from(["replace", "replace", "delete", "rename", "double", "add", "swap"]))
+        if kind == "delete":
+            del holder[key]
+        elif kind == "rename" and isinstance(holder, dict):
+            holder[draw(st.text(max_size=5))] = holder.pop(key)
+        elif kind in ("double", "add") and isinstance(holder, list):
+            holder.insert(
+                draw(st.integers(0, len(holder))), copy.deepcopy(holder[key]) if kind == "double" else copy.deepcopy(draw(VALUES))
+            )
+        elif kind == "add" and isinstance(holder, dict):
+            holder[draw(st.sampled_from(EXTRA))] = copy.deepcopy(draw(VALUES))
+        elif kind == "swap":
+            *other, last = draw(st.sampled_from(where))
+            with_other = value
+            for step in other:
+                with_other = with_other[step]
+            holder[key] = copy.deepcopy(with_other[last])
+        else:
+            holder[key] = copy.deepcopy(draw(VALUES))
+    return json.dumps(value).encode("utf-8", "surrogatepass")
+
+
+EXTRA = [
+    *(
+        "auto_map",
+        "is_decoder",
+        "added_tokens_decoder",
+        "extra_special_tokens",
+        "split_special_tokens",
+        "tokenizer_class",
+        "pruned_heads",
+    ),
+    *(
+        "image_token",
+        "bos_token",
+        "truncation_side",
+        "max_len",
+        "embedding_dimension",
+        "pooling_mode",
+        "use_residual",
+        "truncation",
+    ),
+]
+
+
+@pytest.mark.parametrize("file", JSON_FILES)
+def test_a_json_file_with_something_changed(original: Path, folder: Path, file: str) -> None:
+    value = json.loads((original / file).read_text())
+
+    @fuzz
+    @given(changed_json(value))
+    def run(content: bytes) -> None:
+        changed(folder, original, file, content)
+
+    run()
+
+
+def flipped(content: bytes, flips: list[tuple[float, int]]) -> bytes:
+    """Some bits of a file flipped, at places given as a part of its length."""
+    changed = bytearray(content)
+    for place, bit in flips:
+        if changed:
+            changed[int(place * (len(changed) - 1))] ^= 1 << bit
+    return bytes(changed)
+
+
+FLIPS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 7)), min_size=1, max_size=4)
+
+
+@fuzz
+@given(file=st.sampled_from([*JSON_FILES, "vocab.txt"]), flips=FLIPS, keep=st.floats(0.5, 1))
+def test_a_text_file_with_bits_flipped_and_its_end_cut_off(
+    original: Path, folder: Path, file: str, flips: Any, keep: float
+) -> None:
+    if file == "vocab.txt" and not (original / file).exists():
+        file = "config.json"
+    content = flipped((original / file).read_bytes(), flips)
+    changed(folder, original, file, content[: int(len(content) * keep) if keep < 0.9 else len(content)])
+
+
+# --- weights ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "2_Dense/model.safetensors"])
+def test_a_safetensors_header_with_something_changed(original: Path, folder: Path, file: str) -> None:
+    content = (original / file).read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header, rest = json.loads(content[8 : 8 + length]), content[8 + length :]
+
+    @fuzz
+    @given(changed_json(header), st.sampled_from([0, 0, 0, 0, 1, -1, 8, 1 << 40, 1 << 63]))
+    def run(text: bytes, more: int) -> None:
+        claimed = (len(text) + more) % (1 << 64)
+        changed(folder, original, file, struct.pack("<Q", claimed) + text + rest)
+
+    run()
+
+
+@fuzz
+@given(flips=FLIPS, header_only=st.booleans())
+def test_a_safetensors_file_with_bits_flipped(original: Path, folder: Path, flips: Any, header_only: bool) -> None:
+    content = (original / "model.safetensors").read_bytes()
+    end = 8 + struct.unpack("<Q", content[:8])[0] if header_only else len(content)
+    changed(folder, original, "model.safetensors", flipped(content[:end], flips) + content[end:])
+
+
+@pytest.fixture(scope="module", params=CONTAINERS)
+def pickled(request: pytest.FixtureRequest, original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(shutil.copytree(original, tmp_path_factory.mktemp(request.param) / "model"))
+    CONTAINERS[request.param](weights_of(folder), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+@fuzz
+@given(flips=FLIPS, keep=st.floats(0, 1), part=st.sampled_from([0.05, 0.2, 1.0]))
+def test_a_bin_file_with_bits_flipped_and_its_end_cut_off(
+    pickled: Path, tmp_path: Path, flips: Any, keep: float, part: float
+) -> None:
+    target = tmp_path / "model"
+    if not target.exists():
+        shutil.copytree(pickled, target)
+    content = (pickled / "pytorch_model.bin").read_bytes()
+    end = int(len(content) * part)  # most of the file are numbers, and its program stands at the beginning
+    content = flipped(content[:end], flips) + content[end:]
+    changed(target, pickled, "pytorch_model.bin", content[: int(len(content) * keep) if keep < 0.3 else len(content)])
+
+
+@fuzz
+@given(program=st.binary(max_size=60), opcodes=st.lists(st.sampled_from(range(256)), max_size=30))
+def test_any_program_in_a_bin_file(pickled: Path, tmp_path: Path, program: bytes, opcodes: list[int]) -> None:
+    target = tmp_path / "model"
+    if not target.exists():
+        shutil.copytree(pickled, target)
+    changed(target, pickled, "pytorch_model.bin", b"\x80\x02" + bytes(opcodes) + program + b".")
