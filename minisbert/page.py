@@ -49,7 +49,7 @@ ATTENTION_BYTES = 1 << 19
 LARGEST_TABLE = 1 << 12
 """Up to so many cells the pairs of tokens are a table with its numbers, beyond a picture."""
 
-LONGEST_OPEN = 24
+LONGEST_OPEN = 20
 """Source of more lines than this is folded away, to be opened."""
 
 Colour = tuple[int, int, int]
@@ -196,7 +196,7 @@ def _grid(name: str, picture: str, rows: Sequence[str], columns: Sequence[str], 
     left = 8 + round(7.3 * max(map(_columns, rows)))
     top = 8 + round(7.3 * max(map(_columns, columns)))
     width, height = left + cell * len(columns) + 4, top + cell * len(rows) + 4
-    size = min(12, cell)
+    size = min(12, cell - 1)
     texts = [
         f'<text x="{left - 6}" y="{top + cell * (i + 0.5):g}" text-anchor="end" dominant-baseline="central">{_label(row)}</text>'
         for i, row in enumerate(rows)
@@ -615,7 +615,7 @@ def _layer(name: str, one: SentenceTrace, number: int, sentences: Named) -> str:
     weights = one.attention[number].float()  # [heads, tokens, tokens]
     average = weights.mean(dim=0)
     tokens = len(one.tokens)
-    cell = 24 if tokens <= 12 else 16 if tokens <= 24 else 12 if tokens <= 64 else 6
+    cell = 24 if tokens <= 12 else 16 if tokens <= 24 else 14 if tokens <= 64 else 6
     picker = ""
     if _heads_shown(sentences):
         sheet = _heat(torch.cat([*weights], dim=1))  # the heads, side by side
