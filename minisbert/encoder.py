@@ -423,8 +423,19 @@ class SentenceEncoder:
     @property
     def rows_together(self) -> int:
         """Batches are filled up to a multiple of so many tokens, so that each has the same bits in any; see `batching.ROWS`."""
-        # With oneDNN they have them in any batch of two tokens or more.
-        return 2 if isinstance(self.bert.layers[0].get_submodule("attention.out"), OneDNNLinear) else ROWS
+        return 2 if self._by_onednn else ROWS  # with oneDNN they have them in any batch of two tokens or more
+
+    @property
+    def same_on_all_cores(self) -> bool:
+        """Whether a batch has the same bits on one core and on all of them."""
+        config = self.bert.config
+        # oneDNN's products have. Attention differed with heads of 8 numbers, and with a single head; not with 16, 24, 32 or 64
+        # numbers and 2 heads or more, at any length up to 512 (tests/test_bits.py has all-MiniLM-L6-v2's).
+        return self._by_onednn and config.num_attention_heads > 1 and config.head_dim >= 16
+
+    @property
+    def _by_onednn(self) -> bool:
+        return isinstance(self.bert.layers[0].get_submodule("attention.out"), OneDNNLinear)
 
     def finish(self, pooled: Tensor, keep: int | None = None) -> Tensor:
         """Pooled vectors through the heads, then the first `keep` numbers: [sentences, hidden × modes] → [sentences, dim]."""
@@ -512,7 +523,10 @@ class SentenceEncoder:
         batches = self.plan([len(ids) for ids in window.ids], options.batch_tokens, options.batch_size)
         progress.start(len(batches))
         progress.update(len(window.texts) - len(window.unique), 0)  # they cost nothing
-        with closing(compute(forward, window.ids, batches, rows, self.device, self.rows_together)) as computed:
+        computed = compute(
+            forward, window.ids, batches, rows, self.device, self.rows_together, alone_on_all_cores=self.same_on_all_cores
+        )
+        with closing(computed):
             while (batch := fork_safe(lambda: self._next_batch(computed, rows, window))) is not None:
                 progress.update(len(batch.order), batch.tokens)
         return fork_safe(lambda: in_order(rows, window, as_numpy=options.convert_to_numpy))

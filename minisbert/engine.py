@@ -2,8 +2,8 @@
 
 Several batches are computed at once, each by a worker thread of its own on one core, instead of one batch after the other on all
 cores: nobody waits for anybody between two operations, and small operations are spread over the cores too. On 2 cores that is a
-tenth to a fifth more sentences per second (scripts/benchmark.py). A single batch goes to a worker as well: on all
-cores it may round otherwise than on one (seen in attention with heads of 8 numbers, and in float64; tests/test_bits.py).
+tenth to a fifth more sentences per second (scripts/benchmark.py). A single batch is computed on all cores, which halves the time
+that a caller waits for one sentence, by models that round alike there; the others' goes to a worker as well.
 
 The workers live as long as the process and serve all encoders and all callers; Python's lock is free while they multiply.
 """
@@ -42,6 +42,8 @@ def compute(
     rows: Rows,
     device: torch.device,
     multiple: int = ROWS,
+    *,
+    alone_on_all_cores: bool = False,
 ) -> Generator[Batch, None, None]:
     """Computes all batches into `rows`, and yields each one when it is done, whichever is first.
 
@@ -54,6 +56,7 @@ def compute(
         rows: [sentences, dim], on the CPU, filled here.
         device: where the model computes.
         multiple: batches are filled up to a multiple of so many tokens; see `batching.ROWS`.
+        alone_on_all_cores: whether a single batch is computed right here, on all cores: for a model that gives the same bits there.
     """
 
     def run(batch: Batch) -> Batch:
@@ -68,7 +71,7 @@ def compute(
         return batch
 
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
+    if device.type != "cpu" or threads == 1 or (alone_on_all_cores and len(batches) == 1):
         yield from map(run, batches)
         return
     futures = [workers(threads).submit(run, batch) for batch in batches]
