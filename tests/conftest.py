@@ -8,10 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from checkpoints import save_bert_base
 from filelock import FileLock
 
 PAIR = ("A man is eating food.", "Someone is having a meal.")
+
+
+def pytest_configure() -> None:
+    """The workers of a parallel run share the cores already: with more threads than cores, small models take many times as long."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        torch.set_num_threads(1)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

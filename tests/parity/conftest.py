@@ -1,8 +1,7 @@
-"""The two checkpoints of real size, loaded by both sides, and one thread for each worker."""
+"""The two checkpoints of real size, loaded by both sides."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,15 +19,6 @@ class Both(NamedTuple):
     encoder: minisbert.SentenceEncoder
     reference: Reference
     bounds: Bounds
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """The workers of a run share the cores already, and with more threads than cores tiny models take twenty times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="package", params=[torch.float32, torch.float64], ids=["float32", "float64"])
