@@ -1,0 +1,86 @@
+"""scripts/check_checkpoint.py: it says "same" of what is, "different" of what is not, and why where it cannot tell."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import save_tiny
+
+import minisbert
+
+SCRIPT = Path(__file__).parent.parent / "scripts/check_checkpoint.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def check() -> Any:
+    spec = importlib.util.spec_from_file_location("check_checkpoint", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_sound_checkpoint_is_the_same(check: Any, folder: Path, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main([str(folder), "--dtype", dtype, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["verdict"] == "same"
+    assert [row["name"] for row in result["rows"]] == ["limit", "ids", "embeddings", "layer 1", "layer 2", "vectors"]
+    assert 0 < result["largest"] < (1e-12 if dtype == "float64" else 1e-5)
+
+
+def test_the_command_prints_a_table_and_a_verdict(minilm_folder: Path) -> None:
+    done = subprocess.run([sys.executable, SCRIPT, minilm_folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 12  # a head, the limit, the ids, the embeddings, six layers, the vectors, the verdict
+    assert lines[-1].startswith("same: the largest difference is ")
+
+
+def eps(patch: pytest.MonkeyPatch, encoder: minisbert.SentenceEncoder) -> None:
+    patch.setattr(encoder.bert.layers[1].attention_norm, "eps", 1e-5)
+
+
+def limit(patch: pytest.MonkeyPatch, encoder: minisbert.SentenceEncoder) -> None:
+    encoder.max_seq_length = 20
+
+
+def side(patch: pytest.MonkeyPatch, encoder: minisbert.SentenceEncoder) -> None:
+    patch.setattr(encoder.tokenizer, "truncation_side", "left")
+
+
+def pooling(patch: pytest.MonkeyPatch, encoder: minisbert.SentenceEncoder) -> None:
+    patch.setattr(encoder.pooling, "modes", ("max",))
+
+
+@pytest.mark.parametrize(("fault", "place"), [(eps, "layer 2"), (limit, "limit"), (side, "ids"), (pooling, "vectors")])
+def test_a_fault_is_found_and_placed(
+    check: Any, folder: Path, fault: Any, place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = minisbert.load(folder, dtype=torch.float64)
+    fault(monkeypatch, encoder)
+    monkeypatch.setattr(minisbert, "load", lambda *_, **__: encoder)
+    assert check.main([str(folder)]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"first at: {place}")
+
+
+def test_what_cannot_be_checked_is_said(check: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("cannot be checked: CheckpointError: ")
+    assert check.main([str(tmp_path), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["verdict"] == "cannot be checked"
