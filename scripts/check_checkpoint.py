@@ -31,7 +31,7 @@ SENTENCES = [
 ]
 
 BOUNDS = {"float64": (1e-12, 1e-12), "float32": (5e-5, 1e-5)}
-"""The largest difference that rounding leaves in hidden states and in vectors, relative to the largest number where that is above 1."""
+"""What rounding leaves in hidden states and in vectors, as a part of the largest number there, or of 1 if that is more."""
 
 
 class Row(NamedTuple):
