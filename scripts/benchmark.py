@@ -2,28 +2,31 @@
 
     pip install -e '.[benchmark]'
     python scripts/benchmark.py                                     # everything, about half an hour
-    python scripts/benchmark.py --workloads short mixed --systems minisbert onnxruntime openvino ctranslate2 gemm --rounds 3
+    python scripts/benchmark.py --workloads short one --systems minisbert onnxruntime openvino ctranslate2 gemm --rounds 3
     python scripts/benchmark.py --quick                             # does it run? a minute; the figures mean nothing
+    python scripts/benchmark.py --threads 1 --clock cpu             # on a machine that is busy with other things
 
 How it measures
     Every system lives in a process of its own, since two libraries' thread pools in one process spin against each other. It loads,
-    encodes every workload once (the vectors must agree with minisbert's to 1e-4, else nothing is timed), and then waits. The systems
-    take turns, in an order that moves on by one each round, with a pause before each turn in which thread pools fall asleep; the
-    processor time that the waiting processes took meanwhile is measured and reported as `disturbance`. What counts are ratios within
-    one round, since a machine's speed changes from minute to minute: their median is given, with the lowest and the highest.
+    encodes every workload once (the vectors must agree with minisbert's to 1e-4, else nothing is timed), and then waits. The
+    systems take turns, in an order that moves on by one each round, with a pause before each turn in which thread pools fall
+    asleep; the processor time that everything else took meanwhile is measured and reported, waiting systems and strangers alike.
+    What counts are ratios within one round, since a machine's speed changes from minute to minute: their median is given, with the
+    lowest and the highest.
 
 Systems
     minisbert             `encode`, as its users call it.
     sentence-transformers `encode` with its defaults (batches of 32), as its users call it.
     onnxruntime, openvino, ctranslate2
-                          their strongest form: our tokenizer, our removal of duplicates, our batches without padding. Each is tuned
-                          for each workload before it is timed, by running it once in every way of `WAYS`: batches of equal lengths or
-                          of nearly equal lengths with a mask, of several sizes, one batch on all threads or one batch on each thread.
-                          onnxruntime runs the graph that its own optimizer for BERT fused, with the mask taken out for equal lengths.
+                          their strongest form: our tokenizer, our removal of duplicates, our batches without padding. Each is
+                          tuned for each workload before it is timed, by running a quarter of it in every way of `WAYS`: batches
+                          of equal lengths, or of nearly equal lengths with a mask; of several sizes; one batch on all threads, or
+                          one on each thread. onnxruntime runs the graph that its own optimizer for BERT fused, and for equal
+                          lengths the mask is taken out of it.
     onnxruntime-user …    as their users call them, and as sentence-transformers' backends do: sorted by length, batches of 32,
-                          padded, masked, default settings.
-    gemm                  the model's own linear layers over the same batches and nothing else: the limit that no code over the same
-                          matrix products can pass.
+                          padded, masked, default settings (but float32 for openvino).
+    gemm                  the model's own linear layers over the same batches and nothing else: the limit that no code over the
+                          same matrix products can pass.
 
 Workloads
     short        the 2,758 sentences of the STS benchmark's test split (made-up ones of the same lengths where there are no data)
@@ -55,7 +58,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata, util
 from itertools import groupby
 from multiprocessing.connection import Connection
@@ -70,6 +73,7 @@ CACHE = Path(os.environ.get("MINISBERT_BENCHMARK_CACHE", Path.home() / ".cache" 
 PAUSE = 0.6
 """Seconds before each turn. Intel's OpenMP, ctranslate2's, spins for 0.2 s after its last work, the longest of all."""
 AGREE = 1e-4
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 USERS_BATCH = 32
 
 
@@ -138,11 +142,12 @@ class Workload:
 
 # ------------------------------------------------------------------------------------------------------------------ workloads
 
-WORDS = (
+WORDS = re.findall(
+    r"\w+",
     "the a of in on and to is are with for at from by man woman dog child people water street house book music game car market "
     "company president country minister police plane river mountain guitar horse kitchen field group team report price share plays "
-    "runs walks eats says holds rides cuts makes jumps sits stands small large young old red white black new first last two three"
-).split()
+    "runs walks eats says holds rides cuts makes jumps sits stands small large young old red white black new first last two three",
+)
 
 
 def sentences_of(data: Path | None, count: int) -> tuple[list[str], str]:
@@ -264,6 +269,11 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
+def read_json(path: Path) -> Any:
+    """What a file holds."""
+    return json.loads(path.read_text("utf-8"))
+
+
 def export_key(model: str) -> Path:
     """The folder of a model's exports: other versions of the libraries make others."""
     names = ("torch", "transformers", "onnxruntime", "openvino", "ctranslate2")
@@ -271,11 +281,11 @@ def export_key(model: str) -> Path:
     return CACHE / f"{model}-exports-{versions}"
 
 
-def export(model: str, folder: Path, out: Path, wanted: Sequence[str]) -> None:
+def export(folder: Path, out: Path, wanted: Sequence[str]) -> None:
     """Writes what the peers run: `plain.onnx`, `masked.onnx`, `equal.onnx`, `openvino-*.xml`, `ctranslate2/`.
 
-    `plain`: ids, mask, types → the last hidden states, as sentence-transformers' backends have it. `masked`: ids, mask → mean-pooled
-    vectors, fused. `equal`: ids → mean-pooled vectors without any mask, fused.
+    `plain`: ids, mask, types → the last hidden states, as sentence-transformers' backends have it. `masked`: ids, mask →
+    mean-pooled vectors, fused. `equal`: ids → mean-pooled vectors without any mask, fused.
     """
     import torch
     from torch import nn
@@ -323,7 +333,7 @@ def export(model: str, folder: Path, out: Path, wanted: Sequence[str]) -> None:
         kinds = {node.op_type for node in fused.model.graph.node}
         missing = {"Attention", "SkipLayerNormalization", "BiasGelu", "EmbedLayerNormalization"} - kinds
         if missing:
-            raise RuntimeError(f"onnxruntime's optimizer did not fuse {', '.join(sorted(missing))}: its strongest form is not at hand.")
+            raise RuntimeError(f"onnxruntime's optimizer did not fuse {sorted(missing)}: its strongest form is not at hand.")
         return fused
 
     if "onnxruntime" in wanted:
@@ -371,8 +381,9 @@ def export(model: str, folder: Path, out: Path, wanted: Sequence[str]) -> None:
 class System:
     """One way to turn texts into vectors; lives in its own process."""
 
-    def __init__(self, model: str, folder: Path, threads: int) -> None:
-        self.model, self.folder, self.threads = model, folder, threads
+    def __init__(self, folder: Path, exports: Path, threads: int, clock: str) -> None:
+        self.folder, self.exports, self.threads = folder, exports, threads
+        self.clock = CLOCKS[clock]
 
     def limit(self, tokens: int | None) -> None:
         """Sets the most tokens of a text."""
@@ -382,8 +393,15 @@ class System:
         """What to try before it's timed."""
         return [Way()]
 
-    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
-        """[texts] → [texts, dim]. `single`: called with the text itself, for which it makes a difference."""
+    def encode(self, texts: list[str], way: Way, *, single: bool = False, part: int = 1) -> Any:
+        """[texts] → [texts, dim].
+
+        Args:
+            texts: what to encode.
+            way: how to batch it, for those who give a choice.
+            single: called with the text itself, for which it makes a difference.
+            part: compute only every so manieth batch, to compare ways; the other rows are not filled.
+        """
         raise NotImplementedError
 
 
@@ -403,37 +421,49 @@ class Minisbert(System):
     def limit(self, tokens: int | None) -> None:
         self.encoder.max_seq_length = tokens or self.usual
 
-    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
+    def encode(self, texts: list[str], way: Way, *, single: bool = False, part: int = 1) -> Any:
         return self.encoder.encode(texts[0] if single else texts)
 
 
 class Gemm(Minisbert):
     """The model's linear layers over minisbert's own batches, and nothing else. It gives no vectors."""
 
-    def ways(self) -> list[Way]:
-        return [Way(apart=False), Way(apart=True)]
-
-    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         import torch
         from torch import nn
 
-        from minisbert.batching import plan, spare_tokens
-        from minisbert.encoder import BATCH_TOKENS
+        self.linears = [module for module in self.encoder.bert.modules() if isinstance(module, nn.Linear)]
+        for linear in self.linears:
+            if hasattr(linear, "gelu"):  # done within the product by oneDNN
+                linear.gelu = False
+        widths = {linear.in_features for linear in self.linears}
+        self.rows = {width: torch.ones(self.encoder.bert.config.max_position_embeddings * 4, width) for width in widths}
+        self.sizes: dict[tuple[str, ...], list[int]] = {}
 
-        lengths = [len(ids) for ids in self.encoder.tokenizer(list(dict.fromkeys(texts))).ids]
-        sizes = [batch.tokens + spare_tokens(batch.tokens) for batch in plan(lengths, BATCH_TOKENS)]
-        linears = [module for module in self.encoder.bert.modules() if isinstance(module, nn.Linear)]
-        rows = {width: torch.ones(max(sizes), width) for width in {linear.in_features for linear in linears}}
+    def ways(self) -> list[Way]:
+        return [Way(apart=False), Way(apart=True)]
+
+    def encode(self, texts: list[str], way: Way, *, single: bool = False, part: int = 1) -> Any:
+        import torch
+
+        from minisbert.batching import spare_tokens
+        from minisbert.engine import workers
+
+        key = tuple(texts)
+        if key not in self.sizes:  # counted once: what precedes the products is no part of them
+            lengths = [len(ids) for ids in self.encoder.tokenizer(list(dict.fromkeys(texts))).ids]
+            together = self.encoder.rows_together
+            self.sizes[key] = [batch.tokens + spare_tokens(batch.tokens, together) for batch in self.encoder.plan(lengths)]
+        sizes = self.sizes[key][::part]
 
         def run(size: int) -> None:
             with torch.inference_mode():
-                for linear in linears:
-                    linear(rows[linear.in_features][:size])
+                for linear in self.linears:
+                    linear(self.rows[linear.in_features][:size])
 
-        if way.apart:
-            with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                list(pool.map(run, sizes))
-            torch.set_num_threads(self.threads)
+        if way.apart and len(sizes) > 1:
+            list(workers(self.threads).map(run, sizes))
         else:
             for size in sizes:
                 run(size)
@@ -454,7 +484,7 @@ class SentenceTransformers(System):
     def limit(self, tokens: int | None) -> None:
         self.encoder.max_seq_length = tokens or self.usual
 
-    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
+    def encode(self, texts: list[str], way: Way, *, single: bool = False, part: int = 1) -> Any:
         return self.encoder.encode(texts[0] if single else texts)
 
 
@@ -468,7 +498,6 @@ class Peer(System):
         encoder = minisbert.load(self.folder)  # only its tokenizer is used, and kept
         self.tokenizer, self.dimension, self.usual = encoder.tokenizer, encoder.dimension, encoder.max_seq_length
         self.normalize = bool(len(encoder.heads))
-        self.exports = export_key(self.model)
         self.pool = ThreadPoolExecutor(self.threads)
 
     def limit(self, tokens: int | None) -> None:
@@ -477,12 +506,12 @@ class Peer(System):
     def ways(self) -> list[Way]:
         return WAYS
 
-    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
+    def encode(self, texts: list[str], way: Way, *, single: bool = False, part: int = 1) -> Any:
         import numpy as np
 
         unique = list(dict.fromkeys(texts))
         ids = self.tokenizer(unique).ids
-        rows = np.empty((len(unique), self.dimension), dtype=np.float32)
+        rows = np.ones((len(unique), self.dimension), dtype=np.float32)
 
         def run(order: list[int]) -> None:
             chosen = [ids[index] for index in order]
@@ -495,7 +524,7 @@ class Peer(System):
             else:
                 rows[order] = self.forward(np.array(chosen, dtype=np.int64), None, way)
 
-        groups = batches([len(one) for one in ids], way)
+        groups = batches([len(one) for one in ids], way)[::part]
         if way.apart and len(groups) > 1:
             list(self.pool.map(run, groups))
         else:
@@ -607,14 +636,13 @@ class User(System):
         from transformers import AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
-        self.exports = export_key(self.model)
-        self.usual = json.loads((self.folder / "sentence_bert_config.json").read_text("utf-8"))["max_seq_length"]
-        self.normalize = len(json.loads((self.folder / "modules.json").read_text("utf-8"))) > 2
+        self.usual = read_json(self.folder / "sentence_bert_config.json")["max_seq_length"]
+        self.normalize = len(read_json(self.folder / "modules.json")) > 2
 
     def limit(self, tokens: int | None) -> None:
         self.most = tokens or self.usual
 
-    def encode(self, texts: list[str], way: Way, *, single: bool = False) -> Any:
+    def encode(self, texts: list[str], way: Way, *, single: bool = False, part: int = 1) -> Any:
         import numpy as np
 
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
@@ -717,17 +745,18 @@ def serve(connection: Connection, name: str, arguments: tuple[Any, ...], workloa
             else:
                 answer = turn(system, workload, ways[workload_name])
             connection.send(("done", answer))
-    except Exception:  # noqa: BLE001 (whatever it is, the parent reports it)
+    except Exception:  # whatever it is, the parent reports it
         connection.send(("failed", traceback.format_exc()))
 
 
-def turn(system: System, workload: Workload, way: Way) -> list[float]:
+def turn(system: System, workload: Workload, way: Way, part: int = 1) -> list[float]:
     """Seconds of each call."""
     seconds = []
-    for call in workload.calls:
-        start = time.perf_counter()
-        system.encode(call, way, single=workload.single)
-        seconds.append(time.perf_counter() - start)
+    some = part if len(workload.calls) > 1 else 1  # of the calls, or else of the batches
+    for call in workload.calls[::some]:
+        start = system.clock()
+        system.encode(call, way, single=workload.single, part=part // some)
+        seconds.append(system.clock() - start)
     return seconds
 
 
@@ -736,12 +765,14 @@ def prepare(system: System, workload: Workload, known: Way | None) -> tuple[Way,
     import numpy as np
 
     tried = {}
+    part = 4 if len(workload.texts) > 200 else 1
+    ways = list(dict.fromkeys(way if system.threads > 1 else replace(way, apart=False) for way in system.ways()))
+    if known is None and len(ways) == 1:
+        known = ways[0]
     if known is None:
-        for way in system.ways():
-            turn(system, workload, way)
-            tried[way] = statistics.median(turn(system, workload, way))
-            if len(workload.calls) == 1 and sum(tried.values()) < 4:  # a short turn is timed again
-                tried[way] = min(tried[way], *turn(system, workload, way))
+        for way in ways:
+            turns = [turn(system, workload, way, part) for _ in range(2)]  # the first one warms up
+            tried[way] = min(map(statistics.median, turns[1:]))
         known = min(tried, key=lambda way: tried[way])
     vectors = [system.encode(call, known, single=workload.single) for call in workload.calls]
     joined = None if vectors[0] is None else np.concatenate([np.atleast_2d(np.asarray(one)) for one in vectors])
@@ -774,13 +805,6 @@ class Worker:
         self.connection.send((command, workload, given))
         return self.answer()
 
-    def cpu_seconds(self) -> float:
-        """Processor time that the process has taken so far."""
-        import psutil
-
-        times = psutil.Process(self.process.pid).cpu_times()
-        return times.user + times.system
-
     def close(self) -> None:
         """Ends the process."""
         self.connection.close()
@@ -790,14 +814,30 @@ class Worker:
             self.process.join()
 
 
+def others_seconds(worker: Worker) -> float:
+    """Processor time that everything else on this machine has taken so far, the waiting systems included."""
+    import psutil
+
+    whole, own = psutil.cpu_times(), psutil.Process(worker.process.pid).cpu_times()
+    return whole.user + whole.nice + whole.system - own.user - own.system
+
+
 # ---------------------------------------------------------------------------------------------------------------- measurement
 
 
 @dataclass
 class Result:
-    """What one system did on one workload: seconds of each call in each round."""
+    """What one system did on one workload.
+
+    Attributes:
+        rounds: seconds of each call in each round.
+        others: how many cores everything else on the machine kept busy meanwhile, in each round.
+        way: how it was batched, and `tried`: the seconds of all ways that were tried.
+        difference: between its vectors and those of the first system, the largest.
+    """
 
     rounds: list[list[float]] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)
     way: str = ""
     tried: dict[str, float] = field(default_factory=dict)
     difference: float | None = None
@@ -820,14 +860,19 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
 
 
 def compare(
-    names: Sequence[str], workloads: dict[str, Workload], arguments: tuple[Any, ...], rounds: int, tuned: dict[str, Any], say: Any
-) -> tuple[dict[str, dict[str, Result]], float]:
-    """Vectors first, then rounds of turns. Returns results[workload][system], and the worst disturbance."""
+    names: Sequence[str],
+    workloads: dict[str, Workload],
+    arguments: tuple[Any, ...],
+    rounds: int,
+    tuned: dict[str, Any],
+    say: Callable[[str], None],
+    save: Callable[[], None],
+) -> dict[str, dict[str, Result]]:
+    """Vectors first, then rounds of turns. Returns results[workload][system]."""
     import numpy as np
 
     workers: dict[str, Worker] = {}
     results: dict[str, dict[str, Result]] = {workload: {name: Result() for name in names} for workload in workloads}
-    worst = 0.0
     try:
         for name in names:  # one after the other: loading is heavy
             say(f"loading {name}")
@@ -853,22 +898,21 @@ def compare(
                         f"({list(expected.shape)}) on {workload}: largest difference {result.difference:.1e}, expected at most "
                         f"{AGREE:.0e}. Nothing is timed."
                     )
+            save()
         for workload in workloads:
             for index in range(rounds):
                 shift = index % len(names)
                 for name in [*names[shift:], *names[:shift]]:
                     say(f"{workload}: round {index + 1} of {rounds}, {name}")
                     time.sleep(PAUSE)
-                    idle = [workers[other] for other in names if other != name]
-                    before, start = sum(worker.cpu_seconds() for worker in idle), time.perf_counter()
-                    results[workload][name].rounds.append(workers[name].ask("turn", workload))
-                    taken = time.perf_counter() - start
-                    if taken > 0.2:  # processor time comes in steps of 0.01 s
-                        worst = max(worst, (sum(worker.cpu_seconds() for worker in idle) - before) / taken)
+                    before, start = others_seconds(workers[name]), time.perf_counter()
+                    result = results[workload][name]
+                    result.rounds.append(workers[name].ask("turn", workload))
+                    result.others.append((others_seconds(workers[name]) - before) / (time.perf_counter() - start))
     finally:
         for worker in workers.values():
             worker.close()
-    return results, worst
+    return results
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -917,7 +961,7 @@ def summary(results: dict[str, dict[str, Result]], workloads: dict[str, Workload
                 row["p99"] = statistics.median(result.figures(0.99))
             if ours:
                 row["ratio"] = ratios(ours, result.figures())
-            row["rounds"] = result.figures()
+            row["rounds"], row["others"] = result.figures(), result.others
             rows[name] = row
     return found
 
@@ -962,11 +1006,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="How fast minisbert is beside its peers, on this machine.")
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
-    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS), metavar="SYSTEM", help=", ".join(SYSTEMS))
+    known = list(SYSTEMS)
+    parser.add_argument("--systems", nargs="+", choices=known, default=known, metavar="SYSTEM", help=", ".join(known))
     names = ("short", "mixed", "long", "one", "thirty-two", "duplicates")
     parser.add_argument("--workloads", nargs="+", choices=names, default=list(names), metavar="WORKLOAD", help=", ".join(names))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parser.add_argument("--threads", type=int, default=cores)
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu, with --threads 1, where other things run beside"
+    )
     parser.add_argument("--data", type=Path, default=os.environ.get("MINISBERT_STS_DATA"), help="a folder with stsb-test.tsv")
     parser.add_argument("--share", type=float, help="how much of each workload; default: 1, and 1/8 for bert-base")
     parser.add_argument("--retune", action="store_true", help="do not use the ways of batching that an earlier run found best")
@@ -1001,7 +1050,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     exports = export_key(given.model)
     wanted = [name for name in PEERS if any(system.startswith(name) for system in given.systems)]
     for name in wanted:
-        make_exports(given.model, folder, exports, name, say)
+        make_exports(folder, exports, name, say)
 
     import minisbert
 
@@ -1011,17 +1060,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = make_workloads(sentences, share, lambda text: len(tokenizer([text]).ids[0]))
     workloads = {name: made[name] for name in given.workloads}
     tuned_path = exports / f"ways-{given.threads}-{share:.4f}-{'data' if given.data else 'made'}.json"
-    tuned = {} if given.retune or given.quick or not tuned_path.is_file() else json.loads(tuned_path.read_text("utf-8"))
-    results, disturbance = compare(
-        list(given.systems), workloads, (given.model, folder, given.threads), rounds, tuned, say
-    )
-    if not given.quick:
-        write_json(tuned_path, tuned)
+    tuned = {} if given.retune or given.quick or not tuned_path.is_file() else read_json(tuned_path)
+
+    def save() -> None:
+        if not given.quick:
+            write_json(tuned_path, tuned)
+
+    results = compare(list(given.systems), workloads, (folder, exports, given.threads, given.clock), rounds, tuned, say, save)
     say("")
     figures = summary(results, workloads)
+    disturbance = max(statistics.median(result.others) for systems in results.values() for result in systems.values())
     lengths = {name: [len(ids) for ids in tokenizer(workload.texts).ids] for name, workload in workloads.items()}
     report = {
         "model": given.model,
+        "clock": given.clock,
         "machine": machine(given.threads),
         "texts": kind,
         "share": share,
@@ -1038,17 +1090,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     about = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    print(f"{given.model}, {about['processor']}, {about['threads']} of {about['cores']} cores, Python {about['python']}, {versions}")
+    print(f"{given.model}, {about['processor']}, {about['threads']} of {about['cores']} cores, {given.clock} time")
+    print(f"Python {about['python']}, {versions}")
     for name, workload in report["workloads"].items():
-        print(f"{name}: {workload['texts']} texts in {workload['calls']} calls, {workload['tokens'] / workload['texts']:.1f} tokens each")
+        each = workload["tokens"] / workload["texts"]
+        print(f"{name}: {workload['texts']} texts in {workload['calls']} calls, {each:.1f} tokens each")
     print(f"\nspeed, and how many times faster minisbert is: median of {rounds} rounds [lowest–highest]\n")
     print(table(figures))
     print("\n" + "\n".join(goals(figures)))
-    if disturbance > 0.02:
-        print(f"\nWaiting processes took up to {disturbance:.0%} of a core during a turn: these figures are not to be trusted.")
+    print(f"\nEverything else on the machine kept up to {disturbance:.2f} cores busy during the turns.")
+    if disturbance > 0.1:
+        print("That is too much for figures to be trusted: stop what runs beside, and measure again.")
 
 
-def make_exports(model: str, folder: Path, exports: Path, peer: str, say: Callable[[str], None]) -> None:
+def make_exports(folder: Path, exports: Path, peer: str, say: Callable[[str], None]) -> None:
     """In a process of its own, once."""
     marks = {"onnxruntime": "equal.onnx", "openvino": "openvino-equal.xml", "ctranslate2": "ctranslate2/model.bin"}
     if (exports / marks[peer]).exists():
@@ -1056,7 +1111,7 @@ def make_exports(model: str, folder: Path, exports: Path, peer: str, say: Callab
     say(f"exporting for {peer}")
     exports.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix="export-", dir=exports.parent))
-    process = multiprocessing.get_context("spawn").Process(target=export, args=(model, folder, new, [peer]))
+    process = multiprocessing.get_context("spawn").Process(target=export, args=(folder, new, [peer]))
     process.start()
     process.join()
     if process.exitcode:
