@@ -1,0 +1,267 @@
+"""Puts minisbert's encoder into other people's programs, in place of sentence-transformers', and compares what comes out.
+
+    python -m venv try && try/bin/pip install '.[test]' bertopic faiss-cpu haystack-ai llama-index-core mteb setfit
+    try/bin/python scripts/try_integrations.py --data DIR
+
+DIR holds stsb-test.tsv, as in scripts/evaluate_sts.py. A program that is not installed is named as such. Exit code 1 if a result
+differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minisbert
+from minisbert import integrations
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+warnings.filterwarnings("ignore")
+
+MODEL = "all-MiniLM-L6-v2"
+Pair = tuple[list[str], list[float], Any, Any]
+
+
+def keybert(data: Pair) -> bool:
+    """The same keywords for twenty documents."""
+    from keybert import KeyBERT
+
+    texts, _, ours, theirs = data
+    documents = [" ".join(texts[i : i + 8]) for i in range(0, 160, 8)]
+    a = KeyBERT(integrations.for_keybert(ours)).extract_keywords(documents, keyphrase_ngram_range=(1, 2))
+    return a == KeyBERT(theirs).extract_keywords(documents, keyphrase_ngram_range=(1, 2))
+
+
+def bertopic(data: Pair) -> bool:
+    """The same topic for each of 1,000 sentences."""
+    from bertopic import BERTopic
+    from umap import UMAP
+
+    def topics(model: Any) -> list[int]:
+        return BERTopic(embedding_model=model, umap_model=UMAP(random_state=0)).fit_transform(data[0][:1000])[0]
+
+    return same_groups(topics(integrations.for_bertopic(data[2])), topics(data[3]))
+
+
+def same_groups(a: list[int], b: list[int]) -> bool:
+    """UMAP magnifies the last bits of a vector, so groups may differ a little: nine tenths of what one could agree on by chance."""
+    from sklearn.metrics import adjusted_rand_score
+
+    print(f"  bertopic: adjusted Rand index {adjusted_rand_score(a, b):.3f}")
+    return adjusted_rand_score(a, b) > 0.9
+
+
+def mteb(data: Pair) -> bool:
+    """The same scores of a task from local data."""
+    import mteb as program
+    from datasets import Dataset, DatasetDict
+    from mteb.abstasks.sts import AbsTaskSTS
+
+    texts, scores, ours, theirs = data
+    rows = {"sentence1": texts[0::2], "sentence2": texts[1::2], "score": scores}
+
+    class Local(AbsTaskSTS):
+        metadata = program.get_task("STSBenchmark").metadata.model_copy(update={"name": "Local"})
+        min_score, max_score = 0, 5
+
+        def load_data(self, *_: Any, **__: Any) -> None:
+            self.dataset = DatasetDict({"test": Dataset.from_dict(rows)})
+            self.data_loaded = True
+
+    def score(model: Any) -> float:
+        result = program.evaluate(model, Local(), cache=None, show_progress_bar=False)
+        return result.task_results[0].get_score()
+
+    a, b = score(integrations.for_mteb(ours)), score(theirs)
+    print(f"  mteb: {100 * a:.2f} and {100 * b:.2f}")
+    return abs(a - b) < 1e-6
+
+
+def langchain(data: Pair) -> bool:
+    """The same neighbours from its store in memory."""
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.vectorstores import InMemoryVectorStore
+
+    class Theirs(Embeddings):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return data[3].encode(texts).tolist()
+
+        def embed_query(self, text: str) -> list[float]:
+            return data[3].encode(text).tolist()
+
+    def neighbours(embeddings: Any) -> list[str]:
+        store = InMemoryVectorStore(embeddings)
+        store.add_texts(data[0][:300])
+        return [document.page_content for document in store.similarity_search(data[0][301], k=10)]
+
+    return neighbours(integrations.for_langchain(data[2])) == neighbours(Theirs())
+
+
+def llama_index(data: Pair) -> bool:
+    """The neighbours in its index of vectors, against those by sentence-transformers."""
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.schema import TextNode
+
+    texts = data[0][:300]
+    index = VectorStoreIndex([TextNode(text=text) for text in texts], embed_model=integrations.for_llama_index(data[2]))
+    found = [node.text for node in index.as_retriever(similarity_top_k=10).retrieve(data[0][301])]
+    return found == reference_neighbours(data, texts)
+
+
+def haystack(data: Pair) -> bool:
+    """The neighbours that a pipeline with its store in memory finds."""
+    from haystack import Document, Pipeline
+    from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
+    from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+    texts = data[0][:300]
+    of_text, of_documents = integrations.for_haystack(data[2])
+    store = InMemoryDocumentStore(embedding_similarity_function="cosine")
+    store.write_documents(of_documents.run([Document(content=text) for text in dict.fromkeys(texts)])["documents"])
+    pipeline = Pipeline()
+    pipeline.add_component("embedder", of_text)
+    pipeline.add_component("retriever", InMemoryEmbeddingRetriever(store, top_k=10))
+    pipeline.connect("embedder.embedding", "retriever.query_embedding")
+    found = pipeline.run({"embedder": {"text": data[0][301]}})["retriever"]["documents"]
+    return [document.content for document in found] == reference_neighbours(data, list(dict.fromkeys(texts)))
+
+
+def setfit(data: Pair) -> bool:
+    """The same classes from a head that was fitted to a few examples."""
+    from setfit import SetFitModel
+    from sklearn.linear_model import LogisticRegression
+
+    texts = data[0][:200]
+    labels = [int("man" in text.lower()) for text in texts]
+
+    def classes(body: Any) -> list[int]:
+        model = SetFitModel(model_body=body, model_head=LogisticRegression())
+        model.fit(texts[:60], labels[:60], num_epochs=1)
+        return [int(label) for label in model.predict(texts[60:])]
+
+    return classes(integrations.for_setfit(data[2])) == classes(data[3])
+
+
+def scikit_learn(data: Pair) -> bool:
+    """The same classes from a pipeline whose first step is the encoder."""
+    from functools import partial
+
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    texts = data[0][:200]
+    labels = ["man" in text.lower() for text in texts]
+
+    def classes(encode: Callable[[list[str]], Any]) -> list[bool]:
+        return (
+            make_pipeline(FunctionTransformer(encode), LogisticRegression())
+            .fit(texts[:100], labels[:100])
+            .predict(texts[100:])
+            .tolist()
+        )
+
+    return classes(partial(data[2].encode, convert_to_numpy=True)) == classes(data[3].encode)
+
+
+def pandas(data: Pair) -> bool:
+    """A Series in, a column of vectors out, within rounding."""
+    import pandas as program
+
+    frame = program.DataFrame({"text": data[0][:100]}, index=range(100, 200))
+    frame["vector"] = list(data[2].encode(frame["text"], convert_to_numpy=True))
+    return bool(np.allclose(np.stack(frame["vector"]), data[3].encode(data[0][:100]), rtol=0, atol=1e-6))
+
+
+def faiss(data: Pair) -> bool:
+    """The same neighbours."""
+    import faiss as program
+
+    def neighbours(vectors: Any) -> list[list[int]]:
+        index = program.IndexFlatIP(vectors.shape[1])
+        index.add(vectors[20:])
+        return index.search(vectors[:20], 5)[1].tolist()
+
+    texts = list(dict.fromkeys(data[0]))[:400]
+    return neighbours(data[2].encode(texts, convert_to_numpy=True)) == neighbours(data[3].encode(texts))
+
+
+def usearch(data: Pair) -> bool:
+    """The same neighbours, by exact search."""
+    from usearch.index import search
+
+    texts = list(dict.fromkeys(data[0]))[:400]
+    found = [
+        search(vectors[20:], vectors[:20], 5, exact=True).keys.tolist()
+        for vectors in (data[2].encode(texts, convert_to_numpy=True), data[3].encode(texts))
+    ]
+    return found[0] == found[1]
+
+
+def reference_neighbours(data: Pair, texts: list[str]) -> list[str]:
+    """The ten texts closest to the 302nd, by sentence-transformers alone."""
+    from sentence_transformers import util
+
+    (hits,) = util.semantic_search(data[3].encode(data[0][301]), data[3].encode(texts), top_k=10)
+    return [texts[hit["corpus_id"]] for hit in hits]
+
+
+PROGRAMS: dict[str, tuple[Callable[[Pair], bool], str]] = {
+    "keybert": (keybert, "`for_keybert`"),
+    "bertopic": (bertopic, "`for_bertopic`"),
+    "mteb": (mteb, "`for_mteb`"),
+    "langchain-core": (langchain, "`for_langchain`"),
+    "llama-index-core": (llama_index, "`for_llama_index`"),
+    "haystack-ai": (haystack, "`for_haystack`"),
+    "setfit": (setfit, "`for_setfit`"),
+    "scikit-learn": (scikit_learn, "none"),
+    "pandas": (pandas, "none"),
+    "faiss-cpu": (faiss, "none"),
+    "usearch": (usearch, "none"),
+}
+
+
+def main() -> int:
+    """Tries each program and prints the table of the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the folder with stsb-test.tsv")
+    parser.add_argument("--only", nargs="+", choices=PROGRAMS, metavar="PROGRAM", help=f"of {', '.join(PROGRAMS)}")
+    options = parser.parse_args()
+    from sentence_transformers import SentenceTransformer
+
+    from minisbert.hub import locate
+
+    lines = (options.data / "stsb-test.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    texts = [text for line in lines for text in line.split("\t")[1:]]
+    scores = [float(line.split("\t")[0]) for line in lines]
+    theirs = SentenceTransformer(str(locate(MODEL).find("modules.json").parent), device="cpu")
+    data = (texts, scores, minisbert.load(MODEL, device="cpu"), theirs)
+    rows, failed = [], False
+    for name in options.only or PROGRAMS:
+        run, adapter = PROGRAMS[name]
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            rows.append(f"| {name} | - | {adapter} | not installed |")
+            continue
+        try:
+            outcome = "the same" if run(data) else "DIFFERENT"
+        except Exception as error:  # whatever a program raises is its outcome
+            outcome = f"FAILED: {type(error).__name__}: {error}".replace("\n", " ")[:200]
+        failed |= outcome != "the same"
+        rows.append(f"| {name} | {installed} | {adapter} | {run.__doc__.rstrip('.')}: {outcome} |")
+        print(rows[-1], file=sys.stderr)
+    print("| program | version | adapter | outcome |", "|---|---|---|---|", *rows, sep="\n")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

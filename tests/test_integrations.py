@@ -1,0 +1,68 @@
+"""Other people's programs with our encoder in the place of sentence-transformers': the same results. The larger ones are tried by a script."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from sentence_transformers import SentenceTransformer
+
+import minisbert
+from minisbert import MissingExtraError, integrations
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("try_integrations", ROOT / "scripts/try_integrations.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def data(sts_sentences: list[str], minilm_folder: Path) -> tuple[Any, ...]:
+    """Real sentences, and the two encoders of the real model."""
+    theirs = SentenceTransformer(str(minilm_folder), device="cpu")
+    return sts_sentences[:700], [], minisbert.load(minilm_folder, device="cpu"), theirs
+
+
+@pytest.mark.xdist_group("integrations")
+@pytest.mark.parametrize("name", ["keybert", "langchain-core", "scikit-learn", "pandas", "usearch"])
+def test_the_results_are_those_with_sentence_transformers(script: ModuleType, data: tuple[Any, ...], name: str) -> None:
+    run, _ = script.PROGRAMS[name]
+    assert run(data)
+
+
+@pytest.mark.xdist_group("integrations")
+def test_a_body_for_setfit_is_an_encoder_of_arrays(data: tuple[Any, ...]) -> None:
+    body = integrations.for_setfit(data[2])
+    texts = data[0][:5]
+    assert abs(body.encode(texts, normalize_embeddings=True) - data[3].encode(texts, normalize_embeddings=True)).max() < 1e-6
+    assert body.encode(texts, convert_to_tensor=True).shape == (5, 384)
+    assert body.device == data[2].device
+
+
+@pytest.mark.parametrize(
+    ("adapt", "package"),
+    [
+        (integrations.for_bertopic, "bertopic"),
+        (integrations.for_llama_index, "llama-index-core"),
+        (integrations.for_haystack, "haystack-ai"),
+        (integrations.for_mteb, "mteb"),
+    ],
+)
+def test_a_program_that_is_not_there_is_named(adapt: Callable[[Any], Any], package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(integrations.importlib, "import_module", missing)
+    with pytest.raises(
+        MissingExtraError, match=rf"{package} cannot be imported \(No module named .*\)\. Run pip install {package}\."
+    ):
+        adapt(None)
