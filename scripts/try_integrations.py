@@ -31,32 +31,32 @@ Pair = tuple[list[str], list[float], Any, Any]
 
 
 def keybert(data: Pair) -> bool:
-    """The same keywords for twenty documents."""
+    """The same keywords for ten documents."""
     from keybert import KeyBERT
 
     texts, _, ours, theirs = data
-    documents = [" ".join(texts[i : i + 8]) for i in range(0, 160, 8)]
+    documents = [" ".join(texts[i : i + 8]) for i in range(0, 80, 8)]
     a = KeyBERT(integrations.for_keybert(ours)).extract_keywords(documents, keyphrase_ngram_range=(1, 2))
     return a == KeyBERT(theirs).extract_keywords(documents, keyphrase_ngram_range=(1, 2))
 
 
 def bertopic(data: Pair) -> bool:
-    """The same topic for each of 1,000 sentences."""
+    """The same topics for 1,000 sentences, but for single ones (adjusted Rand index above 0.95), with PCA.
+
+    With UMAP there is nothing to compare: it magnifies the last bits of a vector, so that sentence-transformers' own topics change
+    between two batch sizes (an adjusted Rand index of 0.34 between batches of 32 and 7, 0.36 between theirs and ours).
+    """
     from bertopic import BERTopic
-    from umap import UMAP
-
-    def topics(model: Any) -> list[int]:
-        return BERTopic(embedding_model=model, umap_model=UMAP(random_state=0)).fit_transform(data[0][:1000])[0]
-
-    return same_groups(topics(integrations.for_bertopic(data[2])), topics(data[3]))
-
-
-def same_groups(a: list[int], b: list[int]) -> bool:
-    """UMAP magnifies the last bits of a vector, so groups may differ a little: nine tenths of what one could agree on by chance."""
+    from sklearn.decomposition import PCA
     from sklearn.metrics import adjusted_rand_score
 
-    print(f"  bertopic: adjusted Rand index {adjusted_rand_score(a, b):.3f}")
-    return adjusted_rand_score(a, b) > 0.9
+    def topics(model: Any) -> list[int]:
+        reduced = PCA(n_components=5, svd_solver="full")
+        return BERTopic(embedding_model=model, umap_model=reduced).fit_transform(data[0][:1000])[0]
+
+    agreement = adjusted_rand_score(topics(integrations.for_bertopic(data[2])), topics(data[3]))
+    print(f"  bertopic: adjusted Rand index {agreement:.3f}", file=sys.stderr)
+    return agreement > 0.95
 
 
 def mteb(data: Pair) -> bool:
@@ -81,7 +81,7 @@ def mteb(data: Pair) -> bool:
         return result.task_results[0].get_score()
 
     a, b = score(integrations.for_mteb(ours)), score(theirs)
-    print(f"  mteb: {100 * a:.2f} and {100 * b:.2f}")
+    print(f"  mteb: {100 * a:.2f} and {100 * b:.2f}", file=sys.stderr)
     return abs(a - b) < 1e-6
 
 
@@ -99,7 +99,7 @@ def langchain(data: Pair) -> bool:
 
     def neighbours(embeddings: Any) -> list[str]:
         store = InMemoryVectorStore(embeddings)
-        store.add_texts(data[0][:300])
+        store.add_texts(data[0][:150])
         return [document.page_content for document in store.similarity_search(data[0][301], k=10)]
 
     return neighbours(integrations.for_langchain(data[2])) == neighbours(Theirs())
@@ -110,7 +110,7 @@ def llama_index(data: Pair) -> bool:
     from llama_index.core import VectorStoreIndex
     from llama_index.core.schema import TextNode
 
-    texts = data[0][:300]
+    texts = data[0][:150]
     index = VectorStoreIndex([TextNode(text=text) for text in texts], embed_model=integrations.for_llama_index(data[2]))
     found = [node.text for node in index.as_retriever(similarity_top_k=10).retrieve(data[0][301])]
     return found == reference_neighbours(data, texts)
@@ -122,7 +122,7 @@ def haystack(data: Pair) -> bool:
     from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
     from haystack.document_stores.in_memory import InMemoryDocumentStore
 
-    texts = data[0][:300]
+    texts = data[0][:150]
     of_text, of_documents = integrations.for_haystack(data[2])
     store = InMemoryDocumentStore(embedding_similarity_function="cosine")
     store.write_documents(of_documents.run([Document(content=text) for text in dict.fromkeys(texts)])["documents"])
@@ -190,7 +190,7 @@ def faiss(data: Pair) -> bool:
         index.add(vectors[20:])
         return index.search(vectors[:20], 5)[1].tolist()
 
-    texts = list(dict.fromkeys(data[0]))[:400]
+    texts = list(dict.fromkeys(data[0]))[:200]
     return neighbours(data[2].encode(texts, convert_to_numpy=True)) == neighbours(data[3].encode(texts))
 
 
@@ -198,7 +198,7 @@ def usearch(data: Pair) -> bool:
     """The same neighbours, by exact search."""
     from usearch.index import search
 
-    texts = list(dict.fromkeys(data[0]))[:400]
+    texts = list(dict.fromkeys(data[0]))[:200]
     found = [
         search(vectors[20:], vectors[:20], 5, exact=True).keys.tolist()
         for vectors in (data[2].encode(texts, convert_to_numpy=True), data[3].encode(texts))
@@ -207,7 +207,7 @@ def usearch(data: Pair) -> bool:
 
 
 def reference_neighbours(data: Pair, texts: list[str]) -> list[str]:
-    """The ten texts closest to the 302nd, by sentence-transformers alone."""
+    """The ten texts closest to the 302nd sentence, by sentence-transformers alone."""
     from sentence_transformers import util
 
     (hits,) = util.semantic_search(data[3].encode(data[0][301]), data[3].encode(texts), top_k=10)
@@ -257,7 +257,7 @@ def main() -> int:
         except Exception as error:  # whatever a program raises is its outcome
             outcome = f"FAILED: {type(error).__name__}: {error}".replace("\n", " ")[:200]
         failed |= outcome != "the same"
-        rows.append(f"| {name} | {installed} | {adapter} | {run.__doc__.rstrip('.')}: {outcome} |")
+        rows.append(f"| {name} | {installed} | {adapter} | {run.__doc__.splitlines()[0].rstrip('.')}: {outcome} |")
         print(rows[-1], file=sys.stderr)
     print("| program | version | adapter | outcome |", "|---|---|---|---|", *rows, sep="\n")
     return int(failed)

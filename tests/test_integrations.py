@@ -1,4 +1,4 @@
-"""Other people's programs with our encoder in the place of sentence-transformers': the same results. The larger ones are tried by a script."""
+"""Other people's programs with our encoder in the place of sentence-transformers'; the larger ones are tried by a script only."""
 
 from __future__ import annotations
 
