@@ -215,7 +215,7 @@ class SentenceEncoder:
             prompt: the text itself that is put before each text, "" for none.
             batch_size: the most sentences in one batch. Default: no limit but that of the tokens.
             batch_tokens: the most tokens in one batch (a longer sentence makes a batch of its own). Default: what suits the
-                machine; at most 512 on a processor, where each core computes a batch of its own.
+                machine; at most 256 on a processor, where each core computes a batch of its own.
             show_progress_bar: on stderr. Default: on a terminal, when there is more than one batch.
             output_value: "sentence_embedding"; or "token_embeddings", the vectors of the word pieces before they are pooled, those
                 of the special tokens among them.

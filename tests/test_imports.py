@@ -45,8 +45,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "save",
         *("engine", "reports", "results", "stream", "info"),
     },
-    "tracing": {"encoder", "batching", "bert", "engine", "pooling", "page"},
+    "tracing": {"encoder", "forks", "batching", "bert", "engine", "pooling", "page"},
     "page": {"encoder", "bert", "pooling", "wordpiece", "tracing"},  # tracing and its page know each other: one draws the other
+    "integrations": {"encoder"},
     "__init__": {"similarity", "bert", "pooling", "wordpiece", "encoder", "tracing"},
     "files": {"arguments"},
     "cli": {"__init__", "page", "files"},
