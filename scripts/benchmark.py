@@ -36,6 +36,12 @@ Workloads
     thirty-two   40 calls with 32 sentences
     duplicates   1,200 sentences of which a third stand there a second time
 
+Process figures
+    start        a fresh interpreter to its first vector, beside a bare `import torch`
+    memory       the peak of a process that encodes *short*, less that of a bare torch and the size of the weights
+    sizes        seconds for each thousand sentences, and the peak, from 1,000 sentences to --largest
+    threads      sentences a second on 1, 2, 4 … threads
+
 Tried and dropped
     (the lead's list goes here: what it was, what it gained, how that was measured)
 """
@@ -52,6 +58,7 @@ import random
 import re
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -60,10 +67,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib import metadata, util
-from itertools import groupby
+from itertools import groupby, product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -815,11 +823,13 @@ class Worker:
 
 
 def others_seconds(worker: Worker) -> float:
-    """Processor time that everything else on this machine has taken so far, the waiting systems included."""
-    import psutil
-
-    whole, own = psutil.cpu_times(), psutil.Process(worker.process.pid).cpu_times()
-    return whole.user + whole.nice + whole.system - own.user - own.system
+    """Processor time that everything else on this machine has taken so far, the waiting systems included; nan where not known."""
+    whole, own = Path("/proc/stat"), Path(f"/proc/{worker.process.pid}/stat")
+    if not whole.is_file():
+        return math.nan
+    user, nice, system = map(int, whole.read_text("utf-8").split()[1:4])
+    of_worker = own.read_text("utf-8").rpartition(")")[2].split()  # what precedes is the command's name, spaces and all
+    return (user + nice + system - int(of_worker[11]) - int(of_worker[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # ---------------------------------------------------------------------------------------------------------------- measurement
@@ -859,6 +869,19 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(each), "low": min(each), "high": max(each)}
 
 
+def difference(vectors: np.ndarray, expected: np.ndarray, whose: str) -> float:
+    """The largest absolute difference between two systems' vectors; the end of the run when it is too large."""
+    import numpy as np
+
+    found = float(np.abs(vectors - expected).max()) if vectors.shape == expected.shape else math.inf
+    if not found <= AGREE:  # nan as well
+        raise SystemExit(
+            f"benchmark: the vectors of {whose} are not those of the first system: found a largest difference of {found:.1e} in "
+            f"shapes {list(vectors.shape)} and {list(expected.shape)}, expected at most {AGREE:.0e}. Nothing is timed."
+        )
+    return found
+
+
 def compare(
     names: Sequence[str],
     workloads: dict[str, Workload],
@@ -867,10 +890,9 @@ def compare(
     tuned: dict[str, Any],
     say: Callable[[str], None],
     save: Callable[[], None],
+    until: float = math.inf,
 ) -> dict[str, dict[str, Result]]:
     """Vectors first, then rounds of turns. Returns results[workload][system]."""
-    import numpy as np
-
     workers: dict[str, Worker] = {}
     results: dict[str, dict[str, Result]] = {workload: {name: Result() for name in names} for workload in workloads}
     try:
@@ -891,24 +913,19 @@ def compare(
                     continue
                 if expected is None:
                     expected = vectors
-                result.difference = float(np.abs(vectors - expected).max()) if vectors.shape == expected.shape else math.inf
-                if not result.difference <= AGREE:
-                    raise SystemExit(
-                        f"benchmark: the vectors of {name} ({list(vectors.shape)}) are not those of {names[0]} "
-                        f"({list(expected.shape)}) on {workload}: largest difference {result.difference:.1e}, expected at most "
-                        f"{AGREE:.0e}. Nothing is timed."
-                    )
+                result.difference = difference(vectors, expected, f"{name} on {workload}")
             save()
-        for workload in workloads:
-            for index in range(rounds):
-                shift = index % len(names)
-                for name in [*names[shift:], *names[:shift]]:
-                    say(f"{workload}: round {index + 1} of {rounds}, {name}")
-                    time.sleep(PAUSE)
-                    before, start = others_seconds(workers[name]), time.perf_counter()
-                    result = results[workload][name]
-                    result.rounds.append(workers[name].ask("turn", workload))
-                    result.others.append((others_seconds(workers[name]) - before) / (time.perf_counter() - start))
+        for index, workload in product(range(rounds), workloads):
+            if index and time.monotonic() > until:
+                break
+            shift = index % len(names)
+            for name in [*names[shift:], *names[:shift]]:
+                say(f"round {index + 1} of {rounds}, {workload}, {name}")
+                time.sleep(PAUSE)
+                before, start = others_seconds(workers[name]), time.perf_counter()
+                result = results[workload][name]
+                result.rounds.append(workers[name].ask("turn", workload))
+                result.others.append((others_seconds(workers[name]) - before) / (time.perf_counter() - start))
     finally:
         for worker in workers.values():
             worker.close()
@@ -999,6 +1016,159 @@ def goals(figures: dict[str, Any]) -> Iterator[str]:
             yield f"{workload}: " + "; ".join(said)
 
 
+# ------------------------------------------------------------------------------------------------------------- process figures
+
+TORCH = "import torch"
+FIRST = {
+    "minisbert": "import minisbert; minisbert.load({folder!r}).encode('A man is eating food.')",
+    "sentence-transformers": "import sentence_transformers as s; s.SentenceTransformer({folder!r}).encode('A man is eating food.')",
+}
+
+
+def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives in a new process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held. Linux counts in `ru_maxrss` what the parent held when it made the process, too."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text("utf-8"))[1])  # type: ignore[index]
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure_start(folder: Path, clock: str, runs: int) -> dict[str, Any]:
+    """Seconds from a fresh interpreter to the first vector, and how many times those of `import torch`; taking turns."""
+    codes = {"import torch": TORCH} | {name: code.format(folder=str(folder)) for name, code in FIRST.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in codes}
+    for _ in range(runs):
+        for name, code in codes.items():
+            before, start = os.times(), time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+            wall, after = time.perf_counter() - start, os.times()
+            cpu = after.children_user + after.children_system - before.children_user - before.children_system
+            seconds[name].append(cpu if clock == "cpu" else wall)
+    bare = seconds["import torch"]
+    return {name: {"seconds": statistics.median(each), "over_torch": ratios(bare, each)} for name, each in seconds.items()}
+
+
+def torch_peak() -> int:
+    """A process that has only imported torch."""
+    import torch
+
+    torch.ones(1)
+    return peak_bytes()
+
+
+def encode_peak(folder: Path, threads: int, clock: str, texts: list[str]) -> tuple[int, float]:
+    """The peak of a process that encodes these, and the seconds that it took them."""
+    import torch
+
+    import minisbert
+
+    torch.set_num_threads(threads)
+    encoder = minisbert.load(folder)
+    encoder.encode(texts[:100])
+    start = CLOCKS[clock]()
+    encoder.encode(texts, on_truncate="ignore")
+    return peak_bytes(), CLOCKS[clock]() - start
+
+
+def measure_memory(folder: Path, threads: int, texts: list[str]) -> dict[str, float]:
+    """Peaks in MB: torch alone, the weights, and what an encode of the short workload holds on top of both."""
+    bare, weights = fresh(torch_peak), sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    whole, _ = fresh(encode_peak, folder, threads, "wall", texts)
+    return {"torch": bare / 1e6, "weights": weights / 1e6, "peak": whole / 1e6, "on_top": (whole - bare - weights) / 1e6}
+
+
+def measure_sizes(folder: Path, threads: int, clock: str, largest: int) -> dict[int, dict[str, float]]:
+    """Seconds for each thousand sentences, and the peak in MB, from 1,000 made-up sentences to so many."""
+    found = {}
+    size = 1000
+    while size <= largest:
+        texts = [f"{index} {text}" for index, text in enumerate(sentences_of(None, size)[0])]
+        peak, seconds = fresh(encode_peak, folder, threads, clock, texts)
+        found[size] = {"seconds_per_thousand": seconds / size * 1000, "peak": peak / 1e6}
+        size *= 10
+    return found
+
+
+def measure_threads(folder: Path, threads: int, texts: list[str]) -> dict[int, float]:
+    """Sentences a second on 1, 2, 4 … threads."""
+    counts = sorted({threads, *(2**power for power in range(threads.bit_length()) if 2**power <= threads)})
+    return {count: len(texts) / fresh(encode_peak, folder, count, "wall", texts)[1] for count in counts}
+
+
+def measure_processes(given: argparse.Namespace, folder: Path, texts: list[str], say: Callable[[str], None]) -> dict[str, Any]:
+    """Those of the process figures that were asked for."""
+    measures: dict[str, Callable[[], Any]] = {
+        "start": lambda: measure_start(folder, given.clock, 2 if given.quick else 7),
+        "memory": lambda: measure_memory(folder, given.threads, texts),
+        "sizes": lambda: measure_sizes(folder, given.threads, given.clock, 1000 if given.quick else given.largest),
+        "threads": lambda: measure_threads(folder, given.threads, texts),
+    }
+    found = {}
+    for name in given.figures:
+        say(name)
+        found[name] = measures[name]()
+    return found
+
+
+def process_lines(found: dict[str, Any]) -> Iterator[str]:
+    """The process figures in words."""
+    for name, row in found.get("start", {}).items():
+        over = row["over_torch"]
+        yield f"start, {name}: {row['seconds']:.2f} s, {over['median']:.2f} [{over['low']:.2f}–{over['high']:.2f}] × import torch"
+    if "memory" in found:
+        yield "memory: peak {peak:.0f} MB = torch {torch:.0f} + weights {weights:.0f} + {on_top:.0f} MB".format(**found["memory"])
+    for size, row in found.get("sizes", {}).items():
+        yield f"{size} sentences: {row['seconds_per_thousand']:.2f} s for each thousand, peak {row['peak']:.0f} MB"
+    for count, speed in found.get("threads", {}).items():
+        yield f"{count} threads: {speed:.0f} sentences a second"
+
+
+# --------------------------------------------------------------------------------------------------------------------- picture
+
+COLOURS = ("#1b6ca8", "#d1495b", "#66a182", "#edae49", "#8d6b94", "#a3c4bc", "#e9c9a0", "#c9b6d4", "#555555")
+
+
+def plot(figures: dict[str, Any], title: str) -> str:
+    """An SVG: a group of bars for each workload, each bar the speed of a system where minisbert's is 1."""
+    names = list(dict.fromkeys(name for rows in figures.values() for name in rows))
+    wide, high, bar = 80 + len(figures) * (len(names) * 14 + 24), 320, 14
+    speeds = {(w, n): 1 / row["ratio"]["median"] for w, rows in figures.items() for n, row in rows.items() if "ratio" in row}
+    most = max([1.2, *speeds.values()])
+    size = f"0 0 {max(wide, 640)} {high + 60 + 16 * len(names)}"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size}" font-family="sans-serif" font-size="11">',
+        f'<text x="40" y="16" font-size="13">{escape(title)}</text>',
+    ]
+    for level in [step / 4 for step in range(int(most * 4) + 1)]:
+        y = high - level / most * (high - 40)
+        stroke = "#333" if level in (0, 1) else "#ddd"
+        parts.append(f'<path d="M40 {y:.1f}H{wide - 20}" stroke="{stroke}"/><text x="12" y="{y + 4:.1f}">{level:.2f}</text>')
+    x = 52
+    for workload in figures:
+        for index, name in enumerate(names):
+            speed = speeds.get((workload, name), 0)
+            tall = speed / most * (high - 40)
+            parts.append(
+                f'<rect x="{x + index * bar}" y="{high - tall:.1f}" width="{bar - 2}" height="{tall:.1f}" '
+                f'fill="{COLOURS[index % len(COLOURS)]}"><title>{name}, {workload}: {speed:.2f}</title></rect>'
+            )
+        parts.append(f'<text x="{x}" y="{high + 16}">{workload}</text>')
+        x += len(names) * bar + 24
+    for index, name in enumerate(names):
+        y = high + 34 + 16 * index
+        colour = COLOURS[index % len(COLOURS)]
+        parts.append(f'<rect x="40" y="{y}" width="10" height="10" fill="{colour}"/><text x="56" y="{y + 9}">{name}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
 # --------------------------------------------------------------------------------------------------------------- command line
 
 
@@ -1009,9 +1179,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     known = list(SYSTEMS)
     parser.add_argument("--systems", nargs="+", choices=known, default=known, metavar="SYSTEM", help=", ".join(known))
     names = ("short", "mixed", "long", "one", "thirty-two", "duplicates")
-    parser.add_argument("--workloads", nargs="+", choices=names, default=list(names), metavar="WORKLOAD", help=", ".join(names))
+    parser.add_argument("--workloads", nargs="*", choices=names, default=list(names), metavar="WORKLOAD", help=", ".join(names))
+    parts = ("start", "memory", "sizes", "threads")
+    parser.add_argument("--figures", nargs="*", choices=parts, default=list(parts), metavar="FIGURE", help=", ".join(parts))
+    parser.add_argument("--largest", type=int, default=10_000, help="the largest corpus of the figure `sizes`, up to 1000000")
     parser.add_argument("--rounds", type=int, default=5)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further round after that time")
     parser.add_argument("--threads", type=int, default=cores)
     parser.add_argument(
         "--clock", choices=list(CLOCKS), default="wall", help="cpu, with --threads 1, where other things run beside"
@@ -1023,7 +1197,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print all figures as JSON instead of a table")
     parser.add_argument("--plot", type=Path, help="an SVG file to write")
     given = parser.parse_args(arguments)
-    for name, least in ("rounds", 1), ("threads", 1):
+    for name, least in ("rounds", 1), ("threads", 1), ("largest", 1000):
         if getattr(given, name) < least:
             parser.error(f"--{name}: found {getattr(given, name)}, expected at least {least}")
     if given.share is not None and not 0 < given.share <= 1:
@@ -1038,13 +1212,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
     share = given.share or (1 / 64 if given.quick else 1 / 8 if given.model == "bert-base" else 1)
     rounds = 2 if given.quick else given.rounds
+    until = time.monotonic() + 60 * given.minutes
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
 
     def say(text: str) -> None:
         if sys.stderr.isatty():
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-        elif os.environ.get("VERB"):
-            print(f"{time.perf_counter():.1f} {text}", file=sys.stderr, flush=True)
+        elif text:
+            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     folder = checkpoint(given.model)
     exports = export_key(given.model)
@@ -1059,17 +1234,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sentences, kind = sentences_of(given.data and Path(given.data), 2758)
     made = make_workloads(sentences, share, lambda text: len(tokenizer([text]).ids[0]))
     workloads = {name: made[name] for name in given.workloads}
-    tuned_path = exports / f"ways-{given.threads}-{share:.4f}-{'data' if given.data else 'made'}.json"
+    tuned_path = (
+        exports.with_name(f"{exports.name}-ways") / f"ways-{given.threads}-{share:.4f}-{'data' if given.data else 'made'}.json"
+    )
     tuned = {} if given.retune or given.quick or not tuned_path.is_file() else read_json(tuned_path)
 
     def save() -> None:
         if not given.quick:
             write_json(tuned_path, tuned)
 
-    results = compare(list(given.systems), workloads, (folder, exports, given.threads, given.clock), rounds, tuned, say, save)
+    results = compare(
+        list(given.systems) if workloads else [],
+        workloads,
+        (folder, exports, given.threads, given.clock),
+        rounds,
+        tuned,
+        say,
+        save,
+        until,
+    )
     say("")
     figures = summary(results, workloads)
-    disturbance = max(statistics.median(result.others) for systems in results.values() for result in systems.values())
+    disturbance = max((statistics.median(result.others) for rows in results.values() for result in rows.values()), default=0.0)
+    processes = measure_processes(given, folder, made["short"].texts, say)
+    say("")
     lengths = {name: [len(ids) for ids in tokenizer(workload.texts).ids] for name, workload in workloads.items()}
     report = {
         "model": given.model,
@@ -1084,7 +1272,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name, workload in workloads.items()
         },
         "figures": figures,
+        "processes": processes,
     }
+    if given.plot:
+        given.plot.write_text(plot(figures, f"{given.model}: speed, minisbert = 1"), encoding="utf-8")
     if given.json:
         print(json.dumps(report, indent=2))
         return
@@ -1095,9 +1286,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, workload in report["workloads"].items():
         each = workload["tokens"] / workload["texts"]
         print(f"{name}: {workload['texts']} texts in {workload['calls']} calls, {each:.1f} tokens each")
-    print(f"\nspeed, and how many times faster minisbert is: median of {rounds} rounds [lowest–highest]\n")
+    print("\nspeed, and how many times faster minisbert is: median of the rounds [lowest–highest]\n")
     print(table(figures))
-    print("\n" + "\n".join(goals(figures)))
+    print("\n" + "\n".join([*goals(figures), *process_lines(processes)]))
     print(f"\nEverything else on the machine kept up to {disturbance:.2f} cores busy during the turns.")
     if disturbance > 0.1:
         print("That is too much for figures to be trusted: stop what runs beside, and measure again.")
