@@ -1041,9 +1041,9 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure_start(folder: Path, clock: str, runs: int) -> dict[str, Any]:
+def measure_start(folder: Path, clock: str, runs: int, systems: Sequence[str]) -> dict[str, Any]:
     """Seconds from a fresh interpreter to the first vector, and how many times those of `import torch`; taking turns."""
-    codes = {"import torch": TORCH} | {name: code.format(folder=str(folder)) for name, code in FIRST.items()}
+    codes = {"import torch": TORCH} | {name: code.format(folder=str(folder)) for name, code in FIRST.items() if name in systems}
     seconds: dict[str, list[float]] = {name: [] for name in codes}
     for _ in range(runs):
         for name, code in codes.items():
@@ -1106,7 +1106,7 @@ def measure_threads(folder: Path, threads: int, texts: list[str]) -> dict[int, f
 def measure_processes(given: argparse.Namespace, folder: Path, texts: list[str], say: Callable[[str], None]) -> dict[str, Any]:
     """Those of the process figures that were asked for."""
     measures: dict[str, Callable[[], Any]] = {
-        "start": lambda: measure_start(folder, given.clock, 2 if given.quick else 7),
+        "start": lambda: measure_start(folder, given.clock, 2 if given.quick else 7, given.systems),
         "memory": lambda: measure_memory(folder, given.threads, texts),
         "sizes": lambda: measure_sizes(folder, given.threads, given.clock, 1000 if given.quick else given.largest),
         "threads": lambda: measure_threads(folder, given.threads, texts),
