@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minisbert.batching import Batch, plan, runs_of, spare_tokens
+from minisbert.batching import LEAST_TOKENS, MOST_TOKENS, Batch, fair_share, plan, runs_of, spare_tokens
 
 
 def batches(lengths: list[int], batch_tokens: int, batch_size: int | None = None) -> list[tuple[tuple[int, ...], tuple]]:
@@ -89,3 +89,12 @@ def test_a_batch_knows_what_it_costs_and_cannot_be_changed() -> None:
 @pytest.mark.parametrize(("tokens", "spare"), [(0, 0), (1, 15), (15, 1), (16, 0), (17, 15), (30, 2), (32, 0), (1500, 4)])
 def test_the_spare_tokens_fill_up_to_a_multiple_of_16(tokens: int, spare: int) -> None:
     assert spare_tokens(tokens) == spare
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 64])
+def test_a_fair_share_is_an_equal_part_rounded_up_within_its_bounds(threads: int) -> None:
+    for share in LEAST_TOKENS, LEAST_TOKENS + 1, 300, MOST_TOKENS - 1, MOST_TOKENS:
+        assert fair_share(share * threads, threads) == share
+    assert fair_share(299 * threads + 1, threads) == 300
+    assert fair_share(0, threads) == fair_share(1, threads) == LEAST_TOKENS
+    assert fair_share(10**9, threads) == MOST_TOKENS

@@ -108,7 +108,7 @@ def test_the_token_vectors_may_be_the_first_of_a_tuple_or_of_a_model_output() ->
         (VECTORS[0], MASK[0], "mean", ValueError, r"embeddings \[4, 2\] and a mask \[4\], expected \[batch, length, hidden\]"),
         (VECTORS, MASK[:, :3], "mean", ValueError, r"embeddings \[2, 4, 2\] and a mask \[2, 3\], expected"),
         (VECTORS, MASK[..., None], "mean", ValueError, r"and a mask \[2, 4, 1\], expected .* and \[batch, length\]"),
-        (VECTORS, MASK, "average", ValueError, r"mode: found 'average', expected one of .*mean.*lasttoken"),
+        (VECTORS, MASK, "average", ValueError, "mode: found 'average', expected one of " + ", ".join(POOLING_MODES)),
     ],
 )
 def test_a_wrong_argument_is_named(vectors: Any, mask: Any, mode: str, error: type[Exception], message: str) -> None:
@@ -185,3 +185,32 @@ def test_a_layer_norm_on_top_has_the_epsilon_of_pytorch() -> None:
     (norm,) = build_heads([LayerNormConfig("2_LayerNorm", 2)])
     deviation = math.sqrt(1e-6 + 1e-5)  # mean 0, variance 1e-6: so small that ε counts
     equal(norm(torch.tensor([[1e-3, -1e-3]], dtype=torch.float32)), [[1e-3 / deviation, -1e-3 / deviation]])
+
+
+# --- what mutation testing found untested -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", BY_HAND)
+def test_one_token_is_its_own_mean_maximum_first_and_last(mode: str) -> None:
+    equal(mean_pooling(VECTORS[1:], torch.tensor([[0, 1, 0, 0]]), mode), [[4.0, -9.0]])
+
+
+def test_where_a_prompt_is_all_there_is_cls_takes_the_first_of_all_and_others_nothing() -> None:
+    vectors = torch.tensor([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]], [[7.0], [8.0], [9.0]]])
+    mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
+    equal(pool(vectors, mask, ("cls",), skip=2), [[1], [6], [8]])  # in the second one a token is left, exactly one
+    for mode in BY_HAND.keys() - {"cls"}:
+        equal(pool(vectors, mask, (mode,), skip=2), [[0], [6], [0]])
+
+
+def test_the_packed_pooling_leaves_a_prompt_out_too() -> None:
+    module = Pooling(PoolingConfig(2, ("mean",), include_prompt=False))
+    assert module.include_prompt is False
+    assert Pooling(PoolingConfig(2)).include_prompt is True
+    equal(module(torch.cat([VECTORS[0], VECTORS[0, :3]]), [(1, 4), (1, 3)], 2), [[6.0, -9.0], [5.0, -6.0]])
+
+
+@pytest.mark.parametrize("mode", BY_HAND)
+def test_everything_stays_on_the_device_of_the_vectors(mode: str) -> None:
+    pooled = pool(torch.empty(2, 4, 3, device="meta"), torch.empty(2, 4, device="meta"), (mode,), skip=1)
+    assert (pooled.device.type, pooled.shape) == ("meta", (2, 3))
