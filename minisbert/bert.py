@@ -147,6 +147,9 @@ class Bert(nn.Module):
             runs: (sentences, length) for each stretch of sentences of equal length; they add up to `tokens`.
             positions: [tokens]; by default each sentence counts 0, 1, 2 …
             token_types: [tokens]; by default all 0, the first segment.
+
+        Returns:
+            [tokens, hidden].
         """
         if positions is None:
             positions = torch.cat([torch.arange(length).repeat(sentences) for sentences, length in runs]).to(ids.device)
@@ -167,6 +170,9 @@ class Bert(nn.Module):
             input_ids: [batch, length], integers below `vocab_size`.
             attention_mask: [batch, length] of 0 and 1 (or False and True); by default all 1.
             token_type_ids: [batch, length], integers below `type_vocab_size`; by default all 0.
+
+        Returns:
+            [batch, length, hidden], zero where the mask is 0.
 
         Raises:
             ValueError: if a shape, an id, a type or a mask value is out of its range.

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Si
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ from minisbert.similarity import Vectors, similarity, similarity_pairwise
 from minisbert.stream import WINDOW, VectorStream, windows
 from minisbert.weights import load_head, load_weights, open_weights
 from minisbert.wordpiece import WordPiece, read_tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np  # noqa: F401 # `Vectors` names its arrays, and the API reference resolves that name here
 
 ACCELERATOR_TOKENS = 16_384
 """Tokens in one batch on a GPU, which wants more of them at once than the cores of a processor do."""
@@ -146,7 +149,11 @@ class SentenceEncoder:
         save(self, folder)
 
     def info(self) -> Info:
-        """Every setting in force and the file it came from, the files' sha256, every warning. Print it, or take its fields."""
+        """Every setting in force and the file it came from, the files' sha256, every warning.
+
+        Returns:
+            An `info.Info`: print it, or take its fields.
+        """
         return describe(self)
 
     @property
@@ -340,7 +347,17 @@ class SentenceEncoder:
     def encode_query(
         self, sentences: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
-        """`encode` with the prompt "query", unless another is given. A checkpoint that has none of that name takes none."""
+        """`encode` with the prompt "query", unless another is given. A checkpoint that has none of that name takes none.
+
+        Args:
+            sentences: as in `encode`.
+            prompt_name: another of `prompts`.
+            prompt: another text to put before each sentence.
+            options: as in `encode`.
+
+        Returns:
+            As `encode` does.
+        """
         if prompt_name is None and prompt is None and "query" in self.prompts:
             prompt_name = "query"
         return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
@@ -352,6 +369,15 @@ class SentenceEncoder:
 
         As in sentence-transformers, where every model has a "document", an empty one if the checkpoint gives none. A "passage" or
         "corpus" is then not taken, and a warning says so: delete `prompts["document"]`, or pass `prompt_name="passage"`.
+
+        Args:
+            sentences: as in `encode`.
+            prompt_name: another of `prompts`.
+            prompt: another text to put before each sentence.
+            options: as in `encode`.
+
+        Returns:
+            As `encode` does.
         """
         if prompt_name is None and prompt is None:
             names = [name for name in ("document", "passage", "corpus") if name in self.prompts]
@@ -408,13 +434,28 @@ class SentenceEncoder:
 
         Counted as sentence-transformers does: the tokens of the prompt alone, with what the tokenizer puts before a text ([CLS])
         but without what it puts after it ([SEP]).
+
+        Args:
+            prompt: the text that is put before each sentence.
+
+        Returns:
+            0, too, where the checkpoint says `include_prompt`.
         """
         if not prompt or self.pooling.include_prompt:
             return 0
         return len(self.tokenizer([prompt]).ids[0]) - bool(self.tokenizer.suffix)
 
     def plan(self, lengths: Sequence[int], batch_tokens: int | None = None, batch_size: int | None = None) -> list[Batch]:
-        """Packs sentences of so many tokens into batches: see `batching.plan`, which this is with what suits the machine."""
+        """Packs sentences of so many tokens into batches: see `batching.plan`, which this is with what suits the machine.
+
+        Args:
+            lengths: tokens of each sentence.
+            batch_tokens: the most tokens in one batch. Default: what suits the device, see `encode`.
+            batch_size: the most sentences in one batch. Default: no limit.
+
+        Returns:
+            The batches, longest sentences first.
+        """
         if batch_tokens is None:
             on_cores = self.device.type == "cpu"
             batch_tokens = fair_share(sum(lengths), torch.get_num_threads()) if on_cores else ACCELERATOR_TOKENS
@@ -438,7 +479,15 @@ class SentenceEncoder:
         return isinstance(self.bert.layers[0].get_submodule("attention.out"), OneDNNLinear)
 
     def finish(self, pooled: Tensor, keep: int | None = None) -> Tensor:
-        """Pooled vectors through the heads, then the first `keep` numbers: [sentences, hidden × modes] → [sentences, dim]."""
+        """Pooled vectors through the heads, then the first `keep` numbers: [sentences, hidden × modes] → [sentences, dim].
+
+        Args:
+            pooled: what `pooling` gives.
+            keep: how many numbers of each vector to keep. Default: all.
+
+        Returns:
+            [sentences, dim], or [sentences, keep].
+        """
         rows = len(pooled)
         if len(self.heads):
             # In a product of a few rows the bits of a row depend on their number; see `batching.ROWS`.
@@ -446,11 +495,27 @@ class SentenceEncoder:
         return pooled[:, :keep]
 
     def similarity(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
-        """Every vector of the one side against every one of the other, by `similarity_fn_name`: `minisbert.similarity`."""
+        """Every vector of the one side against every one of the other, by `similarity_fn_name`: `minisbert.similarity`.
+
+        Args:
+            embeddings1: [n, dim] or [dim].
+            embeddings2: [m, dim] or [dim].
+
+        Returns:
+            [n, m].
+        """
         return similarity(embeddings1, embeddings2, self.similarity_fn_name)
 
     def similarity_pairwise(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
-        """Each vector against the one at its side, by `similarity_fn_name`: `minisbert.similarity.similarity_pairwise`."""
+        """Each vector against the one at its side, by `similarity_fn_name`: `minisbert.similarity.similarity_pairwise`.
+
+        Args:
+            embeddings1: [n, dim] or [dim].
+            embeddings2: the same number of vectors.
+
+        Returns:
+            [n].
+        """
         return similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name)
 
     def _options(

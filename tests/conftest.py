@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import save_bert_base
 from filelock import FileLock
 
 PAIR = ("A man is eating food.", "Someone is having a meal.")
@@ -49,6 +48,8 @@ def minilm_folder() -> Path:
 @pytest.fixture(scope="session")
 def bert_base_folder(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Iterator[Path]:
     """Random weights in the shape and layout of bert-base-nli-mean-tokens, made once for all workers of a run."""
+    from checkpoints import save_bert_base  # here, so that the tests without transformers run without it
+
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     folder = shared / "bert-base-nli-mean-tokens"

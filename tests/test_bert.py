@@ -138,6 +138,14 @@ def test_by_default_positions_count_from_0_and_all_is_the_first_segment(bert: Be
     assert torch.equal(bert.forward_packed(ids, runs), given)
 
 
+def test_positions_are_counted_on_the_device_of_the_ids() -> None:
+    seen: list[Tensor] = []
+    bert = random_bert().to("meta")
+    with bert.embeddings.position.register_forward_pre_hook(lambda _module, arguments: seen.append(arguments[0])):
+        bert.forward_packed(torch.empty(4, dtype=torch.int64, device="meta"), [(2, 2)])
+    assert seen[0].device.type == "meta"
+
+
 def test_the_segment_counts(bert: Bert) -> None:
     ids = random_ids(1, 5)
     first, second = (bert(ids, token_type_ids=torch.full_like(ids, segment)) for segment in (0, 1))

@@ -55,6 +55,7 @@ def version() -> str:
     return __version__
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_the_main_job_with_only_its_four_packages(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     venv.create(tmp_path / "env", with_pip=True)

@@ -77,6 +77,7 @@ def test_the_home_checkpoint_is_fetched_by_name(tmp_path: Path) -> None:
     assert any("model.safetensors" in str(request) for request in hub.requests)
 
 
+@pytest.mark.slow
 def test_the_first_command_works_in_a_fresh_clone(tmp_path: Path) -> None:
     clone = copy_of_the_repository(tmp_path / "clone")
     (code,) = blocks("try", "bash")

