@@ -1279,18 +1279,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.json:
         print(json.dumps(report, indent=2))
         return
+    show(report)
+
+
+def show(report: dict[str, Any]) -> None:
+    """Prints the tables, and what they were taken on."""
     about = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    print(f"{given.model}, {about['processor']}, {about['threads']} of {about['cores']} cores, {given.clock} time")
+    print(f"{report['model']}, {about['processor']}, {about['threads']} of {about['cores']} cores, {report['clock']} time")
     print(f"Python {about['python']}, {versions}")
     for name, workload in report["workloads"].items():
         each = workload["tokens"] / workload["texts"]
         print(f"{name}: {workload['texts']} texts in {workload['calls']} calls, {each:.1f} tokens each")
-    print("\nspeed, and how many times faster minisbert is: median of the rounds [lowest–highest]\n")
-    print(table(figures))
-    print("\n" + "\n".join([*goals(figures), *process_lines(processes)]))
-    print(f"\nEverything else on the machine kept up to {disturbance:.2f} cores busy during the turns.")
-    if disturbance > 0.1:
+    if report["figures"]:
+        print("\nspeed, and how many times faster minisbert is: median of the rounds [lowest–highest]\n")
+        print(table(report["figures"]))
+    print("\n" + "\n".join([*goals(report["figures"]), *process_lines(report["processes"])]))
+    print(f"\nEverything else on the machine kept up to {report['disturbance']:.2f} cores busy during the turns.")
+    if report["disturbance"] > 0.1:
         print("That is too much for figures to be trusted: stop what runs beside, and measure again.")
 
 
