@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from minisbert.arguments import check_text, choice, count, flag, iterate_texts, read_texts
-from minisbert.batching import ROWS, Batch, fair_share, plan, spare_tokens
+from minisbert.batching import Batch, fair_share, plan, spare_tokens
 from minisbert.bert import Bert, Run
 from minisbert.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIONS, CheckpointConfig, NormalizeConfig, inside, read_checkpoint
 from minisbert.engine import compute, halving
@@ -462,21 +462,13 @@ class SentenceEncoder:
         return plan(lengths, batch_tokens, batch_size)
 
     @property
-    def rows_together(self) -> int:
-        """Batches are filled up to a multiple of so many tokens, so that each has the same bits in any; see `batching.ROWS`."""
-        return 2 if self._by_onednn else ROWS  # with oneDNN they have them in any batch of two tokens or more
-
-    @property
     def same_on_all_cores(self) -> bool:
         """Whether a batch has the same bits on one core and on all of them."""
         config = self.bert.config
         # oneDNN's products have. Attention differed with heads of 8 numbers, and with a single head; not with 16, 24, 32 or 64
         # numbers and 2 heads or more, at any length up to 512 (tests/test_bits.py has all-MiniLM-L6-v2's).
-        return self._by_onednn and config.num_attention_heads > 1 and config.head_dim >= 16
-
-    @property
-    def _by_onednn(self) -> bool:
-        return isinstance(self.bert.layers[0].get_submodule("attention.out"), OneDNNLinear)
+        by_onednn = isinstance(self.bert.layers[0].get_submodule("attention.out"), OneDNNLinear)
+        return by_onednn and config.num_attention_heads > 1 and config.head_dim >= 16
 
     def finish(self, pooled: Tensor, keep: int | None = None) -> Tensor:
         """Pooled vectors through the heads, then the first `keep` numbers: [sentences, hidden × modes] → [sentences, dim].
@@ -490,7 +482,7 @@ class SentenceEncoder:
         """
         rows = len(pooled)
         if len(self.heads):
-            # In a product of a few rows the bits of a row depend on their number; see `batching.ROWS`.
+            # In a product of a few rows the bits of a row depend on their number; see `batching.filled`.
             pooled = self.heads(F.pad(pooled, (0, 0, 0, spare_tokens(rows))))[:rows]
         return pooled[:, :keep]
 
@@ -588,9 +580,7 @@ class SentenceEncoder:
         batches = self.plan([len(ids) for ids in window.ids], options.batch_tokens, options.batch_size)
         progress.start(len(batches))
         progress.update(len(window.texts) - len(window.unique), 0)  # they cost nothing
-        computed = compute(
-            forward, window.ids, batches, rows, self.device, self.rows_together, alone_on_all_cores=self.same_on_all_cores
-        )
+        computed = compute(forward, window.ids, batches, rows, self.device, alone_on_all_cores=self.same_on_all_cores)
         with closing(computed):
             while (batch := fork_safe(lambda: self._next_batch(computed, rows, window))) is not None:
                 progress.update(len(batch.order), batch.tokens)

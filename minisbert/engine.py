@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from minisbert.batching import ROWS, Batch, runs_of, spare_tokens
+from minisbert.batching import Batch, runs_of, spare_tokens
 from minisbert.bert import Run
 
 Forward = Callable[[Tensor, Sequence[Run]], Tensor]
@@ -41,7 +41,6 @@ def compute(
     batches: Sequence[Batch],
     rows: Rows,
     device: torch.device,
-    multiple: int = ROWS,
     *,
     alone_on_all_cores: bool = False,
 ) -> Generator[Batch, None, None]:
@@ -55,14 +54,13 @@ def compute(
         batches: as `batching.plan` packs them.
         rows: [sentences, dim], on the CPU, filled here.
         device: where the model computes.
-        multiple: batches are filled up to a multiple of so many tokens; see `batching.ROWS`.
         alone_on_all_cores: whether a single batch is computed right here, on all cores: for a model that gives the same bits there.
     """
 
     def run(batch: Batch) -> Batch:
         pieces = [piece for index in batch.order for piece in ids[index]]
-        spare = spare_tokens(len(pieces), multiple)
-        runs = (*batch.runs, (1, spare)) if spare else batch.runs
+        spare = spare_tokens(len(pieces))
+        runs = (*batch.runs, (spare, 1)) if spare else batch.runs
         packed = torch.tensor(pieces + pieces[:1] * spare, device=device)  # [tokens]
         # Only the model runs in inference mode: a caller may train something on top of the rows.
         with torch.inference_mode():

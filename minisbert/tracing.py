@@ -384,7 +384,7 @@ def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[
 
     cosines = torch.empty(len(corpus), len(ours) * len(names), dtype=encoder.vector_dtype)
     batches = encoder.plan([len(one) for one in ids])
-    for _ in compute(forward, ids, batches, cosines, encoder.device, encoder.rows_together):
+    for _ in compute(forward, ids, batches, cosines, encoder.device):
         pass
     found = []
     for each in cosines.chunk(len(ours), dim=1):  # [corpus, layers + 1]

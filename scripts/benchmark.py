@@ -461,8 +461,7 @@ class Gemm(Minisbert):
         key = tuple(texts)
         if key not in self.sizes:  # counted once: what precedes the products is no part of them
             lengths = [len(ids) for ids in self.encoder.tokenizer(list(dict.fromkeys(texts))).ids]
-            together = self.encoder.rows_together
-            self.sizes[key] = [batch.tokens + spare_tokens(batch.tokens, together) for batch in self.encoder.plan(lengths)]
+            self.sizes[key] = [batch.tokens + spare_tokens(batch.tokens) for batch in self.encoder.plan(lengths)]
         sizes = self.sizes[key][::part]
 
         def run(size: int) -> None:

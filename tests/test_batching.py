@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minisbert.batching import LEAST_TOKENS, MOST_TOKENS, Batch, fair_share, plan, runs_of, spare_tokens
+from minisbert.batching import LEAST_TOKENS, MOST_TOKENS, Batch, fair_share, filled, plan, runs_of, spare_tokens
 
 
 def batches(lengths: list[int], batch_tokens: int, batch_size: int | None = None) -> list[tuple[tuple[int, ...], tuple]]:
@@ -86,8 +86,11 @@ def test_a_batch_knows_what_it_costs_and_cannot_be_changed() -> None:
         batch.order = ()  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(("tokens", "spare"), [(0, 0), (1, 15), (15, 1), (16, 0), (17, 15), (30, 2), (32, 0), (1500, 4)])
-def test_the_spare_tokens_fill_up_to_a_multiple_of_16(tokens: int, spare: int) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "spare"),
+    [(1, 7), (8, 0), (9, 3), (16, 0), (17, 3), (33, 7), (65, 15), (128, 0), (129, 15), (250, 6), (257, 31), (512, 0), (1500, 36)],
+)
+def test_the_spare_tokens_fill_up_to_the_next_of_a_few_sizes(tokens: int, spare: int) -> None:
     assert spare_tokens(tokens) == spare
 
 
@@ -98,3 +101,11 @@ def test_a_fair_share_is_an_equal_part_rounded_up_within_its_bounds(threads: int
     assert fair_share(LEAST_TOKENS * threads + 1, threads) == LEAST_TOKENS + 1
     assert fair_share(0, threads) == fair_share(1, threads) == LEAST_TOKENS
     assert fair_share(10**9, threads) == MOST_TOKENS
+
+
+def test_the_sizes_are_multiples_of_4_few_and_near() -> None:
+    sizes = {filled(tokens) for tokens in range(1, 513)}
+    assert all(size % 4 == 0 for size in sizes)
+    assert len(sizes) == 31
+    assert all(tokens <= filled(tokens) < 1.25 * tokens for tokens in range(13, 513))
+    assert all(filled(size) == size for size in sizes)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from minisbert.batching import plan
+from minisbert.batching import filled, plan
 from minisbert.bert import Run
 from minisbert.engine import compute
 
@@ -42,7 +42,7 @@ def test_every_row_is_in_its_place_whatever_the_batches(batch_tokens: int, batch
     assert torch.equal(rows, EXPECTED)
 
 
-def test_the_model_is_given_whole_sentences_filled_up_to_a_multiple_of_16_tokens() -> None:
+def test_the_model_is_given_whole_sentences_filled_up_to_one_of_a_few_sizes() -> None:
     seen: list[tuple[Tensor, Sequence[Run]]] = []
 
     def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
@@ -53,7 +53,7 @@ def test_the_model_is_given_whole_sentences_filled_up_to_a_multiple_of_16_tokens
         seen.clear()
         run(forward, batch_tokens)
         for packed, runs in seen:
-            assert len(packed) % 16 == 0
+            assert len(packed) == filled(len(packed))
             assert len(packed) == sum(sentences * length for sentences, length in runs)
             assert packed.dtype == torch.int64
             assert set(packed.tolist()) <= {number for ids in IDS for number in ids}, "the spare tokens are ids too"
