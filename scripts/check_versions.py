@@ -122,8 +122,8 @@ def run_leg(version: str, interpreter: str, leg: str, *, cuda: bool) -> Outcome:
             if second:
                 return Outcome(version, leg, "–", f"left out: {second}; " + compiles(interpreter), good=True)
             wanted = fallback
-    subprocess.run([*pip, "install", "--quiet", *wanted, *TOOLS], check=True)
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", CHECKPOINT, "--editable", str(ROOT)], check=True)
+    subprocess.run([*pip, "install", "-qq", *wanted, *TOOLS], check=True)
+    subprocess.run([*pip, "install", "-qq", "--no-deps", CHECKPOINT, "--editable", str(ROOT)], check=True)
     show = "import importlib.metadata as m; print(', '.join(f'{n} {m.version(n)}' for n in " + repr(list(bounds)) + "))"
     versions = subprocess.run([binaries / "python", "-c", show], capture_output=True, text=True, check=True).stdout.strip()
     # The plugins and options of the project's own environment are not asked for here.
