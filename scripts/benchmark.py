@@ -1294,6 +1294,8 @@ def show(report: dict[str, Any]) -> None:
         print("\nspeed, and how many times faster minisbert is: median of the rounds [lowest–highest]\n")
         print(table(report["figures"]))
     print("\n" + "\n".join([*goals(report["figures"]), *process_lines(report["processes"])]))
+    if not report["figures"]:
+        return
     print(f"\nEverything else on the machine kept up to {report['disturbance']:.2f} cores busy during the turns.")
     if report["disturbance"] > 0.1:
         print("That is too much for figures to be trusted: stop what runs beside, and measure again.")
