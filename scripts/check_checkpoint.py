@@ -14,7 +14,8 @@ import argparse
 import json
 import sys
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 SENTENCES = [
@@ -102,6 +103,23 @@ def compare(model: str, dtype_name: str) -> list[Row]:
     return rows
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Only the verdict is printed: no warnings, no bars of the reference; afterwards all is as it was."""
+    import transformers
+
+    verbosity = transformers.logging.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            transformers.logging.enable_progress_bar()
+            transformers.logging.set_verbosity(verbosity)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the comparison and prints it; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -111,13 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print json instead of a table")
     options = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
     try:
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        rows = compare(options.model, options.dtype)
+        with _quiet():
+            rows = compare(options.model, options.dtype)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         if options.json:
