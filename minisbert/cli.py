@@ -151,6 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     trace.add_argument("other", nargs="?", metavar="SENTENCE", help="another, to compare with")
     trace.add_argument("--out", required=True, type=Path, metavar="PATH", help="the page to write, such as page.html")
     trace.add_argument("--open", action="store_true", help="open it in the browser")
+    trace.add_argument("--json", action="store_true", help="print {page, tokens, cosine} as JSON, the cosine of a pair")
     trace.add_argument(
         "--corpus", metavar="FILE", help="UTF-8 texts, one a line, to look for the closest after each layer; - is stdin"
     )
@@ -296,7 +297,12 @@ def _trace(options: argparse.Namespace) -> None:
         corpus = None if options.corpus is None else _read_lines(options.corpus)
         trace = minisbert.trace(options.sentence, options.other, model=_load(options), corpus=corpus)
         trace.save_html(path)
-    if options.other is not None:
+    pair = options.other is not None
+    if options.json:
+        tokens = [each.tokens for each in (trace.a, trace.b) if each is not None]
+        done = {"page": str(options.out), "tokens": tokens, "cosine": trace.cosine if pair else None}
+        print(json.dumps(done, ensure_ascii=False))
+    elif pair:
         print(f"{trace.cosine:.6f}")
     print(f"minisbert: wrote the page {options.out}", file=sys.stderr)
     if options.open:

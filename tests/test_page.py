@@ -5,6 +5,7 @@ Chromium is Debian's (`apt-get install chromium`), driven by playwright.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -549,6 +550,17 @@ def test_the_command_writes_the_page_and_opens_it(minilm_folder: Path, tmp_path:
     assert page.startswith("<!DOCTYPE html>")
     assert "The closest of 2 texts" in page
     assert (tmp_path / "opened").read_text() == (tmp_path / "page.html").as_uri() + "\n"
+
+
+def test_the_command_says_as_json_what_it_did(minilm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = str(tmp_path / "page.html")
+    for sentences, cosine in (PAIR, pytest.approx(0.688833, abs=1e-6)), (PAIR[:1], None):
+        assert main(["trace", *sentences, "--out", page, "--json", "--model", str(minilm_folder)]) == 0
+        done = json.loads(capsys.readouterr().out)
+        assert done == {"page": page, "tokens": done["tokens"], "cosine": cosine}
+        assert [tokens[1:-1] for tokens in done["tokens"]] == [
+            sentence.lower().replace(".", " .").split() for sentence in sentences
+        ]
 
 
 @pytest.mark.parametrize(
