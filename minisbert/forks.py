@@ -51,6 +51,11 @@ def computing() -> Iterator[None]:
                 _change.notify_all()
 
 
+def forked() -> bool:
+    """Whether this process is a fork of one that had loaded minisbert."""
+    return _forked
+
+
 def fork_safe(function: Callable[[], Result]) -> Result:
     """Calls a function that uses PyTorch: in a thread of its own if this process was forked, else directly.
 

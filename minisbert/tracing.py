@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from minisbert import forks
 from minisbert.bert import Bert, Run
 from minisbert.encoder import SentenceEncoder
-from minisbert.engine import compute
+from minisbert.engine import compute, workers
 from minisbert.errors import MinisbertWarning
 from minisbert.forks import fork_safe
 from minisbert.pooling import Dense, LayerNorm, kept_tokens, token_weights
@@ -277,8 +277,15 @@ def _trace_one(encoder: SentenceEncoder, text: str) -> SentenceTrace:
     parts = ("attention.qkv", "attention", "attention_norm", "feed_forward")
     for number in range(len(bert.layers)):
         names += [f"layers.{number}", *(f"layers.{number}.{part}" for part in parts)]
-    with _noted(bert, names) as noted:
-        embedding = encoder.encode(text, on_truncate="ignore", show_progress_bar=False)  # [dim]
+
+    def encode() -> tuple[Tensor, dict[str, list[Tensor]]]:
+        with _noted(bert, names) as noted:
+            return encoder.encode(text, on_truncate="ignore", show_progress_bar=False), noted
+
+    # Where one core and all of them round differently, `encode` hands its batch to a worker; called by a worker, it keeps it there.
+    threads = torch.get_num_threads()
+    by_worker = encoder.device.type == "cpu" and threads > 1 and not encoder.same_on_all_cores and not forks.forked()
+    embedding, noted = workers(threads).submit(encode).result() if by_worker else encode()  # [dim]
     prompt = _prompt(encoder)
     skip = encoder.prompt_tokens(prompt)
     text = prompt + text
@@ -406,7 +413,7 @@ def _noted(bert: Bert, names: Sequence[str]) -> Iterator[dict[str, list[Tensor]]
 
     def hook_for(name: str) -> object:
         def note(_module: nn.Module, _arguments: tuple[object, ...], output: Tensor) -> None:
-            if forks._forked or threading.get_ident() == thread:
+            if forks.forked() or threading.get_ident() == thread:
                 noted[name].append(output.detach().clone().cpu())
 
         return note

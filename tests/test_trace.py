@@ -479,3 +479,16 @@ def test_nothing_of_it_is_imported_until_it_is_used() -> None:
 def test_wrong_arguments_are_named(tiny: SentenceEncoder, arguments: tuple[Any, ...], options: dict[str, Any], error: str) -> None:
     with pytest.raises((TypeError, ValueError), match=f"^{error}"):
         minisbert.trace(*arguments, **({"model": tiny} | options))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_that_encode_gives_to_a_worker_is_traced(tiny_folder: Path, dtype: torch.dtype, threads: int) -> None:
+    """With heads of 8 numbers and in float64 one core rounds otherwise than two, so that `encode` computes in another thread."""
+    encoder = minisbert.load(tiny_folder, dtype=dtype, device="cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(minisbert.trace("a man", model=encoder).a.embedding, encoder.encode("a man"))
+    finally:
+        torch.set_num_threads(before)
