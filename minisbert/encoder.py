@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -580,16 +581,22 @@ class SentenceEncoder:
         batches = self.plan([len(ids) for ids in window.ids], options.batch_tokens, options.batch_size)
         progress.start(len(batches))
         progress.update(len(window.texts) - len(window.unique), 0)  # they cost nothing
-        computed = compute(forward, window.ids, batches, rows, self.device, alone_on_all_cores=self.same_on_all_cores)
+        computed = compute(
+            forward,
+            window.ids,
+            batches,
+            rows,
+            self.device,
+            check=partial(self._see_that_it_is_finite, rows, window),
+            alone_on_all_cores=self.same_on_all_cores,
+        )
         with closing(computed):
-            while (batch := fork_safe(lambda: self._next_batch(computed, rows, window))) is not None:
+            while (batch := fork_safe(lambda: next(computed, None))) is not None:
                 progress.update(len(batch.order), batch.tokens)
         return fork_safe(lambda: in_order(rows, window, as_numpy=options.convert_to_numpy))
 
-    def _next_batch(self, batches: Iterator[Batch], rows: Tensor | TokenRows, window: Window) -> Batch | None:
-        """Computes one more batch, if there is one, and sees to it that no vector is NaN."""
-        batch = next(batches, None)
-        bad = None if batch is None else first_not_finite(rows, batch)
+    def _see_that_it_is_finite(self, rows: Tensor | TokenRows, window: Window, batch: Batch) -> None:
+        bad = first_not_finite(rows, batch)
         if bad is not None:
             text = window.unique[bad]
             half = self.dtype in (torch.float16, torch.bfloat16)
@@ -598,7 +605,6 @@ class SentenceEncoder:
                 f"sentences[{window.start + window.texts.index(text)}], {beginning(text)}: its vector has NaN or infinite numbers, "
                 f"expected finite ones. The weights hold such numbers, or ones so large that {self.dtype} overflows. {remedy}."
             )
-        return batch
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles by where it came from: some hundred bytes, and the receiver loads the weights anew from the same place.

@@ -143,3 +143,11 @@ def test_a_repeated_text_costs_nothing(encoder: SentenceEncoder, corpus: list[st
 def test_a_single_text_is_one_batch(encoder: SentenceEncoder) -> None:
     counts = counted(encoder, ["a man is eating food ."])
     assert counts.linears == 4 * LAYERS
+
+
+def test_with_workers_the_calling_thread_computes_nothing(encoder: SentenceEncoder, corpus: list[str]) -> None:
+    """One small operation there on all cores, and OpenMP's threads spin on the cores that the workers need."""
+    texts = list(dict.fromkeys(corpus))
+    torch.set_num_threads(2)
+    counts = counted(encoder, texts)
+    assert counts.calls == {"empty": 1}, "the tensor for the rows, and it is not filled there"
