@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 # torch says at its import when numpy is missing. Nobody needs numpy here, so nobody is told; torch itself works without it.
 with warnings.catch_warnings():
@@ -30,6 +30,7 @@ from minisbert.errors import (
     ModelNotFoundError,
     NotFiniteError,
 )
+from minisbert.migration import unknown_option
 from minisbert.pooling import mean_pooling
 
 # From here on `minisbert.similarity` is the function; `from minisbert.similarity import` still reads the module of that name.
@@ -87,6 +88,7 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     truncate_dim: int | None = None,
+    **unknown: NoReturn,
 ) -> SentenceEncoder:
     """Loads a model from a folder, the hub's cache, an installed package that carries it, or the hub: the first that has it.
 
@@ -100,6 +102,7 @@ def load(
         cache_dir: the hub's cache. Default: huggingface_hub's own.
         local_files_only: never ask the hub.
         truncate_dim: keep only so many numbers of each vector, the first ones. Default: what the checkpoint says, as a rule all.
+        unknown: any other option is a TypeError, which says what to do instead of one that sentence-transformers has.
 
     Returns:
         A new encoder; every call loads anew.
@@ -107,7 +110,10 @@ def load(
     Raises:
         ModelNotFoundError: if no place has the model; the message says which were tried.
         CheckpointError: if its files are broken, contradictory, or of a kind that minisbert does not run.
+        TypeError: if an option is of the wrong type, or there is none of its name.
     """
+    if unknown:
+        raise unknown_option("load", unknown)
     return load_encoder(
         model,
         device=device,

@@ -103,3 +103,26 @@ def choice(name: str, value: object, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name}: found {value!r}, expected {expected}.")
     return value
+
+
+def numpy_wanted(*, convert_to_numpy: bool | None = None, convert_to_tensor: bool | None = None) -> bool:
+    """Whether arrays are asked for in place of tensors, by either of the two options that sentence-transformers has for it.
+
+    There the default is an array, and here a tensor. What is asked for means the same: `convert_to_tensor=True` comes first.
+
+    Raises:
+        TypeError: if one of them is neither True, False nor None.
+        ValueError: if both are False.
+
+    >>> numpy_wanted(), numpy_wanted(convert_to_numpy=True), numpy_wanted(convert_to_tensor=False)
+    (False, True, True)
+    """
+    for name, value in ("convert_to_numpy", convert_to_numpy), ("convert_to_tensor", convert_to_tensor):
+        if value is not None:
+            flag(name, value)
+    if convert_to_tensor is False and convert_to_numpy is False:
+        raise ValueError(
+            "convert_to_tensor: found False, and convert_to_numpy as well, expected one of them at most. "
+            "For a list of tensors pass neither, and take list(vectors)."
+        )
+    return not convert_to_tensor and bool(convert_to_numpy or convert_to_tensor is False)

@@ -10,14 +10,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from minisbert.arguments import check_text, choice, count, flag, iterate_texts, read_texts
+from minisbert.arguments import check_text, choice, count, flag, iterate_texts, numpy_wanted, read_texts
 from minisbert.batching import Batch, fair_share, plan, spare_tokens
 from minisbert.bert import Bert, Run
 from minisbert.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIONS, CheckpointConfig, NormalizeConfig, inside, read_checkpoint
@@ -26,6 +26,7 @@ from minisbert.errors import MinisbertError, MinisbertWarning, MissingExtraError
 from minisbert.forks import computing, fork_safe
 from minisbert.hub import locate
 from minisbert.info import Info, describe
+from minisbert.migration import ATTRIBUTES, unknown_option
 from minisbert.onednn import OneDNNLinear, suits, use_onednn
 from minisbert.pooling import Pooling, build_heads
 from minisbert.reports import Cut, Progress
@@ -190,6 +191,14 @@ class SentenceEncoder:
         """The precision of the vectors, and of pooling and heads: float64 for a float64 model, float32 for all others."""
         return _vector_dtype(self.dtype)
 
+    if not TYPE_CHECKING:  # or a type checker would believe that every attribute exists
+
+        def __getattr__(self, name: str) -> Any:  # asked only for what is not there
+            if name in ATTRIBUTES:
+                message = f"{type(self).__name__!r} object has no attribute {name!r}. {ATTRIBUTES[name]}"
+                raise AttributeError(message, name=name, obj=self)
+            return super().__getattribute__(name)  # raises what is always raised, also from within a property
+
     def __repr__(self) -> str:
         config = self.bert.config
         return (
@@ -209,8 +218,10 @@ class SentenceEncoder:
         output_value: OutputValue = "sentence_embedding",
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        convert_to_numpy: bool = False,
+        convert_to_numpy: bool | None = None,
+        convert_to_tensor: bool | None = None,
         on_truncate: OnTruncate = "warn",
+        **unknown: NoReturn,
     ) -> Any:
         """The vector of each sentence.
 
@@ -229,9 +240,11 @@ class SentenceEncoder:
                 of the special tokens among them.
             normalize_embeddings: scale each vector to length 1. A checkpoint that does so itself does so in any case.
             truncate_dim: keep only the first numbers of each vector, before `normalize_embeddings`. Default: the encoder's own.
-            convert_to_numpy: numpy arrays in place of tensors.
+            convert_to_numpy: numpy arrays in place of tensors, which are the default.
+            convert_to_tensor: False is another way to ask for arrays; True is the default, and comes before `convert_to_numpy`.
             on_truncate: what to do when texts are longer than `max_seq_length`: "warn" once with how many, the longest and the
                 first of them; raise an "error", a ValueError that says the same; or "ignore" it.
+            unknown: any other option is a TypeError, which says what to do instead of one that sentence-transformers has.
 
         Returns:
             [dim] for a text, [sentences, dim] for a collection, on the CPU, in float32 (float64 from a float64 encoder).
@@ -251,6 +264,8 @@ class SentenceEncoder:
         >>> encoder.encode(["A man is eating food.", "Someone is having a meal."]).shape
         torch.Size([2, 384])
         """
+        if unknown:
+            raise unknown_option("encode", unknown)
         texts, single = read_texts(sentences)
         options = self._options(
             before=self._prompt(prompt, prompt_name),
@@ -260,7 +275,7 @@ class SentenceEncoder:
             output_value=output_value,
             normalize_embeddings=normalize_embeddings,
             truncate_dim=truncate_dim,
-            convert_to_numpy=convert_to_numpy,
+            convert_to_numpy=numpy_wanted(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor),
             on_truncate=on_truncate,
         )
         cut = Cut(self.max_seq_length)
@@ -283,8 +298,10 @@ class SentenceEncoder:
         show_progress_bar: bool | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        convert_to_numpy: bool = False,
+        convert_to_numpy: bool | None = None,
+        convert_to_tensor: bool | None = None,
         on_truncate: OnTruncate = "warn",
+        **unknown: NoReturn,
     ) -> VectorStream:
         """The vectors of any number of sentences, in batches of rows, with flat memory.
 
@@ -302,7 +319,9 @@ class SentenceEncoder:
             normalize_embeddings: see there.
             truncate_dim: see there.
             convert_to_numpy: see there.
+            convert_to_tensor: see there.
             on_truncate: see there.
+            unknown: see there.
 
         Returns:
             An iterator over tensors [sentences, dim], at most `window` rows each, which together have a row for each text, in the
@@ -317,6 +336,8 @@ class SentenceEncoder:
         >>> sum(len(rows) for rows in encoder.encode_stream(f"Sentence {n}." for n in range(300)))
         300
         """
+        if unknown:
+            raise unknown_option("encode_stream", unknown)
         if isinstance(sentences, str):
             raise TypeError("sentences: found a single str, expected an iterable of str. Use encode(), or pass [text].")
         texts = iterate_texts(sentences)
@@ -328,7 +349,7 @@ class SentenceEncoder:
             show_progress_bar=show_progress_bar,
             normalize_embeddings=normalize_embeddings,
             truncate_dim=truncate_dim,
-            convert_to_numpy=convert_to_numpy,
+            convert_to_numpy=numpy_wanted(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor),
             on_truncate=on_truncate,
         )
         cut = Cut(self.max_seq_length)
@@ -532,7 +553,7 @@ class SentenceEncoder:
             raise ValueError("normalize_embeddings: found True, expected False with token_embeddings, which are not pooled yet.")
         if truncate_dim is not None and of_tokens:
             raise ValueError("truncate_dim: found a number, expected None with token_embeddings, which are not pooled yet.")
-        if flag("convert_to_numpy", convert_to_numpy):
+        if convert_to_numpy:
             try:
                 import numpy  # noqa: F401 (torch uses it)
             except ImportError as error:

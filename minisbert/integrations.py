@@ -113,7 +113,7 @@ def for_mteb(encoder: SentenceEncoder) -> Any:
 
         def encode(self, inputs: Any, *, prompt_type: Any = None, **_: Any) -> Any:
             texts = [text for batch in inputs for text in batch["text"]]
-            prompted = {"query": encoder.encode_query, "document": encoder.encode_document}
+            prompted: dict[Any, Any] = {"query": encoder.encode_query, "document": encoder.encode_document}
             return prompted.get(getattr(prompt_type, "value", prompt_type), encoder.encode)(texts, convert_to_numpy=True)
 
     return Encoder()

@@ -286,16 +286,6 @@ def test_a_wrong_option_is_named(
         tiny.encode(sentences, **{option: value})
 
 
-@pytest.mark.parametrize(
-    "option",
-    ["convert_to_tensor", "precision", "device"],
-)
-def test_an_option_that_is_not_there_is_never_ignored(tiny: SentenceEncoder, option: str) -> None:
-    for encode in tiny.encode, lambda text, **options: minisbert.encode(text, tiny, **options):
-        with pytest.raises(TypeError, match=f"unexpected keyword argument '{option}'"):
-            encode("a man", **{option: None})
-
-
 def test_options_are_given_by_name_only(tiny: SentenceEncoder) -> None:
     with pytest.raises(TypeError, match="positional argument"):
         tiny.encode(["a man"], 32)  # type: ignore[misc]

@@ -23,6 +23,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "arguments": set(),
+    "migration": set(),
     "forks": set(),
     "config": set(),
     "hub": set(),
@@ -42,13 +43,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "info": {"config"},
     "encoder": {
         *("arguments", "forks", "config", "hub", "batching", "similarity", "bert", "pooling", "wordpiece", "weights", "onednn"),
-        "save",
+        *("save", "migration"),
         *("engine", "reports", "results", "stream", "info"),
     },
     "tracing": {"encoder", "forks", "batching", "bert", "engine", "pooling", "page"},
     "page": {"encoder", "bert", "pooling", "wordpiece", "tracing"},  # tracing and its page know each other: one draws the other
     "integrations": {"encoder"},
-    "__init__": {"similarity", "bert", "pooling", "wordpiece", "encoder", "tracing"},
+    "__init__": {"migration", "similarity", "bert", "pooling", "wordpiece", "encoder", "tracing"},
     "files": {"arguments"},
     "cli": {"__init__", "page", "files"},
     "__main__": {"cli"},
