@@ -444,12 +444,15 @@ class SentenceEncoder:
                     stacklevel=3,
                 )
             return check_text(prompt, "prompt")
+        argument = "prompt_name"
         if prompt_name is None:
-            prompt_name = self.default_prompt_name
-        elif prompt_name not in self.prompts:
+            argument, prompt_name = "default_prompt_name", self.default_prompt_name
+        if prompt_name is None:
+            return ""
+        if prompt_name not in self.prompts:
             known = ", ".join(map(repr, self.prompts))
-            raise ValueError(f"prompt_name: found {prompt_name!r}, expected one of the prompts of this model: {known}.")
-        return "" if prompt_name is None else check_text(self.prompts.get(prompt_name, ""), f"prompts[{prompt_name!r}]")
+            raise ValueError(f"{argument}: found {prompt_name!r}, expected one of the prompts of this model: {known}.")
+        return check_text(self.prompts[prompt_name], f"prompts[{prompt_name!r}]")
 
     def prompt_tokens(self, prompt: str) -> int:
         """How many tokens of each sentence the pooling leaves out because of the prompt before it: 0 for most checkpoints.

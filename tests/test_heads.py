@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,12 @@ def test_a_wrong_prompt_is_named(healthy: Path) -> None:
             encoder.encode("a", **{name: 1})
     with pytest.raises(ValueError, match=r"prompt: found .* half a surrogate pair"):
         encoder.encode("a", prompt="\ud800")
+    encoder.default_prompt_name = "passage"
+    told = r"^default_prompt_name: found 'passage', expected one of the prompts of this model: 'query', 'document'"
+    for use in encoder.encode, partial(minisbert.trace, model=encoder):
+        with pytest.raises(ValueError, match=told):
+            use("a")
+    assert encoder.encode("a", prompt_name="query").shape == (12,)
 
 
 @pytest.mark.parametrize(
