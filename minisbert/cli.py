@@ -244,7 +244,7 @@ def _search(options: argparse.Namespace) -> None:
             f"--vectors: {options.vectors} holds vectors of {vectors.shape[1]} numbers, but this model's have {encoder.dimension}. "
             "Name the --model that made them."
         )
-    (hits,) = minisbert.semantic_search(encoder.encode_query(options.query), vectors, options.top_k)
+    (hits,) = minisbert.semantic_search(encoder.encode_query(options.query), vectors, top_k=options.top_k)
     found = [(hit["corpus_id"] + 1, hit["score"], texts[hit["corpus_id"]]) for hit in hits]
     if options.json:
         rows = [{"number": number, "cosine": cosine, "text": text} for number, cosine, text in found]

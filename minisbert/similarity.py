@@ -160,8 +160,8 @@ _FUNCTIONS = {
 def semantic_search(
     query_embeddings: Vectors,
     corpus_embeddings: Vectors,
-    top_k: int = 10,
     *,
+    top_k: int = 10,
     score_function: ScoreFunction = "cosine",
     query_chunk_size: int = 1024,
     corpus_chunk_size: int = 4096,

@@ -463,6 +463,14 @@ def test_a_function_of_one_s_own_can_score() -> None:
             semantic_search(queries, corpus, score_function=wrong, corpus_chunk_size=3)
 
 
+@pytest.mark.parametrize("search", [semantic_search, paraphrase_mining_embeddings])
+def test_options_are_given_by_name_since_their_order_is_another_in_sentence_transformers(search: Callable[..., Any]) -> None:
+    vectors = [small(3), small(4, seed=1)][: 2 if search is semantic_search else 1]
+    assert search(*vectors, top_k=1)
+    with pytest.raises(TypeError, match="positional argument"):
+        search(*vectors, 1)
+
+
 def test_scores_that_overflow_are_refused() -> None:
     huge = torch.tensor([[1e30, -1e30]])
     with pytest.raises(
