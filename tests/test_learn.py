@@ -54,6 +54,7 @@ def write(folder: Path, name: str, text: str) -> Path:
     """A learner's file beside the solutions of the steps before it, from which it may import."""
     for path in (LEARN / "solutions").glob("step*.py"):
         (folder / path.name).write_text(path.read_text("utf-8"), "utf-8")
+    (folder / "step02_right.py").write_text(solution("step02_ids").read_text("utf-8"), "utf-8")
     file = folder / f"{name}.py"
     file.write_text(text, "utf-8")
     return file
@@ -107,6 +108,11 @@ PLANTED: list[tuple[str, str, str, str]] = [
         "        end = start + 1\n        while end <= len(word) and mark + word[start:end] not in vocab:\n            end += 1\n        if end > len(word):",
         "longest first",
     ),
+    ("wordpiece", 'return ["[UNK]"]\n        pieces', "start += 1\n            continue\n        pieces", "a letter that no piece fits was left out"),
+    ("wordpiece", "if end == start:", "if end <= start + 1:", "never tried"),
+    ("wordpiece", "> 100", ">= 100", "exactly 100 letters"),
+    ("ids", "pieces.extend(split_word(word, vocab))\n    pieces.append", "pieces.extend(split_word(word, vocab))\n        pieces.append", "after every word"),
+    ("ids", '    pieces = ["[CLS]"]', '    if not words:\n        return []\n    pieces = ["[CLS]"]', "still has its [CLS] and [SEP]"),
     ("ids", '["[CLS]"]', "[]", "[CLS] at the start was forgotten"),
     ("ids", '    pieces.append("[SEP]")\n', "", "[SEP] at the end was forgotten"),
     ("ids", "return [vocab[piece] for piece in pieces]", "return [vocab[piece] for piece in pieces[1:-1]]", "[CLS] at the start and [SEP]"),
@@ -116,6 +122,7 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("embeddings", " + position[: len(ids)]", "", "position embeddings were forgotten"),
     ("embeddings", " + token_type[0]", "", "token type was forgotten"),
     ("embeddings", "position[: len(ids)]", "position[0]", "every token got the position 0"),
+    ("embeddings", "position[: len(ids)]", "position[ids % len(position)]", "looked up by the id"),
     ("embeddings", "token_type[0]", "token_type[1]", "segment 1"),
     ("embeddings", "token_type[0]", "token_type.sum(dim=0)", "both segments"),
     ("layer_norm", "(variance + eps).sqrt()", "(variance.sqrt() + eps)", "eps stands outside"),
@@ -127,6 +134,8 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("layer_norm", " * weight", "", "the weight was forgotten"),
     ("layer_norm", "x - x.mean(dim=-1, keepdim=True)", "x", "the mean was not subtracted"),
     ("layer_norm", ".sqrt()", "", "the root was forgotten"),
+    ("layer_norm", "* weight + bias", "* (weight + bias)", "the bias was multiplied as well"),
+    ("layer_norm", "return centred /", "return x - x.mean(dim=-1, keepdim=True) /", "binds more tightly"),
     ("layer_norm", "variance + eps", "variance", "eps was forgotten"),
     (
         "gelu",
@@ -138,6 +147,7 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("gelu", "x / math.sqrt(2)", "x", "the √2 was forgotten"),
     ("gelu", "x * (1", "(1", "Φ(x) alone"),
     ("gelu", " / 2", "", "½ was forgotten"),
+    ("gelu", "(1 + torch.erf(x / math.sqrt(2))) / 2", "torch.erf(x / math.sqrt(2))", "½ and 1 + were forgotten"),
     ("gelu", "x * (1 + torch.erf(x / math.sqrt(2))) / 2", "x * torch.sigmoid(1.702 * x)", "quick approximation"),
     ("gelu", "x * (1 + torch.erf(x / math.sqrt(2))) / 2", "x.clamp(min=0)", "ReLU"),
     ("attention", " / math.sqrt(query.shape[-1])", "", "not divided by √head_dim"),
@@ -145,6 +155,10 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("attention", "dim=-1", "dim=0", "wrong axis"),
     ("attention", "query @ key.mT", "key @ query.mT", "changed roles"),
     ("attention", "scores.softmax(dim=-1)", "scores", "the softmax was forgotten"),
+    ("attention", "query.shape[-1]", "len(query)", "divided by √length"),
+    ("attention", "scores.softmax(dim=-1)", "scores.exp() / scores.exp().sum(dim=-1)", "the sums of all rows"),
+    ("attention", "scores.softmax(dim=-1)", "scores.softmax(dim=-1).mT", "the weights were transposed"),
+    ("attention", " @ value", "", "these are the weights"),
     ("attention", "query @ key.mT / math.sqrt(query.shape[-1])", "query @ key.mT * math.sqrt(query.shape[-1])", "multiplied by"),
     ("heads", "x.unflatten(-1, (heads, -1)).transpose(0, 1)", "x.view(heads, len(x), -1)", "view or reshape alone"),
     ("heads", ".transpose(0, 1).flatten(1)", ".reshape(len(x), -1)", "joined without transposing back"),
@@ -154,13 +168,21 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("heads", "(heads, -1)", "(1, -1)", "one single head"),
     ("heads", 'linear(gathered, "output.dense")', 'gathered @ w["output.dense.weight"].T', "bias of the output projection"),
     ("heads", "x.unflatten(-1, (heads, -1)).transpose(0, 1)", "x.unflatten(-1, (-1, heads)).permute(2, 0, 1)", "every heads-th"),
+    ("heads", "attention(query, key, value)", "attention(query, value, key)", "key and value have changed roles"),
+    ("heads", ".transpose(0, 1)", "", "the heads of one token attend to each other"),
+    ("heads", "value).transpose(0, 1).flatten(1)", "value).transpose(1, 2).reshape(len(x), -1)", "the wrong two axes were swapped"),
+    ("heads", "return linear", "return x + linear", "residual is not part"),
     ("feed_forward", "gelu(x @", "(x @", "no GELU"),
+    ("feed_forward", '.T + w["intermediate.dense.bias"])', '.T) + w["intermediate.dense.bias"]', "added after the GELU"),
     ("feed_forward", ' + w["intermediate.dense.bias"]', "", "bias of the first layer"),
     ("feed_forward", ' + w["output.dense.bias"]', "", "bias of the second layer"),
     ("feed_forward", "return inner", "return x + inner", "residual is not part"),
     ("feed_forward", "inner = gelu(", "inner = torch.nn.functional.gelu(approximate='tanh', input=", "tanh approximation"),
     ("feed_forward", "inner = gelu(", "inner = torch.relu(", "ReLU"),
     ("layer", "x + multi_head(x, inner, heads)", "multi_head(x, inner, heads)", "residual around the attention"),
+    ("layer", "feed_forward(y, w)", "feed_forward(x, w)", "was given the layer's input"),
+    ("layer", "import layer_norm\n", "import layer_norm as norm\n\nlayer_norm = lambda x, weight, bias, eps: norm(x, bias, weight, eps)\n", "weight and bias of the layer norms have changed places"),
+    ("layer", "eps)", "1e-5)", "PyTorch's default"),
     ("layer", "z = y + feed", "z = feed", "residual around the feed-forward"),
     ("layer", "z = y + feed", "z = x + feed", "it is what comes out of the first norm"),
     ("layer", "return layer_norm(z, ", "return (lambda z, *_: z)(z, ", "norm at the end was forgotten"),
@@ -177,6 +199,8 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("stack", 'f"encoder.layer.{n}."', '"encoder.layer.0."', "weights of layer 0"),
     ("stack", "    x = layer_norm(embed(ids, *tables), ", "    x = (lambda y, *_: y)(embed(ids, *tables), ", "norm after the embeddings is missing"),
     ("stack", "        x = layer(x, ", "        x = layer(states[0], ", "Each gets what the one before it gave"),
+    ("stack", "states = [x]", "states = [embed(ids, *(w[f'embeddings.{kind}_embeddings.weight'] for kind in ('word', 'position', 'token_type')))]", "the list has them before it"),
+    ("stack", 'config["layer_norm_eps"]', "1e-5", "PyTorch's default"),
     ("stack", "return states", "return states[-1]", "only the last state"),
     ("stack", "return states", "return states[1:]", "embeddings are missing"),
     ("stack", "states = [x]", "states = []", "embeddings are missing"),
@@ -199,6 +223,11 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("mean_pooling", "return total / mask.sum(dim=1, keepdim=True)", "return token_vectors[:, 0]", "[CLS]; the mean"),
     ("mean_pooling", "return total / mask.sum(dim=1, keepdim=True)", "return token_vectors.mean(dim=-1)", "wrong axis"),
     ("mean_pooling", "return total / mask.sum(dim=1, keepdim=True)", "return token_vectors.mean(dim=0)", "wrong axis"),
+    ("mean_pooling", "    total = (token_vectors * mask[..., None])", "    total = token_vectors", "the padding was added in"),
+    ("mean_pooling", "return total / mask.sum(dim=1, keepdim=True)", "return token_vectors[mask.bool()].mean(dim=0)", "into one mean"),
+    ("mean_pooling", "return total / mask.sum(dim=1, keepdim=True)", "return torch.stack([row[: m.sum()].mean(dim=0) for row, m in zip(token_vectors, mask)])", "padding may stand at the front"),
+    ("mean_pooling", "return total / mask.sum(dim=1, keepdim=True)", "return torch.stack([row[m.bool()][1:-1].mean(dim=0) for row, m in zip(token_vectors, mask)])", "[CLS] and [SEP] were left out"),
+    ("mean_pooling", "sum(dim=1)\n    return total / mask.sum(dim=1, keepdim=True)", "sum(dim=0)\n    return total / mask.sum(dim=0)[:, None]", "wrong axis"),
     ("cosine", "(a / a.norm(dim=1, keepdim=True)) @ (b / b.norm(dim=1, keepdim=True)).T", "a @ b.T", "dot product"),
     ("cosine", "a / a.norm(dim=1, keepdim=True)", "a", "only the second"),
     ("cosine", "dim=1", "dim=0", "wrong axis"),
@@ -213,6 +242,8 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("minisbert", "(1 + torch.erf(x / math.sqrt(2)))", "(1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))", "tanh approximation"),
     ("minisbert", "x.unflatten(-1, (heads, -1)).transpose(1, 2)", "x.reshape(len(x), heads, x.shape[1], -1)", "view or reshape alone"),
     ("minisbert", "mask == 0", "mask != 0", "wrong way round"),
+    ("minisbert", "return states", "return states[-1]", "only the last state"),
+    ("minisbert", "query @ key.mT / math.sqrt(query.shape[-1]) + bias", "(query @ key.mT / math.sqrt(query.shape[-1])).masked_fill((mask[:, None, :, None] * mask[:, None, None]) == 0, -torch.inf)", "masked as well"),
 ]  # fmt: skip
 
 
@@ -248,9 +279,48 @@ GELU = "import math\nimport torch\n\ndef gelu(x):\n    "
         ("gelu", GELU + "return ...", ["the stub is still empty"]),
         ("gelu", GELU + "return float(x.sum())", ["found float, expected a torch.Tensor"]),
         ("gelu", GELU + "return x.numpy()", ["found ndarray, expected a torch.Tensor"]),
+        ("gelu", GELU + "return list(x)", ["found a list of [4], expected one tensor [2, 4]. torch.stack makes one of many."]),
+        ("gelu", GELU + "return x, len(x)", ["found a tuple of [2, 4], int, expected one tensor [2, 4]. Return that one alone."]),
+        ("gelu", "def gelu(x):\n    return torch.erf(x)", ["NameError", "Hint: Is the import missing at the top of the file?"]),
+        ("gelu", GELU + "return x / torch.sqrt(2)", ["TypeError", "Hint: The functions of torch take tensors; for a plain number"]),
+        ("gelu", "import step06_atention\n", ["Hint: Your own files can be imported when they lie in the same folder"]),
+        ("gelu", GELU + "x += 1\n    return x", ["the numbers are not.", "Also, x was changed in place"]),
+        ("gelu", GELU.replace("1.41421", "") + "return x * (1 + torch.erf(x / 1.4142135)) / 2", ["[row ", "found -0.1586552"]),
+        (
+            "layer_norm",
+            "def layer_norm(x, weight, bias, eps):\n    return x - x.mean(dim=-1)",
+            ["must match the size of tensor", "Hint: Two shapes that do not fit", "keepdim=True"],
+        ),
+        (
+            "layer_norm",
+            "def layer_norm(x, eps, weight, bias):\n    return x",
+            ["the function takes (x, eps, weight, bias); expected (x, weight, bias, eps), in this order."],
+        ),
+        (
+            "ids",
+            "def to_ids(words, vocab):\n    return vocab[[words[0]]]",
+            ["unhashable type", "Hint: There is a list within the list"],
+        ),
+        (
+            "ids",
+            "from step02_right import to_ids as right\n\ndef to_ids(words, vocab):\n    result = right(words, vocab)\n    words.append('x')\n"
+            "    return result",
+            ["the result is right, but words was changed in place (by append, insert or +=)"],
+        ),
+        (
+            "mask",
+            "def masked_attention(query, key, value, mask):\n    return (query @ key.mT).masked_fill(mask[:, None, None], 0) @ value",
+            ["Hint: The condition must be of True and False: mask == 0."],
+        ),
+        (
+            "mask",
+            "def masked_attention(query, key, value, mask):\n    seen = (mask[:, None, None, :] * mask[:, None, :, None]) == 1\n"
+            "    return (query @ key.mT / query.shape[-1] ** 0.5).masked_fill(~seen, float('-inf')).softmax(-1) @ value",
+            ["numbers of the real tokens are right, but those of the padding are NaN", "Mask the columns only."],
+        ),
         ("gelu", GELU + "return x > 0", ["the result is torch.bool, expected torch.float64"]),
         ("gelu", GELU + "return torch.nn.functional.gelu(x.float())", ["the result is torch.float32, expected torch.float64"]),
-        ("gelu", GELU + "return x[None]", ["found shape [1, 2, 4], expected [2, 4].", "axis too many at the front"]),
+        ("gelu", GELU + "return x[None]", ["found shape [1, 2, 4], expected [2, 4].", "There is an axis of 1 too many."]),
         ("gelu", GELU + "return x.T", ["found shape [4, 2], expected [2, 4].", "last two axes have changed places"]),
         ("gelu", GELU + "return x.flatten()", ["the right number of numbers in another arrangement"]),
         ("gelu", GELU + "return torch.nn.functional.gelu(x) * 3", ["every number is 3 times what it should be"]),
@@ -267,23 +337,31 @@ GELU = "import math\nimport torch\n\ndef gelu(x):\n    "
         ("gelu", GELU + "return gelu(x)", ["RecursionError", "Hint: The function calls itself without an end"]),
         ("gelu", GELU + "raise SystemExit", ["it ended the program"]),
         ("gelu", GELU + "return input('x? ')", ["EOFError", "no input()"]),
-        ("gelu", "import nowhere_to_be_found\n", ["line 1, in <module>:  import nowhere_to_be_found", "ModuleNotFoundError"]),
+        (
+            "gelu",
+            "import nowhere_to_be_found\n",
+            [
+                "mine.py could not be imported:\n",
+                "line 1, in <module>:  import nowhere_to_be_found",
+                "Nothing but math, torch and your own",
+            ],
+        ),
         ("gelu", GELU + "print('look', x.shape)\n    return x", ["Your file printed:", "look torch.Size([2, 4])"]),
         (
             "gelu",
             GELU + "x *= (1 + torch.erf(x / math.sqrt(2))) / 2\n    return x",
-            ["numbers are right, but x was changed in place"],
+            ["the result is right, but x was changed in place"],
         ),
         ("heads", "def multi_head(x, w, heads):\n    return x @ w['query.weight'].T", ["KeyError", "Print list(w)"]),
         (
             "feed_forward",
             "def feed_forward(x, w):\n    return x @ w['intermediate.dense.weight']",
-            ["Hint: A weight lies as [out, in]"],
+            ["Hint: In a @ b, ", "A weight lies as [out, in]"],
         ),
         (
             "ids",
             "def to_ids(words, vocab):\n    return '101'",
-            ["case 1 of 4, 'A man is eating food.'", "found str, expected a list"],
+            ["case 1 of 4, 'A man is eating food.'", "found '101' (str), expected a list, [101, 1037, "],
         ),
         (
             "wordpiece",
@@ -292,13 +370,13 @@ GELU = "import math\nimport torch\n\ndef gelu(x):\n    "
         ),
         (
             "attention",
-            "def attention(query, key, value):\n    r = value.clone()\n    r[1:] = 0\n    return r",
-            ["furthest off: token "],
+            "def attention(query, key, value):\n    r = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1) @ value\n    r[1:3] = 0\n    return r",
+            ["furthest off: [token ", "only tokens 1 ('a'), 2 ('man') of 8 are off."],
         ),
         (
             "mean_pooling",
             "def mean_pooling(v, mask):\n    m = (v * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)\n    m[1] += 1\n    return m",
-            ["off are only the sentences 2, of 3"],
+            ["only sentence 1 of 3 is off."],
         ),
     ],
 )
@@ -367,7 +445,7 @@ def test_the_command_lists_the_steps_and_says_what_comes_next(
     ("arguments", "message"),
     [
         (["15", "x.py"], "step: found '15', expected 1 to 14, or wordpiece, ids"),
-        (["gelu"], "which file? Such as: check.py gelu my_gelu.py"),
+        (["gelu"], "which file? Such as: check.py gelu my/step05_gelu.py, a copy of the stub"),
         (["gelu", "nowhere.py"], "nowhere.py: no such file. Copy the stub"),
         (["gelu", "."], ".: no such file. Copy the stub"),
     ],
@@ -389,6 +467,18 @@ def test_a_loop_that_never_ends_is_found_with_its_line_and_the_program_ends(tmp_
     assert re.search(r"not yet\.\n  still running after 1 seconds\. It is in line [567]: ", done.stdout)
     assert "Is there a loop that never ends?" in done.stdout
     assert done.stderr == ""
+
+
+def test_options_may_stand_anywhere(ladder: tuple[ModuleType, ModuleType], capsys: pytest.CaptureFixture[str]) -> None:
+    assert ladder[0].main(["gelu", "--patience", "20", str(solution("step05_gelu"))]) == 0
+    assert "right" in capsys.readouterr().out
+
+
+def test_a_python_without_torch_is_told_which_one_to_use() -> None:
+    done = subprocess.run([sys.executable, "-S", LEARN / "check.py"], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{sys.executable} has no torch. Use the Python in which minisbert is installed")
+    assert "Traceback" not in done.stderr
 
 
 def test_without_the_checkpoint_the_command_says_how_to_get_it(tmp_path: Path) -> None:

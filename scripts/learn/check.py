@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import importlib.machinery
 import importlib.util
 import inspect
@@ -76,15 +77,19 @@ def load(file: Path, function: str) -> Callable[..., Any]:
     return found
 
 
-def call(function: Callable[..., Any], arguments: Sequence[Any], expected: str) -> Any:
-    """Calls it, after a look at whether it takes so many arguments."""
+def call(function: Callable[..., Any], arguments: Sequence[Any], expected: inspect.Signature) -> Any:
+    """Calls it, after a look at whether it takes these arguments in this order."""
     try:
-        inspect.signature(function).bind(*arguments)
-    except TypeError:
-        mine = str(inspect.signature(function))
-        raise NotComparableError(f"the function takes {mine}; expected {expected}, as in the stub.") from None
+        mine = inspect.signature(function)
     except ValueError:  # a builtin without a signature
-        pass
+        return function(*arguments)
+    names, wanted = list(mine.parameters), list(expected.parameters)
+    if names != wanted and sorted(names) == sorted(wanted):
+        raise NotComparableError(f"the function takes ({', '.join(names)}); expected ({', '.join(wanted)}), in this order.")
+    try:
+        mine.bind(*arguments)
+    except TypeError:
+        raise NotComparableError(f"the function takes {mine}; expected ({', '.join(wanted)}), as in the stub.") from None
     return function(*arguments)
 
 
@@ -114,7 +119,9 @@ def neighbours(folder: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def run(file: Path, function: str, calls: Sequence[Sequence[Any]], signature: str, patience: float) -> tuple[list[Any], str, str]:
+def run(
+    file: Path, function: str, calls: Sequence[Sequence[Any]], signature: inspect.Signature, patience: float
+) -> tuple[list[Any], str, str]:
     """What the learner's function returns for each case.
 
     Returns:
@@ -156,9 +163,14 @@ def run(file: Path, function: str, calls: Sequence[Sequence[Any]], signature: st
 
 EXCEPTIONS: tuple[tuple[str, str], ...] = (
     (
-        r"mat1 and mat2 shapes cannot be multiplied|must match the size of tensor|size mismatch|Expected size for first two",
-        "A weight lies as [out, in]: x @ W.T. Print the shapes, and compare them with those in the text.",
+        r"mat1 and mat2 shapes cannot be multiplied|size mismatch|Expected size for first two",
+        "In a @ b, the last axis of a is as long as the last but one of b. Is a transposition missing? A weight lies as [out, in]: x @ W.T.",
     ),
+    (
+        r"must match the size of tensor",
+        "Two shapes that do not fit were joined number by number. Print both: is it a keepdim=True that is missing, a slice, or another axis?",
+    ),
+    (r"only supports boolean masks", "The condition must be of True and False: mask == 0."),
     (
         r"same dtype|dtype|Double but got|Float but got",
         "Everything here is float64: make no new float32 numbers, or give them x.dtype.",
@@ -170,21 +182,32 @@ EXCEPTIONS: tuple[tuple[str, str], ...] = (
     (r"index out of range|out of bounds", "An id or a position is larger than its table."),
     (r"KeyError", "Print list(w) to see the names of the weights that this step is given."),
     (r"view size is not compatible", "After transpose, use flatten or reshape instead of view."),
+    (r"unhashable type: 'list'", "There is a list within the list: append puts in a list as one entry, += puts in what it holds."),
+    (r"must be Tensor, not (int|float)", "The functions of torch take tensors; for a plain number, there is math."),
+    (r"NameError: name '(torch|math)'", "Is the import missing at the top of the file?"),
+    (r"No module named 'step\d\d_", "Your own files can be imported when they lie in the same folder as this one."),
+    (r"No module named", "Nothing but math, torch and your own steps is needed."),
     (r"EOFError", "The function is given all it needs, and asks nobody: no input()."),
     (r"RecursionError|maximum recursion", "The function calls itself without an end."),
 )
+
+
+STOPPED = "it stopped with an error:"
 
 
 def explain(error: BaseException, file: Path) -> str:
     """An error of the learner's code: the line of it, the error, and a hint; none of our own lines."""
     frames = [entry for entry in traceback.extract_tb(error.__traceback__) if Path(entry.filename).parent == file.resolve().parent]
     frames += [entry for entry in traceback.extract_tb(error.__traceback__) if entry.filename == str(file) and entry not in frames]
-    lines = [f"{Path(entry.filename).name}, line {entry.lineno}, in {entry.name}:  {entry.line}" for entry in frames[-3:]]
+    shown = [f"{Path(entry.filename).name}, line {entry.lineno}, in {entry.name}:  {entry.line}" for entry in frames]
+    lines = list(dict.fromkeys(shown))  # what calls itself stands there a thousand times
+    lines = lines if len(lines) <= 4 else [lines[0], "…", *lines[-3:]]
     message = f"{type(error).__name__}: {error}".split("\n")[0][:300]
     if isinstance(error, SystemExit):
         message = "it ended the program (sys.exit, exit or quit). A function returns its result."
     hint = next((hint for pattern, hint in EXCEPTIONS if re.search(pattern, message)), "")
-    return "\n  ".join(["it stopped with an error:", *lines, message, *([f"Hint: {hint}"] if hint else [])])
+    what = STOPPED if not shown or "<module>" not in shown[-1] else f"{file.name} could not be imported:"
+    return "\n  ".join([what, *lines, message, *([f"Hint: {hint}"] if hint else [])])
 
 
 # --- comparing ----------------------------------------------------------------------------------------------------------------
@@ -207,13 +230,13 @@ def difference(found: Any, case: Any) -> float:
     return float(off.nan_to_num(float("inf"), posinf=float("inf")).max()) if off.numel() else 0.0
 
 
-def tidy(found: Any, expected: Any) -> Any:
+def tidy(found: Any, expected: Any, axes: Sequence[str]) -> Any:
     """What may come in several forms in one of them: a list of states as one tensor, a tuple as a list."""
     import torch
 
     if isinstance(expected, list):
         return list(found) if isinstance(found, (list, tuple)) else found
-    if isinstance(found, (list, tuple)) and found and all(isinstance(one, torch.Tensor) for one in found):
+    if "state" in axes and isinstance(found, (list, tuple)) and found and all(isinstance(one, torch.Tensor) for one in found):
         alike = len({one.shape for one in found}) == 1
         return torch.stack([one.detach() for one in found]) if alike else found
     return found.detach() if isinstance(found, torch.Tensor) else found
@@ -229,25 +252,43 @@ def wrong_kind(found: Any, expected: Any) -> str:
     if found is Ellipsis or found is NotImplemented:
         return "the stub is still empty: write the function's body."
     if isinstance(expected, list):
-        return "" if isinstance(found, list) else f"found {kind}, expected a list."
+        return "" if isinstance(found, list) else f"found {found!r:.60} ({kind}), expected a list, {brief(expected, 8)}."
     if isinstance(found, (list, tuple)):
-        shapes = sorted({str(list(one.shape)) if isinstance(one, torch.Tensor) else type(one).__name__ for one in found})
-        return f"found a {kind} of {', '.join(shapes) or 'nothing'}, expected tensors that make up {list(expected.shape)}."
+        shapes = list(dict.fromkeys(str(list(one.shape)) if isinstance(one, torch.Tensor) else type(one).__name__ for one in found))
+        rest = (
+            " torch.stack makes one of many."
+            if len(shapes) == 1 and expected.dim() and shapes[0] == str(list(expected.shape[1:]))
+            else " Return that one alone."
+            if str(list(expected.shape)) in shapes
+            else ""
+        )
+        return f"found a {kind} of {', '.join(shapes) or 'nothing'}, expected one tensor {list(expected.shape)}.{rest}"
     if not isinstance(found, torch.Tensor):
         return f"found {kind}, expected a torch.Tensor."
+    if found.shape == expected.shape and found.dtype != expected.dtype:
+        return (
+            f"the result is {found.dtype}, expected {expected.dtype}, that of what came in. Where did it change? "
+            "A new tensor is float32 unless it is told dtype=x.dtype."
+        )
     return ""
 
 
 def place(index: Sequence[int], axes: Sequence[str], tokens: Sequence[Any]) -> str:
-    """An index in words: sentence 2, token 3 ('man'), number 17; counted from 1, but for states, where 0 are the embeddings."""
+    """An index with its axes named, counted from 0 as in Python: [sentence 1, token 2 ('man'), number 16]."""
     parts = []
     for axis, number in zip(axes, index, strict=True):
-        part = f"{axis} {number if axis == 'state' else number + 1}"
-        if axis == "token" and tokens:
+        part = f"{axis} {number}"
+        if axis in ("token", "row") and tokens:
             names = tokens[index[axes.index("sentence")]] if "sentence" in axes else tokens
             part += f" ({names[number]!r})"
         parts.append(part)
-    return ", ".join(parts)
+    return f"[{', '.join(parts)}]"
+
+
+def apart(found: float, expected: float) -> str:
+    """Both numbers, with as many digits as it takes to see that they differ."""
+    digits = next((n for n in range(6, 17) if f"{found:.{n}g}" != f"{expected:.{n}g}"), 17)
+    return f"found {found:.{digits}g}, expected {expected:.{digits}g}"
 
 
 def numbers_off(found: Any, case: Any, axes: Sequence[str]) -> list[str]:
@@ -263,23 +304,25 @@ def numbers_off(found: Any, case: Any, axes: Sequence[str]) -> list[str]:
     at = tuple(worst)
     lines = [f"the shape is right, {list(found.shape)}, the numbers are not."]
     lines.append(
-        f"furthest off: {place(worst, axes, case.tokens)}: found {float(found[at]):.6g}, expected {float(expected[at]):.6g}; "
+        f"furthest off: {place(worst, axes, case.tokens)}, {apart(float(found[at]), float(expected[at]))}; "
         f"up to {ROUNDING * float(expected.abs().max()):.0g} apart would be rounding."
     )
     bad = off > ROUNDING * expected.abs().max()
     for number, axis in enumerate(axes[:-1]):
-        others = [other for other in range(off.dim()) if other != number]
         which = [index for index, one in enumerate(bad.movedim(number, 0).flatten(1).any(1).tolist()) if one]
         if axis == "state":
             first = which[0]
             lines.append(
-                "the first state that is off is " + ("that of the embeddings." if first == 0 else f"that of layer {first}.")
+                f"the first that is off is state {first}, {f'what layer {first - 1} gives' if first else 'the embeddings'}."
             )
-        elif len(which) < bad.shape[number] and others:
-            plural = {"sentence": "sentences", "token": "tokens", "head": "heads", "row": "rows"}[axis]
-            names = case.tokens if axis == "token" and "sentence" not in axes else ()
-            shown = [f"{index + 1} ({names[index]!r})" if names else str(index + 1) for index in which[:6]]
-            lines.append(f"off are only the {plural} {', '.join(shown)}{' …' if len(which) > 6 else ''}, of {bad.shape[number]}.")
+        elif len(which) < bad.shape[number] and not (axis == "token" and "sentence" in axes):  # there the padding is never off
+            names = case.tokens if axis in ("token", "row") else ()
+            shown = [f"{index} ({names[index]!r})" if names else str(index) for index in which[:6]]
+            many = len(which) > 1
+            lines.append(
+                f"only {axis}{'s' if many else ''} {', '.join(shown)}{' …' if len(which) > 6 else ''} of {bad.shape[number]} "
+                f"{'are' if many else 'is'} off."
+            )
     nan = int(found.isnan().sum() if keep is None else found[keep].isnan().sum())
     if nan:
         lines.append(
@@ -303,7 +346,7 @@ def likely_cause(step: Any, cases: Sequence[Any], results: Sequence[Any]) -> str
         telling = False
         for case, found in zip(cases, results, strict=True):
             with torch.no_grad():
-                mistaken = tidy(usual.function(*case.arguments), case.expected)
+                mistaken = tidy(usual.function(*case.arguments), case.expected, step.axes)
             keep = case.keep if isinstance(mistaken, torch.Tensor) and case.keep is not None else None
             if keep is not None and mistaken.shape != keep.shape:
                 keep = None
@@ -321,45 +364,56 @@ def wrong_shape(found: Any, expected: Any) -> list[str]:
     lines = [f"found shape {list(found.shape)}, expected {list(expected.shape)}."]
     if found.dim() >= 2 and found.mT.shape == expected.shape:
         lines.append("The last two axes have changed places.")
-    elif found.dim() == expected.dim() + 1 and found.shape[0] == 1 and found.shape[1:] == expected.shape:
-        lines.append("There is an axis too many at the front.")
+    elif found.squeeze().shape == expected.shape:
+        lines.append("There is an axis of 1 too many.")
     elif found.numel() == expected.numel():
         lines.append("It is the right number of numbers in another arrangement.")
     return lines
+
+
+NAN_PADDING = (
+    "the numbers of the real tokens are right, but those of the padding are NaN, and 0 · NaN is NaN: in the next layer all would be.\n  "
+    "Likely cause: the rows of the padding are masked as well, and a softmax over nothing but −∞ is 0/0. Mask the columns only."
+)
 
 
 def judge(step: Any, cases: Sequence[Any], results: Sequence[Any]) -> Verdict:
     """Compares all results; the first case that is off is told about."""
     import torch
 
-    results = [tidy(found, case.expected) for found, case in zip(results, cases, strict=True)]
+    results = [tidy(found, case.expected, step.axes) for found, case in zip(results, cases, strict=True)]
     largest = 0.0
     for number, (case, found) in enumerate(zip(cases, results, strict=True), start=1):
         off = difference(found, case)
         if off <= ROUNDING and getattr(found, "dtype", torch.float64) == torch.float64:
             largest = max(largest, off)
+            if isinstance(found, torch.Tensor) and bool(found.isnan().any()):
+                return Verdict(False, f"case {number} of {len(cases)}, {case.about}:\n  {NAN_PADDING}")
             continue
-        lines = [f"case {number} of {len(cases)}, {case.about}:"]
+        lines, clear = [f"case {number} of {len(cases)}, {case.about}:"], False
         kind = wrong_kind(found, case.expected)
         if kind:
             lines.append(kind)
+            clear = True
         elif isinstance(case.expected, list):
             lines.append(f"found    {brief(found)}\n  expected {brief(case.expected)}")
         elif found.shape != case.expected.shape:
-            lines += wrong_shape(found, case.expected)
-        elif not found.dtype.is_floating_point or found.dtype != torch.float64:
-            lines.append(f"the result is {found.dtype}, expected torch.float64, that of the weights. Where did it change?")
+            shapes = wrong_shape(found, case.expected)
+            lines += shapes
+            clear = len(shapes) > 1
         else:
             lines += numbers_off(found, case, step.axes)
         cause = likely_cause(step, cases, results)
-        lines.append(f"Likely cause: {cause}" if cause else f"It is none of the usual mistakes; go through {step.file}.md again.")
+        if cause:
+            lines.append(f"Likely cause: {cause}")
+        elif not clear:
+            lines.append(f"It is none of the usual mistakes; go through {step.file}.md again.")
         return Verdict(False, "\n  ".join(lines))
-    return Verdict(
-        True, f"{len(cases)} cases, the largest difference {largest:.0e}." if largest else f"{len(cases)} cases, all equal."
-    )
+    tried = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
+    return Verdict(True, f"{tried}, the largest difference {largest:.0e}." if largest else f"{tried}, all equal.")
 
 
-def brief(items: Sequence[Any], most: int = 40) -> str:
+def brief(items: Sequence[Any], most: int = 20) -> str:
     """A list, with its middle left out if it is long."""
     return repr(list(items)) if len(items) <= most else f"{list(items[:most])!r} and {len(items) - most} more"
 
@@ -371,39 +425,46 @@ def check(step: Any, file: Path, patience: float = PATIENCE) -> Verdict:
 
     cases = rungs.cases(step)
     calls = [
-        [argument.clone() if isinstance(argument, torch.Tensor) else argument for argument in case.arguments] for case in cases
+        [argument.clone() if isinstance(argument, torch.Tensor) else copy.copy(argument) for argument in case.arguments]
+        for case in cases
     ]
     before = [changes(arguments) for arguments in calls]
     stub = inspect.signature(stub_of(step))
-    signature = f"({', '.join(stub.parameters)})"
     try:
-        results, said, trouble = run(file, step.function, calls, signature, patience)
+        results, said, trouble = run(file, step.function, calls, stub, patience)
     except TimeoutError as error:
         return Verdict(False, str(error), hung=True)
     heard = f"\n  Your file printed:\n{indent(said)}" if said.strip() else ""
     if trouble:
-        about = f"case {len(results) + 1} of {len(cases)}, {cases[len(results)].about}: " if "stopped" in trouble else ""
+        case = f"case {len(results) + 1} of {len(cases)}, {cases[len(results)].about}: "
+        about = case if trouble.startswith(STOPPED) else ""
         return Verdict(False, about + trouble + heard)
     verdict = judge(step, cases, results)
     changed = next((n for n, arguments in enumerate(calls) if changes(arguments) != before[n]), None)
-    if verdict.right and changed is not None:
+    if changed is not None:
         names = [
             name for name, old, new in zip(stub.parameters, before[changed], changes(calls[changed]), strict=True) if old != new
         ]
-        text = (
-            f"the numbers are right, but {', '.join(names)} was changed in place (by +=, or a method that ends in _), and the caller "
-            "still needs it. Make a new tensor: x = x + y."
+        what = f"{' and '.join(names)} {'was' if len(names) == 1 else 'were'} changed in place"
+        how = (
+            "by +=, or a method that ends in _), and the caller still needs it. Make a new tensor: x = x + y."
+            if step.axes
+            else "by append, insert or +=), and the caller still needs it. Make a new list."
         )
-        verdict = Verdict(False, text)
+        verdict = Verdict(
+            False, f"the result is right, but {what} ({how}" if verdict.right else f"{verdict.text}\n  Also, {what} ({how}"
+        )
     return Verdict(verdict.right, verdict.text + heard)
 
 
 def changes(arguments: Sequence[Any]) -> list[Any]:
-    """How often each argument was written to; PyTorch counts that."""
+    """What changes when an argument is changed: the number of writes to a tensor, which PyTorch counts, or a copy of anything else."""
+
+    def state(value: Any) -> Any:
+        return getattr(value, "_version", value)
+
     return [
-        [value._version for value in argument.values() if hasattr(value, "_version")]
-        if isinstance(argument, dict)
-        else getattr(argument, "_version", argument if isinstance(argument, (str, int, float)) else None)
+        {name: state(value) for name, value in argument.items()} if isinstance(argument, dict) else copy.copy(state(argument))
         for argument in arguments
     ]
 
@@ -431,11 +492,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--patience", type=float, default=PATIENCE, metavar="SECONDS", help="for your function (default: %(default)g)"
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
 
-    import rungs
+    try:
+        import rungs
 
-    import minisbert
+        import minisbert
+    except ModuleNotFoundError as error:
+        print(
+            f"{sys.executable} has no {error.name}. Use the Python in which minisbert is installed: with the environment of the README, "
+            ".venv/bin/python instead of python.",
+            file=sys.stderr,
+        )
+        return 2
 
     if arguments.step is None:
         for step in rungs.STEPS:
@@ -448,7 +517,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if arguments.file is None:
         parser.error(
-            f"which file? Such as: check.py {step.name} my_{step.name}.py. The stub is {os.path.relpath(HERE / step.file)}.py"
+            f"which file? Such as: check.py {step.name} my/{step.file}.py, a copy of the stub {os.path.relpath(HERE / step.file)}.py"
         )
     if not arguments.file.is_file():
         parser.error(f"{arguments.file}: no such file. Copy the stub {os.path.relpath(HERE / step.file)}.py there, and fill it in")

@@ -35,7 +35,7 @@ class Case:
         about: what it is tried on, in words.
         arguments: what the function is given.
         expected: what it should return.
-        tokens: the names of the places along the axis "token": of the sentence, or of each sentence of a batch.
+        tokens: the names of the places along the axis "token" or "row": of the sentence, or of each sentence of a batch.
         keep: [...] of bool, which of the numbers are compared; None: all.
     """
 
@@ -173,6 +173,8 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, kind: str = "")
     else:
         scale = (variance + (0 if kind == "no eps" else eps)).sqrt()
     y = (x - mean) / scale
+    if kind == "bias scaled":
+        return y * (weight + bias)
     return y * (1 if kind in ("no weight", "bare") else weight) + (0 if kind in ("no bias", "bare") else bias)
 
 
@@ -230,11 +232,17 @@ def attention(
             scores = scores + seen
         elif kind == "after":
             return (scores.softmax(-1) * seen) @ value
+        elif kind == "rows too":
+            scores = scores.masked_fill(~(seen & seen.mT), -torch.inf)
         else:
             scores = scores.masked_fill(~seen, -torch.inf)
     if kind == "no softmax":
         return scores @ value
+    if kind == "sums of others":
+        return scores.exp() / scores.exp().sum(-1).unsqueeze(-2) @ value
     weights = scores.softmax(-2 if kind == "wrong axis" else -1)
+    if kind == "columns":
+        weights = weights.mT
     return weights / math.sqrt(d) @ value if kind == "late" else weights @ value
 
 
@@ -265,10 +273,13 @@ def feed_forward(
     act: Callable[[Tensor], Tensor] = F.gelu,
     no_bias: tuple[str, ...] = (),
     late: bool = False,
+    late_bias: bool = False,
 ) -> Tensor:
     """The feed-forward step with the weights "intermediate.dense" and "output.dense"."""
     inner = linear(x, w, "intermediate.dense", bias="intermediate" not in no_bias)
-    outer = linear(inner if late else act(inner), w, "output.dense", bias="output" not in no_bias)
+    if late_bias:
+        inner = act(linear(x, w, "intermediate.dense", bias=False)) + w["intermediate.dense.bias"]
+    outer = linear(inner if late or late_bias else act(inner), w, "output.dense", bias="output" not in no_bias)
     return act(outer) if late else outer
 
 
@@ -291,7 +302,8 @@ def layer(
     )  # fmt: skip
 
     def scaled(x: Tensor, name: str) -> Tensor:
-        return norm(x, w[f"{name}.weight"], w[f"{name}.bias"], eps)
+        weight, bias = w[f"{name}.weight"], w[f"{name}.bias"]
+        return norm(x, bias, weight, eps) if kind == "weight for bias" else norm(x, weight, bias, eps)
 
     if kind == "pre-norm":
         x = x + attention(scaled(x, first), inner, heads, mask)
@@ -302,7 +314,7 @@ def layer(
         return y + scaled(feed(y, w), second)
     y = attended if kind in ("no residual", "no first residual") else x + attended
     y = y if kind == "no first norm" else scaled(y, first)
-    z = feed(y, w)
+    z = feed(x if kind == "feed of x" else y, w)
     if kind not in ("no residual", "no second residual"):
         z = z + (x if kind == "old residual" else y)
     return z if kind == "no second norm" else scaled(z, second)
@@ -327,15 +339,17 @@ def bert(
     x = x + w["embeddings.position_embeddings.weight"][start : start + length] * (kind != "no positions")
     x = x + w["embeddings.token_type_embeddings.weight"][types] * (kind != "no token type")
     eps = config["layer_norm_eps"] if eps is None else eps
-    if kind != "no norm":
+    if kind not in ("no norm", "norm not listed"):
         x = norm(x, w["embeddings.LayerNorm.weight"], w["embeddings.LayerNorm.bias"], eps)
     states = [x]
+    if kind == "norm not listed":
+        x = norm(x, w["embeddings.LayerNorm.weight"], w["embeddings.LayerNorm.bias"], eps)
     numbers = list(range(config["num_hidden_layers"]))
     for n in numbers[::-1] if kind == "reversed" else numbers[:1] * len(numbers) if kind == "one layer" else numbers:
         prefix = f"encoder.layer.{n}."
         own = {name.removeprefix(prefix): value for name, value in w.items() if name.startswith(prefix)}
-        given = states[0] if kind == "not handed on" else states[-1]
-        states.append(layer(given, own, config["num_attention_heads"], eps, mask))
+        x = layer(states[0] if kind == "not handed on" else x, own, config["num_attention_heads"], eps, mask)
+        states.append(x)
     return states
 
 
@@ -344,11 +358,16 @@ def mean_pooling(vectors: Tensor, mask: Tensor, *, kind: str = "") -> Tensor:
     seen = mask[..., None].to(vectors.dtype)
     if kind == "special":  # without [CLS] and [SEP]
         seen = seen.clone()
-        for row, count in enumerate(mask.sum(1).tolist()):
-            seen[row, [0, count - 1]] = 0
+        for row, tokens in enumerate(mask):
+            seen[row, tokens.nonzero()[[0, -1]]] = 0
     total = (vectors * seen).sum(1)
+    counts = mask.sum(1).tolist()
     return {
         "all": vectors.mean(1),
+        "padding in the sum": vectors.sum(1) / seen.sum(1),
+        "over sentences": (vectors * seen).sum(0) / seen.sum(0),
+        "one for all": vectors[mask.bool()].mean(0),
+        "the first n": torch.stack([row[:count].mean(0) for row, count in zip(vectors, counts, strict=True)]),
         "all tokens": total / mask.shape[1],
         "sum": total,
         "cls": vectors[:, 0],
@@ -376,18 +395,29 @@ def cosine(a: Tensor, b: Tensor, *, kind: str = "") -> Tensor:
     return a @ (b if kind in ("dot", "only a") else b / length_b).T
 
 
-def split_word(word: str, vocab: Mapping[str, int], *, kind: str = "") -> list[Any]:
+def split_word(word: str, vocab: Mapping[str, int], *, kind: str = "") -> Any:
     """Longest piece first; `kind` names what is wrong with it."""
-    if len(word) > 100 and kind != "no limit":
+    if len(word) > 100 - (kind == "limit at 100") and kind != "no limit":
         return ["[UNK]"]
     pieces: list[Any] = []
     start = 0
     while start < len(word):
-        ends = range(start + 1, len(word) + 1) if kind == "shortest" else range(len(word), start, -1)
+        ends = range(start + 1, len(word) + 1) if kind == "shortest" else range(len(word), start + (kind == "no letters"), -1)
         mark = "" if kind == "no ##" or not start else "##"
         end = next((end for end in ends if mark + word[start:end] in vocab), None)
+        if end is None and kind == "letters skipped":
+            start += 1
+            continue
         if end is None:
-            return [*pieces, "[UNK]"] if kind == "late unknown" else [] if kind == "nothing" else ["[UNK]"]
+            return (
+                "[UNK]"
+                if kind == "no list"
+                else [*pieces, "[UNK]"]
+                if kind == "late unknown"
+                else []
+                if kind == "nothing"
+                else ["[UNK]"]
+            )
         pieces.append((mark if kind != "## lost" else "") + word[start:end])
         start = end
     return [vocab[piece] for piece in pieces] if kind == "ids" else pieces
@@ -398,6 +428,11 @@ def to_ids(
 ) -> list[Any]:
     """[CLS], the pieces of every word, [SEP], as numbers."""
     pieces = list(words) if kind == "words" else [piece for word in words for piece in split_word(word, vocab)]
+    if kind == "each word":
+        pieces = [piece for word in words for piece in [*split_word(word, vocab), last]]
+        last = ""
+    if kind == "nothing for nothing" and not words:
+        return []
     pieces = [*([first] if first else []), *pieces, *([last] if last else [])]
     if kind == "words":
         return [vocab.get(piece, vocab["[UNK]"]) for piece in pieces]
@@ -477,7 +512,7 @@ def gelu_cases() -> list[Case]:
     real = step.up(states[0])
     plain = torch.tensor([[-3.0, -2.0, -1.0, -0.5], [0.0, 0.5, 1.0, 3.0]], dtype=torch.float64)
     return [
-        Case("eight numbers from -3 to 3", (plain,), step.activation(plain), ("first row", "second row")),
+        Case(f"x = {plain.tolist()}", (plain,), step.activation(plain)),
         Case(f"{SENTENCES[0]!r}, inside the first layer", (real,), step.activation(real), tokens),
     ]
 
@@ -487,7 +522,7 @@ def attention_cases() -> list[Case]:
     cases = []
     for index, number, head in (0, 0, 0), (1, 2, 5), (2, 5, 11):
         q, k, v = (part[head] for part in query_key_value(index, number))
-        about = f"{SENTENCES[index]!r}, layer {number + 1}, head {head + 1}"
+        about = f"{SENTENCES[index]!r}, layer {number}, head {head}"
         cases.append(Case(about, (q, k, v), attend(q[None, None], k[None, None], v[None, None])[0, 0], sentence(index)[0]))
     return cases
 
@@ -500,7 +535,7 @@ def head_cases() -> list[Case]:
         module = encoder().bert.layers[number].attention
         expected = module(states[number], [(1, len(tokens))])
         arguments = (states[number], below(f"encoder.layer.{number}.attention."), module.heads)
-        cases.append(Case(f"{SENTENCES[index]!r}, layer {number + 1}", arguments, expected, tokens))
+        cases.append(Case(f"{SENTENCES[index]!r}, layer {number}", arguments, expected, tokens))
     return cases
 
 
@@ -512,7 +547,7 @@ def feed_forward_cases() -> list[Case]:
         every = below(f"encoder.layer.{number}.")
         w = {name: value for name, value in every.items() if name.startswith(("intermediate.", "output.dense."))}
         expected = encoder().bert.layers[number].feed_forward(states[number])
-        cases.append(Case(f"{SENTENCES[index]!r}, layer {number + 1}", (states[number], w), expected, tokens))
+        cases.append(Case(f"{SENTENCES[index]!r}, layer {number}", (states[number], w), expected, tokens))
     return cases
 
 
@@ -523,7 +558,7 @@ def layer_cases() -> list[Case]:
         tokens, _, states = sentence(index)
         settings = config()["num_attention_heads"], config()["layer_norm_eps"]
         arguments = (states[number], below(f"encoder.layer.{number}."), *settings)
-        cases.append(Case(f"{SENTENCES[index]!r}, layer {number + 1}", arguments, states[number + 1], tokens))
+        cases.append(Case(f"{SENTENCES[index]!r}, layer {number}", arguments, states[number + 1], tokens))
     return cases
 
 
@@ -547,14 +582,18 @@ def mask_cases() -> list[Case]:
         expected[row, :, : part[0].shape[1]] = attend(*(tensor[None] for tensor in part))[0]
     tokens = [sentence(index)[0] + ["[PAD]"] * (length - len(sentence(index)[0])) for index in (0, 2)]
     keep = (mask != 0)[:, None, :, None].expand_as(q)
-    return [Case("two sentences of different length, layer 2", (q, k, v, mask), expected, tokens, keep)]
+    return [Case("two sentences of different length, layer 1", (q, k, v, mask), expected, tokens, keep)]
 
 
 def pooling_cases() -> list[Case]:
-    """The three sentences, padded on the right, with anything in the padding."""
+    """The three sentences, padded at the end and at the front, with anything in the padding."""
     ids, mask, _ = batch()
     vectors = encoder().bert(ids, mask) + (mask == 0)[..., None] * 7.0
-    return [Case("three sentences, padded", (vectors, mask), minisbert.mean_pooling(vectors, mask))]
+    expected = minisbert.mean_pooling(vectors, mask)
+    return [
+        Case("three sentences, padded at the end", (vectors, mask), expected),
+        Case("the same, padded at the front", (vectors.flip(1), mask.flip(1)), expected),
+    ]
 
 
 def cosine_cases() -> list[Case]:
@@ -625,7 +664,15 @@ UNMASKED = (
     "real tokens look at the padding: the mask is not used, or on the wrong axis. It hides those looked at, the last axis of the scores: "
     "[batch, 1, 1, length]."
 )
+EPS = "eps is 1e-5, PyTorch's default. BERT's stands in its config: layer_norm_eps, 1e-12."
+ROWS_TOO = (
+    "the rows of the padding are masked as well: a softmax over nothing but −∞ is NaN, and 0 · NaN is NaN. Mask columns only."
+)
+ALL_STATES = "only the last state was returned; the embeddings' and every layer's are wanted, as a list."
+STATE_0 = "state 0 is the embeddings after their layer norm; the list has them before it."
 EMBEDDING_NORM = "the layer norm after the embeddings is missing."
+
+IDS = "these are the ids. Here the pieces themselves are wanted, as text; ids come in the next step."
 
 STEPS: tuple[Step, ...] = (
     Step(1, "wordpiece", "split_word", (), word_cases, (
@@ -635,7 +682,11 @@ STEPS: tuple[Step, ...] = (
         mistake('a word with a part that no piece fits is as a whole "[UNK]", not only that part.', split_word, kind="late unknown"),
         mistake('a word with a part that no piece fits is "[UNK]", as a list of one.', split_word, kind="nothing"),
         mistake('a word of more than 100 letters is "[UNK]", without being looked at.', split_word, kind="no limit"),
-        mistake("these are the ids. Here the pieces themselves are wanted, as text; ids come in the next step.", split_word, kind="ids"),
+        mistake(IDS, split_word, kind="ids"),
+        mistake(IDS, lambda word, vocab: [vocab[piece] for piece in split_word(word, vocab)]),
+        mistake('a letter that no piece fits was left out. The whole word is then ["[UNK]"].', split_word, kind="letters skipped"),
+        mistake("pieces of a single letter were never tried: the shortest end is start + 1.", split_word, kind="no letters"),
+        mistake("a word of exactly 100 letters is still split; only one of more than 100 is not.", split_word, kind="limit at 100"),
     )),
     Step(2, "ids", "to_ids", (), id_cases, (
         mistake("[CLS] at the start and [SEP] at the end were forgotten.", to_ids, first="", last=""),
@@ -644,6 +695,8 @@ STEPS: tuple[Step, ...] = (
         mistake("[CLS] and [SEP] have changed places: [CLS] is first.", to_ids, first="[SEP]", last="[CLS]"),
         mistake("these are the pieces. Here their ids are wanted: look each one up in vocab.", to_ids, kind="pieces"),
         mistake("whole words were looked up. Split each word into its pieces first (step 1).", to_ids, kind="words"),
+        mistake("there is a [SEP] after every word. There is one only, at the end of the sentence.", to_ids, kind="each word"),
+        mistake("a sentence without words still has its [CLS] and [SEP].", to_ids, kind="nothing for nothing"),
     )),
     Step(3, "embeddings", "embed", ("token", "number"), embedding_cases, (
         mistake("the position embeddings were forgotten.", lambda ids, w, p, t: w[ids] + t[0]),
@@ -651,6 +704,7 @@ STEPS: tuple[Step, ...] = (
         mistake("only the words were looked up. Position and token type are added to them.", lambda ids, w, p, t: w[ids]),
         mistake(POSITIONS, lambda ids, w, p, t: w[ids] + p[1 : len(ids) + 1] + t[0]),
         mistake("every token got the position 0. The n-th token gets row n of the table.", lambda ids, w, p, t: w[ids] + p[0] + t[0]),
+        mistake("the position was looked up by the id of the word. It is the token's place in the sentence: 0, 1, 2, …", lambda ids, w, p, t: w[ids] + p[ids % len(p)] + t[0]),
         mistake("this is segment 1; a single sentence is segment 0.", lambda ids, w, p, t: w[ids] + p[: len(ids)] + t[1]),
         mistake("both segments were added; a token is in one of them, here in segment 0.", lambda ids, w, p, t: w[ids] + p[: len(ids)] + t[0] + t[1]),
         mistake("the mean of the three was taken; they are added.", lambda ids, w, p, t: (w[ids] + p[: len(ids)] + t[0]) / 3),
@@ -668,8 +722,10 @@ STEPS: tuple[Step, ...] = (
         mistake("weight and bias were forgotten.", norm, kind="bare"),
         mistake("the root was forgotten: divide by the standard deviation, not by the variance.", norm, kind="no root"),
         mistake("the mean was not subtracted.", norm, kind="no mean"),
+        mistake("the bias was multiplied as well: it is y · weight + bias, not y · (weight + bias).", norm, kind="bias scaled"),
+        mistake("the division binds more tightly than the minus: write (x - mean) / …, with parentheses.", lambda x, weight, bias, eps: x - x.mean(-1, keepdim=True) / (x.var(-1, keepdim=True, correction=0) + eps).sqrt() * weight + bias),
     )),
-    Step(5, "gelu", "gelu", ("token", "number"), gelu_cases, (
+    Step(5, "gelu", "gelu", ("row", "number"), gelu_cases, (
         mistake(TANH, tanh_gelu),
         mistake("√2 was rounded to 1.41421. Write math.sqrt(2).", root_gelu, root=1.41421),
         mistake("√2 was rounded to 1.4142. Write math.sqrt(2).", root_gelu, root=1.4142),
@@ -681,6 +737,7 @@ STEPS: tuple[Step, ...] = (
         mistake("this is Φ(x) alone; GELU is x·Φ(x).", lambda x: (1 + torch.erf(x / math.sqrt(2))) / 2),
         mistake("the ½ was forgotten.", lambda x: 2 * F.gelu(x)),
         mistake("the 1 + was forgotten.", lambda x: x * torch.erf(x / math.sqrt(2)) / 2),
+        mistake("½ and 1 + were forgotten: erf goes from −1 to 1, and Φ from 0 to 1.", lambda x: x * torch.erf(x / math.sqrt(2))),
     )),
     Step(6, "attention", "attention", ("token", "number"), attention_cases, (
         mistake(NO_ROOT, attention, kind="no scale"),
@@ -690,6 +747,10 @@ STEPS: tuple[Step, ...] = (
         mistake("the division by √head_dim comes after the softmax. It belongs before: the scores are divided.", attention, kind="late"),
         mistake("query and key have changed roles: the scores are query @ key.T, a row for each token that looks.", attention, kind="swapped"),
         mistake("the softmax was forgotten.", attention, kind="no softmax"),
+        mistake("the scores were divided by √length; it is √head_dim, the width of a query: query.shape[-1].", lambda q, k, v: attention(q, k, v, width=q.shape[-2])),
+        mistake("each row was divided by the sums of all rows. Its own sum belongs under it: sum(dim=-1, keepdim=True).", attention, kind="sums of others"),
+        mistake("the weights were transposed before the product with the values: it is weights @ value.", attention, kind="columns"),
+        mistake("these are the weights; the values, weighted by them, are wanted: weights @ value.", lambda q, k, v: (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1)),
     )),
     Step(7, "heads", "multi_head", ("token", "number"), head_cases, (
         mistake(VIEW, multi_head, split=split_by_view, join=join_by_view),
@@ -711,6 +772,10 @@ STEPS: tuple[Step, ...] = (
         mistake(NO_ROOT, multi_head, attention=partial(attention, kind="no scale")),
         mistake(WRONG_AXIS, multi_head, attention=partial(attention, kind="wrong axis")),
         mistake("query and key have changed roles.", multi_head, attention=partial(attention, kind="swapped")),
+        mistake("key and value have changed roles: attention(query, key, value).", multi_head, attention=lambda q, k, v, mask: attention(q, v, k, mask)),
+        mistake("the heads are not at the front: with [length, heads, head_dim], the heads of one token attend to each other. transpose(0, 1).", multi_head, split=lambda x, heads: x.unflatten(-1, (heads, -1)), join=lambda x: x.flatten(-2)),
+        mistake("back from the heads, the wrong two axes were swapped: [heads, length, head_dim] becomes [length, heads, head_dim] by transpose(0, 1).", multi_head, join=lambda x: x.mT.reshape(x.shape[-2], -1)),
+        mistake("the residual is not part of this step: what comes in is added in step 9.", lambda x, w, heads: x + multi_head(x, w, heads)),
     )),
     Step(8, "feed_forward", "feed_forward", ("token", "number"), feed_forward_cases, (
         mistake("there is no GELU between the two layers.", feed_forward, act=lambda x: x),
@@ -722,6 +787,7 @@ STEPS: tuple[Step, ...] = (
         mistake("the bias of the second layer (output) was forgotten.", feed_forward, no_bias=("output",)),
         mistake("both biases were forgotten.", feed_forward, no_bias=("intermediate", "output")),
         mistake("the residual is not part of this step: what comes in is added in the next one.", lambda x, w: x + feed_forward(x, w)),
+        mistake("the first bias is added after the GELU. The GELU is of the whole first product, with its bias.", feed_forward, late_bias=True),
     )),
     Step(9, "layer", "layer", ("token", "number"), layer_cases, (
         mistake(PRE, layer, kind="pre-norm"),
@@ -733,6 +799,9 @@ STEPS: tuple[Step, ...] = (
         mistake("the two layer norms have changed places: attention.output.LayerNorm is the first.", layer, kind="norms swapped"),
         mistake("the layer norm after the attention was forgotten.", layer, kind="no first norm"),
         mistake("the layer norm at the end was forgotten.", layer, kind="no second norm"),
+        mistake("the feed-forward step was given the layer's input; it gets y, what comes out of the first norm.", layer, kind="feed of x"),
+        mistake("weight and bias of the layer norms have changed places.", layer, kind="weight for bias"),
+        mistake(EPS, lambda x, w, heads, eps: layer(x, w, heads, 1e-5)),
         mistake(TANH, layer, feed=partial(feed_forward, act=tanh_gelu)),
         mistake(VIEW, layer, attention=partial(multi_head, split=split_by_view)),
         mistake(JOIN, layer, attention=partial(multi_head, join=join_by_view)),
@@ -752,7 +821,9 @@ STEPS: tuple[Step, ...] = (
         stack(VIEW, layer=partial(layer, attention=partial(multi_head, split=split_by_view))),
         stack(JOIN, layer=partial(layer, attention=partial(multi_head, join=join_by_view))),
         stack(VIEW, layer=partial(layer, attention=partial(multi_head, split=split_by_view, join=join_by_view))),
-        Mistake("only the last state was returned; the embeddings' and every layer's are wanted, as a list.", lambda ids, w, config: bert(ids, w, config)[-1]),
+        stack(STATE_0, kind="norm not listed"),
+        stack(EPS, eps=1e-5),
+        Mistake(ALL_STATES, lambda ids, w, config: bert(ids, w, config)[-1]),
         Mistake("the embeddings are missing in the list: they come first, then every layer.", lambda ids, w, config: torch.stack(bert(ids, w, config)[1:])),
         Mistake("the last layer is missing in the list.", lambda ids, w, config: torch.stack(bert(ids, w, config)[:-1])),
     )),
@@ -776,6 +847,10 @@ STEPS: tuple[Step, ...] = (
         mistake("[CLS] and [SEP] were left out. Their mask is 1: they count like any token.", mean_pooling, kind="special"),
         mistake("the mean goes over the wrong axis: over the tokens of a sentence, dim=1.", lambda v, m: v.mean(-1)),
         mistake("the mean goes over the wrong axis: over the tokens of a sentence, dim=1.", lambda v, m: v.mean(0)),
+        mistake("the mean goes over the wrong axis: over the tokens of a sentence, dim=1.", mean_pooling, kind="over sentences"),
+        mistake("the padding was added in: multiply by the mask before the sum.", mean_pooling, kind="padding in the sum"),
+        mistake("the tokens of all sentences went into one mean: token_vectors[mask.bool()] forgets whose they are.", mean_pooling, kind="one for all"),
+        mistake("the first n tokens were averaged. The mask says which ones count: padding may stand at the front as well.", mean_pooling, kind="the first n"),
     )),
     Step(13, "cosine", "cosine", ("row", "column"), cosine_cases, (
         mistake("this is the dot product. The cosine divides it by both lengths.", cosine, kind="dot"),
@@ -797,7 +872,7 @@ STEPS: tuple[Step, ...] = (
         whole("the types are not used: a token of segment 1 gets row 1 of the table.", kind="no types"),
         whole(EMBEDDING_NORM, kind="no norm"),
         whole(POSITIONS, kind="positions from 1"),
-        whole("eps is 1e-5, PyTorch's default. BERT's stands in config: layer_norm_eps, 1e-12.", eps=1e-5),
+        whole(EPS, eps=1e-5),
         whole(PRE, layer=partial(layer, kind="pre-norm")),
         whole("both residuals were forgotten.", layer=partial(layer, kind="no residual")),
         whole(TANH, layer=partial(layer, feed=partial(feed_forward, act=tanh_gelu))),
@@ -806,6 +881,9 @@ STEPS: tuple[Step, ...] = (
         whole(VIEW, layer=partial(layer, attention=partial(multi_head, split=split_by_view, join=join_by_view))),
         whole(NO_ROOT, layer=partial(layer, attention=partial(multi_head, attention=partial(attention, kind="no scale")))),
         whole("every layer has the weights of layer 0.", kind="one layer"),
+        whole(ROWS_TOO, layer=partial(layer, attention=partial(multi_head, attention=partial(attention, kind="rows too")))),
+        whole(STATE_0, kind="norm not listed"),
+        Mistake(ALL_STATES, lambda w, config, ids, mask, types: bert(ids, w, config, mask, types)[-1]),
     )),
 )  # fmt: skip
 
