@@ -197,11 +197,10 @@ def _open_zip(opened: IO[bytes]) -> tuple[object, dict[str, _Place]]:
 
     def read(name: str) -> bytes:
         found = place(inside[name])
-        opened.seek(found.start)
-        content = opened.read(found.size)
-        if len(content) < found.size:
+        if found.start + found.size > size:
             raise _RefusedError(f"its entry {name} is cut off")
-        return content
+        opened.seek(found.start)
+        return opened.read(found.size)
 
     if "byteorder" in inside and read("byteorder") != b"little":
         raise _RefusedError("its numbers are big-endian, expected little-endian")
@@ -333,14 +332,14 @@ class _Machine:
         import pickletools
 
         self.stack, self.marks, self.memo = [], [], {}
+        # Up to STOP; a program that ends without one raises a ValueError.
         for opcode, argument, _position in pickletools.genops(cast("IO[bytes]", program)):
             self.steps += 1
             if self.steps > MOST_OPCODES:
                 raise _RefusedError(f"it has more than {MOST_OPCODES:,} instructions")
-            if opcode.name == "STOP":
-                return self._pop(1)[0]
-            self._step(opcode.name, argument)
-        raise _RefusedError("it ends in the middle")
+            if opcode.name != "STOP":
+                self._step(opcode.name, argument)
+        return self._pop(1)[0]
 
     def _step(self, name: str, argument: object) -> None:
         stack = self.stack
@@ -437,8 +436,8 @@ def _built(function: object, arguments: object) -> object:
         raise _RefusedError(f"it calls {function if isinstance(function, _Name) else 'what cannot be called'}")
     if function == _ORDERED_DICT:
         values: dict[object, object] = {}
-        for pair in arguments[0] if arguments and isinstance(arguments[0], list) else []:
-            _set(values, list(_row(pair, 2)))
+        for pair in arguments[0] if arguments and isinstance(arguments[0], list) else []:  # lists of two, as Python 2 writes it
+            _set(values, list(_row(tuple(pair) if isinstance(pair, list) else pair, 2)))
         return values
     if function == _SIZE:
         return arguments[0] if arguments else ()

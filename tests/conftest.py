@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it there
+
 PAIR = ("A man is eating food.", "Someone is having a meal.")
 
 
+def project() -> dict[str, Any]:
+    """What pyproject.toml says of the package."""
+    return tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
+
+
 def pytest_configure() -> None:
-    """The workers of a parallel run share the cores already: with more threads than cores, small models take many times as long."""
+    """Settings of the process, which those that tests start inherit."""
+    # The workers of a parallel run share the cores already: with more threads than cores, small models take many times as long.
     if os.environ.get("PYTEST_XDIST_WORKER"):
         torch.set_num_threads(1)
+    # What a shell script starts in the background ignores interrupts, and so would the processes that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

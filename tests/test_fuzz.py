@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import save_tiny, write_json
-from containers import CONTAINERS, weights_of
+from containers import CONTAINERS, relay, weights_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -209,14 +209,63 @@ FLIPS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 7)), min_size=1, max_
 
 
 @fuzz
-@given(file=st.sampled_from([*JSON_FILES, "vocab.txt"]), flips=FLIPS, keep=st.floats(0.5, 1))
+@given(file=st.sampled_from(JSON_FILES), flips=FLIPS, keep=st.floats(0.5, 1))
 def test_a_text_file_with_bits_flipped_and_its_end_cut_off(
     original: Path, folder: Path, file: str, flips: Any, keep: float
 ) -> None:
-    if file == "vocab.txt" and not (original / file).exists():
-        file = "config.json"
     content = flipped((original / file).read_bytes(), flips)
     changed(folder, original, file, content[: int(len(content) * keep) if keep < 0.9 else len(content)])
+
+
+# --- a vocabulary and no tokenizer.json: there the other files decide ---------------------------------------------------------
+
+VOCAB_FILES = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "sentence_bert_config.json"]
+LINES = ["", "[CLS]", "[UNK]", "##", "##a", " a", "a\tb", "\ufeff[PAD]", "\x00", "\u2028", "\x85", "\r", "猫", "a" * 300]
+
+
+@pytest.fixture(scope="module")
+def with_vocab(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint without its tokenizer.json."""
+    folder = Path(shutil.copytree(original, tmp_path_factory.mktemp("vocab") / "model"))
+    (folder / "tokenizer.json").unlink()
+    look_at(folder)
+    return folder
+
+
+@pytest.fixture
+def vocab_folder(with_vocab: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(with_vocab, tmp_path / "model"))
+
+
+@pytest.mark.parametrize("file", VOCAB_FILES)
+def test_a_json_file_beside_a_vocabulary_with_something_changed(with_vocab: Path, vocab_folder: Path, file: str) -> None:
+    value = json.loads((with_vocab / file).read_text())
+
+    @fuzz
+    @given(changed_json(value))
+    def run(content: bytes) -> None:
+        changed(vocab_folder, with_vocab, file, content)
+
+    run()
+
+
+@fuzz
+@given(flips=FLIPS, keep=st.floats(0.5, 1))
+def test_a_vocabulary_with_bits_flipped_and_its_end_cut_off(with_vocab: Path, vocab_folder: Path, flips: Any, keep: float) -> None:
+    content = flipped((with_vocab / "vocab.txt").read_bytes(), flips)
+    changed(vocab_folder, with_vocab, "vocab.txt", content[: int(len(content) * keep) if keep < 0.9 else len(content)])
+
+
+@fuzz
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["put", "insert", "double", "delete"]), st.sampled_from(LINES)))
+)
+def test_a_vocabulary_with_lines_changed(with_vocab: Path, vocab_folder: Path, changes: list[tuple[int, str, str]]) -> None:
+    lines = (with_vocab / "vocab.txt").read_text("utf-8").split("\n")
+    for place, kind, line in changes:
+        at = place % (len(lines) or 1)
+        lines[at : at + (kind in ("put", "delete"))] = {"delete": [], "double": lines[at : at + 1]}.get(kind, [line])
+    changed(vocab_folder, with_vocab, "vocab.txt", "\n".join(lines).encode("utf-8"))
 
 
 # --- weights ------------------------------------------------------------------------------------------------------------------
@@ -243,6 +292,54 @@ def test_a_safetensors_file_with_bits_flipped(original: Path, folder: Path, flip
     content = (original / "model.safetensors").read_bytes()
     end = 8 + struct.unpack("<Q", content[:8])[0] if header_only else len(content)
     changed(folder, original, "model.safetensors", flipped(content[:end], flips) + content[end:])
+
+
+@pytest.fixture(scope="module", params=["safetensors", "zip"])
+def parts(request: pytest.FixtureRequest, original: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The checkpoint with its weights in three files, and the name of their index."""
+    folder = Path(shutil.copytree(original, tmp_path_factory.mktemp("parts") / "model"))
+    relay(folder, request.param, parts=3)
+    look_at(folder)
+    (index,) = folder.glob("*.index.json")
+    return folder, index.name
+
+
+@pytest.fixture
+def parts_folder(parts: tuple[Path, str], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(parts[0], tmp_path / "model"))
+
+
+def test_an_index_of_parts_with_something_changed(parts: tuple[Path, str], parts_folder: Path) -> None:
+    whole, index = parts
+    value = json.loads((whole / index).read_text())
+
+    @fuzz
+    @given(changed_json(value))
+    def run(content: bytes) -> None:
+        changed(parts_folder, whole, index, content)
+
+    run()
+
+
+@fuzz
+@given(flips=FLIPS, keep=st.floats(0.5, 1))
+def test_an_index_of_parts_with_bits_flipped_and_its_end_cut_off(
+    parts: tuple[Path, str], parts_folder: Path, flips: Any, keep: float
+) -> None:
+    whole, index = parts
+    content = flipped((whole / index).read_bytes(), flips)
+    changed(parts_folder, whole, index, content[: int(len(content) * keep) if keep < 0.9 else len(content)])
+
+
+@fuzz
+@given(part=st.integers(0, 2), other=st.integers(0, 2), flips=FLIPS, end=st.sampled_from([0, 1, 8, 200, None]))
+def test_a_part_that_is_another_or_damaged(
+    parts: tuple[Path, str], parts_folder: Path, part: int, other: int, flips: Any, end: int | None
+) -> None:
+    whole, index = parts
+    files = sorted(path.name for path in whole.glob(index.split(".")[0] + "-0*"))
+    content = (whole / files[other]).read_bytes()
+    changed(parts_folder, whole, files[part], flipped(content, flips if part == other else [])[:end])
 
 
 @pytest.fixture(scope="module", params=CONTAINERS)

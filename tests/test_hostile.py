@@ -245,8 +245,8 @@ BINS: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
         "not a file of plain",
     ),
     "a key that takes forever to hash": (
-        lambda f, p: pickled(p, b"\x80\x02})" + b"2\x86" * 60 + b"K\x01s."),
-        "not a file of plain",
+        lambda f, p: pickled(p, b"\x80\x02)q\0" + b"h\0h\0\x86q\0" * 60 + b"}h\0K\x01s."),
+        "a dictionary with a tuple as a key",
     ),
     "a tuple 100,000 deep": (lambda f, p: pickled(p, b"\x80\x02)" + b"\x85" * 100_000 + b"."), "it holds a tuple"),
     "a storage of 2^30 numbers": (big_storage, "asks for 1,073,741,824 numbers, and the file has 1,056 for it"),
@@ -431,6 +431,23 @@ def test_the_worst_ones_take_little_time_and_memory(folder: Path, tmp_path: Path
         (place / "model.safetensors").unlink()
 
     one(expanded)
+
+    def long_program(place: Path) -> None:
+        """A program of two gigabytes, which are a hole in the file."""
+        path = place / "pytorch_model.bin"
+        pickled(path, b"N.")
+        content, hole = path.read_bytes(), (2 << 30) - 2
+        listing = content.find(b"PK\1\2")
+        entry, end = bytearray(content[listing:]), content.rfind(b"PK\5\6") - listing
+        entry[20:28] = struct.pack("<2L", hole + 2, hole + 2)
+        entry[end + 16 : end + 20] = struct.pack("<L", listing + hole)
+        with path.open("wb") as file:
+            file.write(content[:listing])
+            file.seek(hole, os.SEEK_CUR)
+            file.write(entry)
+        (place / "model.safetensors").unlink()
+
+    one(long_program)
     one(lambda place: (place / "tokenizer.json").write_bytes(TOKENIZERS["nested 100,000 deep"]))
     one(lambda place: (place / "vocab.txt").write_bytes(b"x" * (70 << 20)))
     one(lambda place: (place / "config.json").write_bytes(b"[" * (1 << 20)))
@@ -438,4 +455,5 @@ def test_the_worst_ones_take_little_time_and_memory(folder: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
     assert len(lines) == len(worst)
+    assert [line for line in lines if "it asks for more memory than there is" in line]
     assert not [line for line in lines if line == "loaded"]

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import tomllib
+from conftest import project
 
 ROOT = Path(__file__).parent.parent
 RUN_TIME = {"torch", "safetensors", "huggingface_hub", "tokenizers"}
@@ -31,10 +31,9 @@ pytestmark = pytest.mark.xdist_group("package")  # built once, in one worker
 
 
 def test_exactly_four_packages_are_needed_at_run_time() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    bounds = dict(re.fullmatch(r"(\w+)>=([\d.]+)", line).groups() for line in project["dependencies"])
+    bounds = dict(re.fullmatch(r"(\w+)>=([\d.]+)", line).groups() for line in project()["dependencies"])
     assert set(bounds) == RUN_TIME
-    assert project["requires-python"] == ">=3.10"
+    assert project()["requires-python"] == ">=3.10"
 
 
 def test_the_wheel_and_the_sdist_hold_what_they_should(built: Path) -> None:

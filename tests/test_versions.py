@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tomllib
 import torch
-from conftest import PAIR
+from conftest import PAIR, project
 from hub_server import serve
 
 import minisbert
@@ -72,9 +71,8 @@ def test_the_script_reads_the_lowest_versions_from_pyproject(monkeypatch: pytest
     monkeypatch.syspath_prepend(ROOT / "scripts")
     import check_versions as script
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     lowest = script.lowest()
-    assert [f"{name}>={version}" for name, version in lowest.items()] == [line.split(" ")[0] for line in project["dependencies"]]
+    assert [f"{name}>={version}" for name, version in lowest.items()] == [line.split(" ")[0] for line in project()["dependencies"]]
     for test in script.TESTS:
         source = (ROOT / test).read_text("utf-8") if test.startswith("tests/") else ""
         assert not re.search(r"^(from|import) (transformers|sentence_transformers|checkpoints|numpy)", source, re.MULTILINE), test
