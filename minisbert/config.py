@@ -467,10 +467,8 @@ def refuse_remote_code(fields: Fields) -> None:
         )
 
 
-def read_wordpiece_config(fields: Fields | None) -> WordPieceConfig:
+def read_wordpiece_config(fields: Fields) -> WordPieceConfig:
     """`tokenizer_config.json`, which many repositories have beside or instead of `tokenizer.json`."""
-    if fields is None:
-        return WordPieceConfig()
 
     def token(field: str, default: str) -> str:
         """A special token, written as a text or as an object with the text in `content`."""

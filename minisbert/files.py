@@ -184,8 +184,10 @@ class VectorFile:
     def __enter__(self) -> VectorFile:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        # What could not be written fails again when the file is closed, and would stand for the first error.
+        with contextlib.suppress(OSError) if error else contextlib.nullcontext():
+            self._file.close()
 
 
 def read_vectors(path: Path, rows: int) -> Any:

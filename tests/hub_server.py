@@ -69,6 +69,7 @@ class Hub:
     cuts: dict[str, list[int]] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
     stored: dict[str, Path] = field(default_factory=dict)
+    expired: set[str] = field(default_factory=set)
 
     def files(self, method: str = "HEAD") -> list[str]:
         """The files that were asked for, each once, in the order of their first request."""
@@ -121,7 +122,9 @@ class Handler(BaseHTTPRequestHandler):
         token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
         self.hub.requests.append(Request(self.command, path, file, revision, token, self.headers["Range"]))
 
-        if path.startswith("/storage/"):
+        if token in self.hub.expired:
+            self.refuse(401, "", "Invalid credentials in Authorization header")
+        elif path.startswith("/storage/"):
             self.content(self.hub.stored[path.removeprefix("/storage/")])
         elif asked or listed:
             repository = self.hub.repositories.get(asked[1] if asked else listed[1])

@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 
 import minisbert
 from minisbert import MinisbertError, SentenceEncoder
+from minisbert.forks import LONGEST_WAIT, computing
 
 WORDS = ("a", "man", "is", "sat", "food", ".", "the", "cat", "mat", "on")
 TEXTS = [" ".join(random.Random(n).choices(WORDS, k=1 + n % 28)) for n in range(200)]
@@ -46,6 +48,20 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 # Threads
+
+
+def test_who_encodes_while_encoding_is_waited_for_by_a_fork_once(tiny: SentenceEncoder) -> None:
+    """A hook on the model may use the encoder itself: the one thread computes once, and a fork from within does not wait for it."""
+    with computing(), computing():
+        start = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert time.monotonic() - start < LONGEST_WAIT / 2
+    done = threading.Event()
+    threading.Thread(target=lambda: (os.waitpid(os.fork() or os._exit(0), 0), done.set())).start()
+    assert done.wait(LONGEST_WAIT / 2), "and afterwards nothing seems to be computed any more"
 
 
 def test_one_encoder_serves_many_threads_with_equal_bits(tiny: SentenceEncoder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import io
 import os
 import pty
@@ -247,6 +248,11 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert "usage: minisbert" in capsys.readouterr().out
 
 
+def test_to_import_the_module_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    importlib.import_module("minisbert.__main__")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_it_runs_as_a_module() -> None:
     result = run("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"minisbert {minisbert.__version__}\n", "")
@@ -343,11 +349,16 @@ def test_a_full_disk_leaves_the_old_result_and_says_so(
 ) -> None:
     file.write_text("".join(f"{'cat ' * (number % 20)}{'dog ' * (number // 20)}\n" for number in range(200)))  # 25 KB of vectors
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for path in (out, out.with_suffix(".npy")):
+    (file.parent / "empty.txt").write_text("")  # nothing but the header is written, at the end
+    for path, texts, most in (
+        (out, file, 4096),
+        (out.with_suffix(".npy"), file, 4096),
+        (out, file.parent / "empty.txt", 64),
+    ):
         path.write_text("old")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))  # a limit for every file stands for the full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limit[1]))  # a limit for every file stands for the full disk
         try:
-            said = refused(capsys, "encode", file, "--model", model, "--out", path, "--on-truncate", "ignore")
+            said = refused(capsys, "encode", texts, "--model", model, "--out", path, "--on-truncate", "ignore")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         assert f"--out: the vectors cannot be written to '{path}' (" in said
@@ -364,6 +375,12 @@ def test_a_stdout_that_cannot_be_written_is_an_error(
     assert re.fullmatch(r"minisbert: error: .*No space left on device.*\n", capsys.readouterr().err)
 
 
+def test_a_closed_stdout_is_no_error(capsys: pytest.CaptureFixture[str], model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # so Python starts after `>&-`
+    assert main(["similarity", "a", "b", "--model", model]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_reader_that_wants_no_more_is_no_error(model: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -372,11 +389,42 @@ def test_a_reader_that_wants_no_more_is_no_error(model: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_who_types_is_told_how_to_end(model: str, out: Path) -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, b"the cat\na man\n\4")
+    result = run("encode", "--model", model, "--out", out, stdin=theirs)
+    os.close(theirs)
+    os.close(ours)
+    assert result.stderr.splitlines() == [
+        "minisbert: reading sentences from the terminal, one a line; end with Ctrl-D",
+        f"minisbert: wrote 2 vectors of 32 numbers to {out}",
+    ]
+    assert load_file(out)["embeddings"].equal(minisbert.load(model).encode(["the cat", "a man"]))
+
+
 def test_a_closed_stdin_is_named(
     capsys: pytest.CaptureFixture[str], model: str, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)  # so Python starts after `<&-`
     assert "stdin: it is closed" in refused(capsys, "encode", "--model", model, "--out", out)
+
+
+# Trace
+
+
+def test_the_page_of_one_sentence_prints_no_cosine(capsys: pytest.CaptureFixture[str], model: str, tmp_path: Path) -> None:
+    assert main(["trace", "the cat", "--out", str(tmp_path / "page.html"), "--model", model]) == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", f"minisbert: wrote the page {tmp_path}/page.html\n")
+
+
+def test_where_there_is_no_browser_the_page_is_written_and_that_is_said(model: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    nowhere = os.environ | {"PATH": "", "BROWSER": ""}
+    result = run("trace", "the cat", "--out", page, "--model", model, "--open", env=nowhere)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == f"minisbert: error: --open: no browser was found here. Open '{page}' by hand."
+    assert "the" in page.read_text("utf-8")
 
 
 # Stopped half way

@@ -253,6 +253,15 @@ def test_without_model_type_the_architectures_say_whether_it_is_a_bert(folder: P
         refused(folder, "config.json: field 'model_type': found no such field, expected \"bert\"")
 
 
+def test_a_bert_by_another_class_s_name_is_taken_as_one_and_that_is_said(folder: Path) -> None:
+    change(folder, "config.json", architectures=["SplendidModel"])
+    config = read(folder)
+    assert config.bert.hidden_size == 32
+    assert config.remarks == (
+        'config.json: architectures is ["SplendidModel"] (list), but model_type is bert; it is taken as a BERT',
+    )
+
+
 def test_heads_that_do_not_share_the_width_equally_are_refused(folder: Path) -> None:
     change(folder, "config.json", num_attention_heads=5)
     refused(folder, "config.json: hidden_size 32 is not divisible by num_attention_heads 5")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -117,6 +118,34 @@ def test_a_caller_who_stops_early_has_whole_rows_or_untouched_ones() -> None:
     assert torch.equal(rows[list(first.order)], EXPECTED[list(first.order)])
     untouched = rows.isnan().all(dim=1)
     assert torch.equal(rows[~untouched], EXPECTED[~untouched])
+
+
+def test_what_has_not_begun_when_the_caller_stops_is_never_computed(two_threads: None) -> None:
+    begun: list[int] = []
+    closing = threading.Event()
+
+    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+        begun.append(len(packed))
+        if len(begun) > 1:
+            closing.wait(0.5)
+        return sums(packed, runs)
+
+    computing = compute(forward, IDS, plan(LENGTHS, 1), torch.empty(len(IDS), 2), CPU)
+    next(computing)
+    computing.close()
+    closing.set()
+    number = len(begun)
+    assert 1 <= number <= 4, "the one that was waited for, and what two workers had taken up meanwhile"
+    assert torch.equal(run()[0], EXPECTED)
+    assert len(begun) == number
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -54,3 +54,30 @@ def test_the_real_thing_raises_them(tmp_path) -> None:
         minisbert.load(tmp_path)
     with pytest.raises(minisbert.ModelNotFoundError):
         minisbert.load("no-organisation/no-model", local_files_only=True)
+
+
+class PanicException(BaseException):
+    """A bug in a Rust library, as Python sees it."""
+
+
+@pytest.mark.parametrize("error", [ValueError("broken\nsecond line"), Exception("broken"), PanicException("broken")])
+def test_whatever_a_rust_library_raises_at_a_file_is_an_error_of_the_checkpoint(error: BaseException) -> None:
+    with pytest.raises(minisbert.CheckpointError, match=r"^x: broken$") as caught, errors.rust_errors(complaint):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), minisbert.CheckpointError("as it was")])
+def test_an_interrupt_an_exit_and_an_error_of_ours_stay_what_they_are(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, errors.rust_errors(complaint):
+        raise error
+    assert caught.value is error
+
+
+def test_an_error_without_a_text_is_told_by_its_kind() -> None:
+    with pytest.raises(minisbert.CheckpointError, match=r"^x: MemoryError$"), errors.rust_errors(complaint):
+        raise MemoryError
+
+
+def complaint(reason: str) -> minisbert.CheckpointError:
+    return minisbert.CheckpointError(f"x: {reason}")

@@ -153,6 +153,19 @@ def test_a_trace_goes_through_the_default_prompt_the_heads_and_the_truncation_as
         _ = trace.pair_matrix
 
 
+def test_the_page_of_a_trace_shows_each_head_with_its_formula_and_its_code(tmp_path: Path) -> None:
+    heads = [("Dense", dense(HIDDEN, 12)), ("LayerNorm", {"dimension": 12}), ("Normalize", None)]
+    laid(tmp_path / "one", heads=heads)
+    trace = minisbert.trace("the cat", model=minisbert.load(tmp_path / "one", device="cpu"))
+    trace.save_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text("utf-8")
+    formulas = [re.sub("<[^>]+>", "", math) for math in re.findall("<math.*?</math>", page, re.DOTALL)]
+    shown = [formula for formula in formulas if formula.startswith("s←")]
+    assert shown == ["s←Tanh(Ws+b)", "s←LayerNorm(s)", "s←s‖s‖"]
+    for name in "Dense", "LayerNorm", "Normalize":
+        assert f"{name}.forward" in page
+
+
 def test_a_trace_of_a_truncated_model_still_splits_the_cosine_exactly(tmp_path: Path) -> None:
     laid(tmp_path / "one", heads=[("Normalize", None)], usage={"truncate_dim": 7})
     encoder = minisbert.load(tmp_path / "one", dtype=torch.float64, device="cpu")

@@ -22,7 +22,7 @@ from sentence_transformers import SentenceTransformer
 
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning, ModelNotFoundError
-from minisbert.hub import CARRIED, _checked, hub_cache, locate
+from minisbert.hub import CARRIED, _checked, _is_no_network, hub_cache, locate
 
 SENTENCES = ["a man is eating food .", "the cat sat on the mat", "Some dogs run!"]
 NAME = "org/name"
@@ -486,6 +486,28 @@ def test_a_gated_repository_says_that_its_terms_must_be_accepted(hub: Hub, folde
     hub.repositories["org/gated"] = Repository({"main": folder}, gated=True)
     with pytest.raises(ModelNotFoundError, match="only for those who accepted its terms"):
         minisbert.load("org/gated", token="hf_any")
+
+
+def test_a_token_that_the_hub_does_not_know_is_said_to_be_the_cause(hub: Hub) -> None:
+    hub.expired.add("hf_old")
+    with pytest.raises(ModelNotFoundError, match=r"could not be fetched.*; check the token that was sent: token=, HF_TOKEN, or"):
+        minisbert.load(NAME, token="hf_old")
+
+
+def test_a_cache_that_cannot_be_read_is_said_to_be_so(hub: Hub) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"the hub's cache .*: it cannot be read \(File name too long\)"):
+        minisbert.load(NAME, cache_dir="folder/" * 1000, local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(ConnectionRefusedError(), True), (TimeoutError(), False), (ValueError(), False), (None, False)],
+    ids=repr,
+)
+def test_no_network_is_told_from_a_slow_one_and_from_other_errors(error: BaseException | None, expected: bool) -> None:
+    outer = RuntimeError("of the library")
+    outer.__cause__ = error
+    assert _is_no_network(outer) is expected
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])

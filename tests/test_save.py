@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -19,12 +21,12 @@ from conftest import PAIR
 from containers import weights_of
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 import minisbert
-from minisbert import SentenceEncoder, mean_pooling
+from minisbert import MinisbertError, SentenceEncoder, mean_pooling
 from minisbert import save as save_module
 from minisbert.save import check_replaceable, write_safetensors
 
@@ -131,6 +133,7 @@ def test_heads_prompts_and_the_rest_are_kept(folder: Path) -> None:
         Pooling(32, "mean", include_prompt=False),
         Dense(32, 24, activation_function=torch.nn.Tanh()),
         Dense(24, 16, bias=False, activation_function=torch.nn.Identity()),
+        LayerNorm(16),
         Normalize(),
     ]
     prompts = {"query": "the man: ", "document": "a ", "eat": "eating "}
@@ -263,6 +266,18 @@ def test_what_is_no_path_is_refused(folder: Path, target: Any, error: type[Excep
         minisbert.load(folder).save(target)
 
 
+def test_what_no_file_can_hold_is_refused(folder: Path) -> None:
+    encoder = minisbert.load(folder, dtype=torch.float64)
+    encoder.bert.to(torch.float8_e5m2)
+    with pytest.raises(MinisbertError, match=r"^found weights of torch\.float8_e5m2, which are not saved, expected one of torch\."):
+        encoder.save(folder.parent / "new")
+    encoder = minisbert.load(folder)
+    encoder.bert.config = dataclasses.replace(encoder.bert.config, layer_norm_eps=math.inf)
+    with pytest.raises(MinisbertError, match=r"^config\.json: found a number that is not finite"):
+        encoder.save(folder.parent / "new")
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
 def test_a_failure_leaves_the_old_checkpoint_and_nothing_beside_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = minisbert.load(folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -286,6 +301,24 @@ def test_where_folders_cannot_be_exchanged_they_are_renamed(folder: Path, monkey
     assert not (folder / "vocab.txt").exists()
     assert torch.equal(vectors(minisbert.load(folder)), vectors(encoder))
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_new_checkpoint_that_cannot_be_put_in_place_leaves_the_old_one_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(save_module, "_exchange", lambda *_: False)
+    before = sorted(folder.rglob("*"))
+    (folder.parent / "beside").mkdir()
+    with pytest.raises(FileNotFoundError):
+        save_module._replace(folder.parent / "beside/checkpoint", folder)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_dangling_link_by_the_name_of_a_leftover_disturbs_nobody(folder: Path) -> None:
+    link = folder.parent / ".model.saving-x"
+    link.symlink_to("nowhere")
+    minisbert.load(folder).save(folder)
+    assert sorted(path.name for path in folder.parent.iterdir()) == [link.name, "model"]
 
 
 SAVE_FOREVER = """

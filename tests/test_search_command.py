@@ -157,6 +157,15 @@ def test_what_does_not_fit_is_said_in_one_line(model: str, file: Path, tmp_path:
         assert said.err.count("\n") == 1
 
 
+def test_vectors_in_numpy_s_form_need_numpy(
+    model: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "vectors.npy", np.ones((6, 32), dtype=np.float32))
+    monkeypatch.setitem(sys.modules, "numpy", None)  # to import it is an ImportError, as where it is not installed
+    assert main(["search", QUERY, "--model", model, "--in", str(file), "--vectors", str(tmp_path / "vectors.npy")]) == 2
+    assert "--vectors: .npy needs numpy, which is not installed. Run pip install 'minisbert[numpy]'" in capsys.readouterr().err
+
+
 def test_queries_and_documents_get_the_prompts_that_the_checkpoint_has_for_them(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -492,3 +492,22 @@ def test_a_model_that_encode_gives_to_a_worker_is_traced(tiny_folder: Path, dtyp
         assert torch.equal(minisbert.trace("a man", model=encoder).a.embedding, encoder.encode("a man"))
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_trace_says_in_a_line_what_it_is(tiny: SentenceEncoder) -> None:
+    trace = minisbert.trace("the cat", "a man is", model=tiny)
+    assert repr(trace) == f"Trace('the cat', 'a man is', model={tiny.model!r})"
+    assert repr(minisbert.trace("the cat", model=tiny)) == f"Trace('the cat', model={tiny.model!r})"
+    assert repr(trace.b) == "SentenceTrace('a man is': 5 tokens, 2 layers, 4 heads, 32 numbers)"
+
+
+def test_a_model_that_runs_another_way_than_encode_s_is_no_trace(tiny: SentenceEncoder) -> None:
+    def looks_up_twice(module: Any, arguments: tuple[Any, ...], _: Tensor) -> None:
+        module.word(arguments[0])
+
+    handle = tiny.bert.embeddings.register_forward_hook(looks_up_twice)
+    try:
+        with pytest.raises(RuntimeError, match="trace: the model did not run once"):
+            minisbert.trace("a", model=tiny)
+    finally:
+        handle.remove()

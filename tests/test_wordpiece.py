@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -17,8 +18,8 @@ from transformers import AutoTokenizer
 
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning
-from minisbert.config import read_checkpoint
-from minisbert.wordpiece import WordPiece, read_tokenizer
+from minisbert.config import LARGEST_JSON, read_checkpoint
+from minisbert.wordpiece import MOST_ADDED_TOKENS, WordPiece, read_tokenizer
 
 TEXTS = [
     "A man is eating food.",
@@ -324,6 +325,31 @@ def test_a_step_that_bert_has_not_is_refused(folder: Path, field: str, value: An
     refused(folder, "tokenizer.json: ", found)
 
 
+@pytest.mark.parametrize("settings", [{}, {"added_tokens_decoder": {"33": X}}])
+def test_a_model_with_other_settings_gets_those_of_bert_and_that_is_said(folder: Path, settings: dict[str, Any]) -> None:
+    settle(folder, **settings)
+    values = as_json(folder)
+    added = [{"id": 33, **X}] if settings else values["added_tokens"]
+    model = values["model"] | {"max_input_chars_per_word": 3, "continuing_subword_prefix": "@@"}
+    write_json(folder / "tokenizer.json", values | {"model": model, "added_tokens": added})
+    tokenizer = check(folder, ["a man is eating [MASK] <x> food ."])
+    assert tokenizer.remarks == ("tokenizer.json: its model has other settings than BERT's, which are taken, as in transformers",)
+
+
+def test_a_tokenizer_json_that_is_too_large_is_refused_before_it_is_read(folder: Path) -> None:
+    as_json(folder)
+    os.truncate(folder / "tokenizer.json", LARGEST_JSON + 1)
+    refused(folder, "tokenizer.json: not a tokenizer that can be read (67,108,865 bytes, expected at most 67,108,864)")
+
+
+def test_lower_casing_that_the_checkpoint_asks_for_needs_no_other_step_before_it(folder: Path) -> None:
+    as_json(folder, normalizer=None)
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "TokenizersBackend"})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": True})
+    tokenizer = ours(folder)
+    assert tokenizer(["The CAT"]).ids == tokenizer(["the cat"]).ids != tokenizer(["[UNK] [UNK]"]).ids
+
+
 @pytest.mark.parametrize(
     "single",
     [
@@ -338,6 +364,28 @@ def test_a_template_that_does_more_than_to_frame_a_text_is_refused(folder: Path,
     as_json(folder, post_processor={"type": "TemplateProcessing", "single": parts, "pair": [], "special_tokens": tokens})
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "TokenizersBackend"})
     refused(folder, "tokenizer.json: not a tokenizer that can be used", "just framed by special tokens")
+
+
+def test_a_limit_without_room_for_a_token_is_refused(folder: Path) -> None:
+    tokenizer = ours(folder)
+    tokenizer.max_length = 3
+    assert len(tokenizer(["a man is"]).ids[0]) == 3
+    with pytest.raises(ValueError, match="max_length: found 2, expected at least 3: the special tokens and one more"):
+        tokenizer.max_length = 2
+    for wrong in ("3", True, 3.0):
+        with pytest.raises(TypeError, match=r"max_length: found (str|bool|float), expected an int"):
+            tokenizer.max_length = wrong
+    assert tokenizer.max_length == 3
+
+
+def test_without_a_tokenizer_both_files_are_named(folder: Path) -> None:
+    (folder / "vocab.txt").unlink()
+    refused(folder, "tokenizer.json and vocab.txt: neither is in the checkpoint, expected one of them")
+
+
+def test_endless_added_tokens_are_refused(folder: Path) -> None:
+    write_json(folder / "added_tokens.json", {f"<{n}>": n for n in range(MOST_ADDED_TOKENS + 1)})
+    refused(folder, "added_tokens.json: found 65,537 tokens, expected at most 65,536")
 
 
 # --- vocab.txt ----------------------------------------------------------------------------------------------------------------
