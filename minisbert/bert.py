@@ -71,16 +71,13 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
         qkv = self.qkv(x)  # [tokens, 3 × hidden]
-        gathered = torch.empty_like(x)
-        start = 0
-        for sentences, length in runs:  # a loop: each run is a rectangle of its own, so that none needs a mask
-            stop = start + sentences * length
-            rectangle = qkv[start:stop].view(sentences, length, 3, self.heads, self.head_dim)
+        stretches = qkv.split([sentences * length for sentences, length in runs])
+        gathered = []
+        for (sentences, length), stretch in zip(runs, stretches, strict=True):  # a run is a rectangle: no sentence needs a mask
+            rectangle = stretch.view(sentences, length, 3, self.heads, self.head_dim)
             query, key, value = rectangle.permute(2, 0, 3, 1, 4)  # each [sentences, heads, length, head_dim]
-            context = attend(query, key, value)
-            gathered[start:stop] = context.transpose(1, 2).reshape(stop - start, -1)
-            start = stop
-        return self.out(gathered)
+            gathered.append(attend(query, key, value).transpose(1, 2).reshape(len(stretch), -1))
+        return self.out(torch.cat(gathered))  # [tokens, hidden]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

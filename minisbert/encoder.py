@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from minisbert.arguments import check_text, choice, count, flag, iterate_texts, numpy_wanted, read_texts
-from minisbert.batching import Batch, fair_share, plan, spare_tokens
+from minisbert.batching import Batch, even_plan, plan
 from minisbert.bert import Bert, Run
 from minisbert.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIONS, CheckpointConfig, NormalizeConfig, inside, read_checkpoint
 from minisbert.engine import compute, halving
@@ -471,7 +471,7 @@ class SentenceEncoder:
         return len(self.tokenizer([prompt]).ids[0]) - bool(self.tokenizer.suffix)
 
     def plan(self, lengths: Sequence[int], batch_tokens: int | None = None, batch_size: int | None = None) -> list[Batch]:
-        """Packs sentences of so many tokens into batches: see `batching.plan`, which this is with what suits the machine.
+        """Packs sentences of so many tokens into batches: `batching.plan`, or `batching.even_plan` if that is left to the machine.
 
         Args:
             lengths: tokens of each sentence.
@@ -481,10 +481,9 @@ class SentenceEncoder:
         Returns:
             The batches, longest sentences first.
         """
-        if batch_tokens is None:
-            on_cores = self.device.type == "cpu"
-            batch_tokens = fair_share(sum(lengths), torch.get_num_threads()) if on_cores else ACCELERATOR_TOKENS
-        return plan(lengths, batch_tokens, batch_size)
+        if batch_tokens is None and self.device.type == "cpu":
+            return even_plan(lengths, torch.get_num_threads(), batch_size)
+        return plan(lengths, batch_tokens or ACCELERATOR_TOKENS, batch_size)
 
     @property
     def same_on_all_cores(self) -> bool:
@@ -505,11 +504,7 @@ class SentenceEncoder:
         Returns:
             [sentences, dim], or [sentences, keep].
         """
-        rows = len(pooled)
-        if len(self.heads):
-            # In a product of a few rows the bits of a row depend on their number; see `batching.filled`.
-            pooled = self.heads(F.pad(pooled, (0, 0, 0, spare_tokens(rows))))[:rows]
-        return pooled[:, :keep]
+        return self.heads(pooled)[:, :keep]
 
     def similarity(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
         """Every vector of the one side against every one of the other, by `similarity_fn_name`: `minisbert.similarity`.
@@ -611,7 +606,7 @@ class SentenceEncoder:
             batches,
             rows,
             self.device,
-            check=partial(self._see_that_it_is_finite, rows, window),
+            check=partial(self._see_that_it_is_finite, window),
             alone_on_all_cores=self.same_on_all_cores,
         )
         with closing(computed):
@@ -619,8 +614,8 @@ class SentenceEncoder:
                 progress.update(len(batch.order), batch.tokens)
         return fork_safe(lambda: in_order(rows, window, as_numpy=options.convert_to_numpy))
 
-    def _see_that_it_is_finite(self, rows: Tensor | TokenRows, window: Window, batch: Batch) -> None:
-        bad = first_not_finite(rows, batch)
+    def _see_that_it_is_finite(self, window: Window, batch: Batch, vectors: Tensor) -> None:
+        bad = first_not_finite(vectors, batch)
         if bad is not None:
             text = window.unique[bad]
             half = self.dtype in (torch.float16, torch.bfloat16)

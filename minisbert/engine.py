@@ -42,7 +42,7 @@ def compute(
     rows: Rows,
     device: torch.device,
     *,
-    check: Callable[[Batch], None] | None = None,
+    check: Callable[[Batch, Tensor], None] | None = None,
     alone_on_all_cores: bool = False,
 ) -> Generator[Batch, None, None]:
     """Computes all batches into `rows`, and yields each one when it is done, whichever is first.
@@ -55,7 +55,7 @@ def compute(
         batches: as `batching.plan` packs them.
         rows: [sentences, dim], on the CPU, filled here.
         device: where the model computes.
-        check: called with each batch when its rows are there, by the thread that computed them. What it raises is raised here.
+        check: called with each batch and its vectors, by the thread that computed them. What it raises is raised here.
         alone_on_all_cores: whether a single batch is computed right here, on all cores: for a model that gives the same bits there.
     """
 
@@ -66,12 +66,12 @@ def compute(
         packed = torch.tensor(pieces + pieces[:1] * spare, device=device)  # [tokens]
         # Only the model runs in inference mode: a caller may train something on top of the rows.
         with torch.inference_mode():
-            vectors = forward(packed, runs)[: len(batch.order)]
-        rows[list(batch.order)] = vectors.cpu()
+            vectors = forward(packed, runs)[: len(batch.order)].cpu()
         # Not by the caller of this generator: one small operation on all cores, and OpenMP's threads spin for 6 ms in the hope of
         # another, on the cores that the workers need. That took an eighth of the speed (scripts/benchmark.py, "Tried and dropped").
         if check is not None:
-            check(batch)
+            check(batch, vectors)
+        rows[list(batch.order)] = vectors
         return batch
 
     threads = torch.get_num_threads()

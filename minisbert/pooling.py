@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minisbert.batching import spare_tokens
 from minisbert.config import POOLING_MODES, DenseConfig, HeadConfig, LayerNormConfig, PoolingConfig
 
 
@@ -145,8 +146,13 @@ class Dense(nn.Module):
             self.residual = nn.Identity() if same else nn.Linear(config.in_features, config.out_features, bias=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.linear(vectors))  # [sentences, out]
-        return out if self.residual is None else out + self.residual(vectors)
+        sentences = len(vectors)
+        # In a product of a few rows the bits of a row depend on their number; see `batching.filled`.
+        vectors = F.pad(vectors, (0, 0, 0, spare_tokens(sentences)))
+        out: Tensor = self.activation(self.linear(vectors))
+        if self.residual is not None:
+            out = out + self.residual(vectors)
+        return out[:sentences]  # [sentences, out]
 
 
 class LayerNorm(nn.Module):

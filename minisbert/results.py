@@ -46,11 +46,12 @@ class TokenRows:
         return self.rows[index]
 
 
-def first_not_finite(rows: Tensor | TokenRows, batch: Batch) -> int | None:
-    """The lowest index in a batch whose row has NaN or infinite numbers."""
-    if isinstance(rows, Tensor) and rows[list(batch.order)].isfinite().all():
+def first_not_finite(vectors: Tensor, batch: Batch) -> int | None:
+    """The lowest index in a batch whose vector, or vectors of tokens, hold NaN or infinite numbers: [sentences, …] in its order."""
+    if vectors.isfinite().all():
         return None
-    return next((index for index in sorted(batch.order) if not rows[index].isfinite().all()), None)
+    finite = vectors.isfinite().flatten(1).all(dim=1).tolist()
+    return min(index for index, good in zip(batch.order, finite, strict=True) if not good)
 
 
 def padded(token_vectors: Tensor, runs: Sequence[Run]) -> Tensor:

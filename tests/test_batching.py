@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minisbert.batching import LEAST_TOKENS, MOST_TOKENS, Batch, fair_share, filled, plan, runs_of, spare_tokens
+from minisbert.batching import LEAST_TOKENS, MOST_TOKENS, Batch, even_plan, filled, plan, runs_of, spare_tokens
 
 
 def batches(lengths: list[int], batch_tokens: int, batch_size: int | None = None) -> list[tuple[tuple[int, ...], tuple]]:
@@ -94,13 +94,73 @@ def test_the_spare_tokens_fill_up_to_the_next_of_a_few_sizes(tokens: int, spare:
     assert spare_tokens(tokens) == spare
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 64])
-def test_a_fair_share_is_an_equal_part_rounded_up_within_its_bounds(threads: int) -> None:
-    for share in LEAST_TOKENS, LEAST_TOKENS + 1, MOST_TOKENS - 1, MOST_TOKENS:
-        assert fair_share(share * threads, threads) == share
-    assert fair_share(LEAST_TOKENS * threads + 1, threads) == LEAST_TOKENS + 1
-    assert fair_share(0, threads) == fair_share(1, threads) == LEAST_TOKENS
-    assert fair_share(10**9, threads) == MOST_TOKENS
+@pytest.mark.parametrize(
+    ("lengths", "threads", "tokens"),
+    [
+        ([], 2, []),
+        ([7], 2, [7]),
+        ([10] * 25, 2, [250]),  # two batches would have fewer than 128 tokens each
+        ([10] * 26, 2, [130, 130]),
+        ([10] * 25, 1, [250]),
+        ([10] * 26, 1, [110, 150]),  # one after the other: 110 and 2 spare tokens, not 130 and 14
+        ([16] * 32, 2, [256, 256]),
+        ([16] * 33, 2, [128, 128, 144, 128]),  # not 256, 256 and 16; 132 is between 8 and 9 sentences
+        ([16] * 32, 4, [128] * 4),
+        ([15] * 64, 2, [240] * 4),
+        ([15] * 60, 2, [225] * 4),
+        ([300, 200, 10, 10], 2, [300, 200, 20]),  # a sentence that is longer than any batch is one
+        ([300, 300, 300], 2, [300, 300, 300]),
+        ([200] * 4, 2, [200] * 4),
+        ([150, 20, 20, 20, 20, 20], 2, [250]),
+    ],
+)
+def test_a_small_even_plan_is_the_one_written_down(lengths: list[int], threads: int, tokens: list[int]) -> None:
+    assert [batch.tokens for batch in even_plan(lengths, threads)] == tokens
+
+
+@given(
+    lengths=st.lists(st.integers(1, 300), max_size=200),
+    threads=st.integers(1, 9),
+    batch_size=st.none() | st.integers(1, 9),
+)
+@example(lengths=[14] * 200, threads=2, batch_size=None)
+@settings(max_examples=300, deadline=None)
+def test_an_even_plan_whatever_the_lengths(lengths: list[int], threads: int, batch_size: int | None) -> None:
+    packed = even_plan(lengths, threads, batch_size)
+    order = [index for batch in packed for index in batch.order]
+
+    assert sorted(order) == list(range(len(lengths))), "every sentence once"
+    assert order == sorted(order, key=lambda index: (-lengths[index], index)), "longest first, ties in the caller's order"
+    for batch in packed:
+        assert batch.order, "no batch is empty"
+        assert list(batch.runs) == list(runs_of([lengths[index] for index in batch.order]))
+        assert batch.tokens <= MOST_TOKENS or len(batch.order) == 1
+        assert batch_size is None or len(batch.order) <= batch_size
+    assert even_plan(lengths, threads, batch_size) == packed, "the same again"
+
+
+@given(lengths=st.lists(st.integers(3, 40), min_size=1, max_size=400), threads=st.integers(1, 4))
+@settings(max_examples=300, deadline=None)
+def test_an_even_plan_gives_each_thread_as_much_to_do(lengths: list[int], threads: int) -> None:
+    tokens = [batch.tokens for batch in even_plan(lengths, threads)]
+    busy = [0] * threads
+    for cost in tokens:  # each batch goes to the thread that is free first
+        busy[busy.index(min(busy))] += cost
+    if sum(tokens) < threads * LEAST_TOKENS:
+        assert len(tokens) == max(1, sum(tokens) // LEAST_TOKENS), "less is not worth a thread of its own"
+    else:
+        assert max(busy) - min(busy) <= MOST_TOKENS - LEAST_TOKENS + 2 * max(lengths)
+
+
+def test_an_even_plan_of_many_sentences_fills_up_little() -> None:
+    """About 1 % of spare tokens, where steps of 256 tokens need 2 %."""
+    lengths = [5 + 20 * index // 2000 for index in range(2000)]
+
+    def computed(packed: list[Batch]) -> float:
+        return sum(filled(batch.tokens) for batch in packed) / sum(lengths)
+
+    assert computed(even_plan(lengths, 2)) < 1.01
+    assert computed(plan(lengths, MOST_TOKENS)) > 1.015
 
 
 def test_the_sizes_are_multiples_of_4_few_and_near() -> None:

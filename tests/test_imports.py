@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batching": set(),
     "similarity": set(),
     "bert": {"config"},
-    "pooling": {"config"},
+    "pooling": {"config", "batching"},
     "wordpiece": {"config"},
     "pickled": {"config"},
     "weights": {"config", "bert", "pickled"},
