@@ -46,6 +46,9 @@ SHOWN = 48
 ATTENTION_BYTES = 1 << 19
 """All heads are in the page while their weights, a byte each, fit into this; of longer sentences it holds each layer's average."""
 
+LONG_TEXT = 200
+"""Letters; a longer text is quoted in smaller type."""
+
 LARGEST_TABLE = 1 << 12
 """Up to so many cells the pairs of tokens are a table with its numbers, beyond a picture."""
 
@@ -122,6 +125,12 @@ def _piece(token: str) -> str:
     return f'<bdi class="t">{mark}{_text(token.removeprefix("##") if mark else token)}</bdi>'
 
 
+def _direction(text: str) -> str:
+    """The attribute that lets the pieces of a word follow one another as its letters do."""
+    first = next((kind for kind in map(unicodedata.bidirectional, text) if kind in ("L", "R", "AL")), "L")
+    return "" if first == "L" else ' dir="rtl"'
+
+
 def _number(value: float, digits: int = 3) -> str:
     """With a real minus sign, and none before a zero."""
     text = f"{value:.{digits}f}"
@@ -139,9 +148,9 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kin
 
 
 def _bar(value: float, largest: float, text: str) -> str:
-    width = 100 * min(1.0, abs(value) / largest) if largest else 0.0
+    width = min(1.0, abs(value) / largest) if largest else 0.0
     side = " less" if value < 0 else ""
-    return f'<span class="bar{side}" style="--w:{width:.1f}%">{text}</span>'
+    return f'<span class="bar{side}" style="--w:{width:.3f}">{text}</span>'
 
 
 def _badge(name: str, sentences: Named) -> str:
@@ -191,6 +200,11 @@ def _signs(values: Tensor, largest: float) -> str:
     return _png(_rows((values.float() / max(largest, 1e-30) * 127 + 128).round().clamp(0, 255)), SIGN_PALETTE)
 
 
+def _size(width: float, height: float) -> str:
+    """The attributes of an SVG of this size, which the style sheet may enlarge."""
+    return f'width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" style="--wide:{width:g}"'
+
+
 def _grid(name: str, picture: str, rows: Sequence[str], columns: Sequence[str], cell: int, kind: str = "") -> str:
     """A picture with a label at every row and every column, as SVG."""
     left = 8 + round(7.3 * max(map(_columns, rows)))
@@ -206,13 +220,16 @@ def _grid(name: str, picture: str, rows: Sequence[str], columns: Sequence[str], 
         for i, column in enumerate(columns)
     ]
     return (
-        f'<div class="scroll"><svg class="grid {kind}" role="img" aria-label="{_text(name)}" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-size="{size}" data-left="{left}" data-top="{top}" data-cell="{cell}">{"".join(texts)}'
+        f'<div class="scroll"><svg class="grid {kind}" role="img" aria-label="{_text(name)}" {_size(width, height)} '
+        f'font-size="{size}" data-left="{left}" data-top="{top}" data-cell="{cell}">{"".join(texts)}'
         f'<rect class="frame" x="{left}" y="{top}" width="{cell * len(columns)}" height="{cell * len(rows)}"/>'
         f'<image href="{picture}" x="{left}" y="{top}" width="{cell * len(columns)}" height="{cell * len(rows)}" '
         'preserveAspectRatio="none"/></svg></div>'
     )
 
+
+TALLEST_FLOW = 32
+"""Tokens; beyond, the picture of who looks at whom scrolls within the page."""
 
 FLOW_ROW, FLOW_WIDTH = 22, 300
 """The height of a token and the width, in the picture of who looks at whom; page.html draws into it."""
@@ -239,13 +256,18 @@ def _flow(tokens: Sequence[str], weights: Tensor) -> str:
         )
         sides.append(f'<g class="{side}">{texts}</g>')
     return (
-        f'<svg class="flow" role="img" aria-label="The three tokens that each token takes most from" width="{FLOW_WIDTH}" '
-        f'height="{height}" viewBox="0 0 {FLOW_WIDTH} {height}" font-size="12"><g class="curves">{"".join(curves)}</g>'
+        f'<svg class="flow" role="img" aria-label="The three tokens that each token takes most from" '
+        f'{_size(FLOW_WIDTH, height)} font-size="12"><g class="curves">{"".join(curves)}</g>'
         f"{''.join(sides)}</svg>"
     )
 
 
 # Source code
+
+
+def _code(text: str) -> str:
+    """A piece of a line of code, which may be broken behind a parenthesis."""
+    return _text(text).replace("(", "(<wbr>")
 
 
 def _source(function: Callable[..., object], name: str) -> str:
@@ -274,10 +296,10 @@ def _source(function: Callable[..., object], name: str) -> str:
             continue
         at, html = 0, ""
         for start, stop, kind in marks.get(number, []):
-            html += f'{_text(text[at:start])}<span class="{kind}">{_text(text[start:stop])}</span>'
+            html += f'{_code(text[at:start])}<span class="{kind}">{_text(text[start:stop])}</span>'
             at = stop
         indent = len(text) - len(text.lstrip())
-        shown.append(f'<span class="line" style="--i:{indent}" data-n="{first + number - 1}">{html}{_text(text[at:])}\n</span>')
+        shown.append(f'<span class="line" style="--i:{indent}" data-n="{first + number - 1}">{html}{_code(text[at:])}\n</span>')
     state = " open" if len(shown) <= LONGEST_OPEN else ""
     return (
         f'<details class="source"{state}><summary><code>{_text(name)}</code> '
@@ -368,11 +390,11 @@ def _step(identity: str, title: str, plain: str, body: str, how: str, kind: str 
 def _head(trace: Trace, sentences: Named, steps: list[str]) -> str:
     config, encoder = trace.encoder.bert.config, trace.encoder
     title = "How a sentence becomes a vector" if trace.b is None else "How similar are these two, and why?"
-    quotes = "".join(
-        "<blockquote "
-        f'class="{name}">{_badge(name, sentences)}<p><bdi>{_text(one.text) or "<i>(an empty text)</i>"}</bdi></p></blockquote>'
-        for name, one in sentences
-    )
+    quotes = ""
+    for name, one in sentences:
+        kind = f"{name} long" if len(one.text) > LONG_TEXT else name
+        text = _text(one.text) or "<i>(an empty text)</i>"
+        quotes += f'<blockquote class="{kind}">{_badge(name, sentences)}<p><bdi>{text}</bdi></p></blockquote>'
     answer = ""
     if trace.b is not None:
         cosine = trace.cosine
@@ -410,7 +432,9 @@ def _tokens_step(trace: Trace, sentences: Named) -> tuple[str, str]:
                 for _, token, _, number in pieces
             )
             above = "<span class='written'>added</span>" if special else f'<span class="written"><bdi>{_text(text)}</bdi></span>'
-            words.append(f'<li class="word{" special" if special else ""}">{above}<span class="pieces">{chips}</span></li>')
+            words.append(
+                f'<li class="word{" special" if special else ""}">{above}<span class="pieces"{_direction(text)}>{chips}</span></li>'
+            )
         cut = ""
         if one.cut:
             pieces_cut = " ".join(f'<s class="piece">{_piece(token)}</s>' for token in one.cut[:200])
@@ -476,8 +500,8 @@ def _embeddings_step(sentences: Named) -> tuple[str, str]:
             ([_piece(token), *(_number(part[i].norm().item()) for _, part in parts)] for i, token in enumerate(one.tokens)),
         )
         figures.append(
-            f'<figure class="sentence">{_badge(name, sentences)}<div class="scroll"><svg class="grid" role="img" width="{total}" '
-            f'height="{height}" viewBox="0 0 {total} {height}" font-size="12" aria-label="The first {shown} numbers of each '
+            f'<figure class="sentence">{_badge(name, sentences)}<div class="scroll">'
+            f'<svg class="grid" role="img" {_size(total, height)} font-size="12" aria-label="The first {shown} numbers of each '
             "token's three "
             f'vectors, and of their normalized sum">{"".join(drawn)}</svg></div><details><summary>The lengths of these '
             "vectors</summary>"
@@ -602,7 +626,7 @@ def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         f"Now the tokens learn about each other. Each of the {layers} layers does the same two things, with weights of its own; "
         "after the "
         "last one, the vector of a word tells what it means in this very sentence.",
-        f'{how}<h3>How far each layer moved each token</h3><div class="pair">{"".join(overview)}</div>'
+        f'{how}<h3>How far each layer moved each token</h3><div class="pair moves">{"".join(overview)}</div>'
         '<p class="note">Full colour is the largest move of the sentence. Open a layer to see why.</p>'
         f'<h3>Layer by layer</h3>{hint}<div class="layers">{"".join(tables)}</div>',
         "",
@@ -616,7 +640,7 @@ def _layer(name: str, one: SentenceTrace, number: int, sentences: Named) -> str:
     average = weights.mean(dim=0)
     tokens = len(one.tokens)
     cell = 24 if tokens <= 12 else 16 if tokens <= 24 else 14 if tokens <= 64 else 6
-    picker = ""
+    picker, shown = "", average
     if _heads_shown(sentences):
         sheet = _heat(torch.cat([*weights], dim=1))  # the heads, side by side
         group = f"head-{number}-{name}"
@@ -632,10 +656,11 @@ def _layer(name: str, one: SentenceTrace, number: int, sentences: Named) -> str:
             f'name="{group}" value="-1" checked><span>average</span></label>{choices}</fieldset>'
         )
     else:
-        picker = '<p class="note">The sentence is long: this page holds the average of the heads.</p>'
-    picture = _grid(
-        f"Attention in layer {number + 1}, average of the heads", _heat(average), one.tokens, one.tokens, cell, "matrix"
-    )
+        picker = (
+            '<p class="note">The sentence is long: this page holds the average of the heads, full colour at its largest weight.</p>'
+        )
+        shown = average / average.max()
+    picture = _grid(f"Attention in layer {number + 1}, average of the heads", _heat(shown), one.tokens, one.tokens, cell, "matrix")
     before = one.hidden[number].double()
     attended = one.attention_out[number].double().norm(dim=1) / before.norm(dim=1)
     fed = one.feed_forward_out[number].double().norm(dim=1) / one.after_attention[number].double().norm(dim=1)
@@ -656,12 +681,14 @@ def _layer(name: str, one: SentenceTrace, number: int, sentences: Named) -> str:
         "did",
     )
     described = f"say-{number}-{name}"
+    flow = _flow(one.tokens, average)
+    flow = flow if tokens <= TALLEST_FLOW else f'<div class="scroll tall">{flow}</div>'
     return (
         f'<div class="attention" data-sentence="{name}" data-layer="{number}"><p class="quote">{_badge(name, sentences)} '
         f"<bdi>{_text(_shortened(one.text, 120))}</bdi></p>{picker}"
         f'<div class="look" role="group" tabindex="0" aria-describedby="{described}" aria-label="Attention in layer '
         f"{number + 1}, sentence "
-        f'{name.upper()}: up and down choose a token, left and right a head">{_flow(one.tokens, average)}{picture}</div>'
+        f'{name.upper()}: up and down choose a token, left and right a head">{flow}{picture}</div>'
         f'<output class="say" id="{described}" aria-live="polite">Left: who looks, right: at whom. The more, the thicker.</output>'
         f"<details><summary>What the layer did to each token</summary>{table}"
         '<p class="note">“Adds”: the length of what is added, in lengths of what it is added to. “Moved”: 1 − cosine of before and '
@@ -821,7 +848,7 @@ def _cosine_step(trace: Trace) -> tuple[str, str]:
         "any two sentences are often close to each other, so watch how the number moves more than how large it is.",
         '<figure><div class="scroll"><svg class="chart" role="img" aria-label="The cosine after each layer, from '
         f"{_number(values[0])} to "
-        f'{_number(values[-1])}" width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-size="13">{marks}'
+        f'{_number(values[-1])}" {_size(width, height)} font-size="13">{marks}'
         f'<polyline points="{line}"/>{dots}</svg></div><figcaption class="note">After the embeddings (emb.) and after layers 1 to '
         f"{len(values) - 1}.</figcaption><details><summary>The numbers</summary>{table}</details></figure>",
         _how(

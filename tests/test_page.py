@@ -252,7 +252,8 @@ def test_the_matrix_of_a_head_can_be_chosen_and_pointed_at(opened: Open, pair_fi
     matrix = box.locator(".matrix")
     left, top, cell = (int(matrix.get_attribute(f"data-{name}")) for name in ("left", "top", "cell"))
     i, j = pair.b.tokens.index("having"), pair.b.tokens.index("meal")
-    matrix.hover(position={"x": left + cell * (j + 0.5), "y": top + cell * (i + 0.5)})
+    scale = matrix.bounding_box()["width"] / float(matrix.get_attribute("width"))
+    matrix.hover(position={"x": scale * (left + cell * (j + 0.5)), "y": scale * (top + cell * (i + 0.5))})
     weight = 100 * pair.b.attention[0, 2, i, j].item()
     said = box.locator(".say").inner_text()
     percent = re.fullmatch(r"Head 3: “having” takes (\d+) % from “meal”\.", said)[1]
@@ -377,6 +378,38 @@ def test_no_screen_is_too_narrow(opened: Open, request: pytest.FixtureRequest, f
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+def test_pictures_grow_with_a_wide_screen_and_keep_their_size_on_a_phone(opened: Open, pair_file: Path) -> None:
+    for width, larger in (390, False), (1920, True):
+        page = opened(pair_file, width=width)
+        for picture in "#embeddings svg", ".moves svg", "#layer-1 .flow", "#layer-1 .matrix", ".chart":
+            first = page.locator(picture).first
+            scale = first.bounding_box()["width"] / float(first.get_attribute("width"))
+            assert scale > 1.1 if larger else scale > 0.999, (picture, width)
+            assert scale == pytest.approx(1) or first.bounding_box()["width"] <= width, (picture, width)
+            assert first.bounding_box()["height"] == pytest.approx(scale * float(first.get_attribute("height")), abs=1)
+
+
+def test_a_line_of_code_is_broken_on_a_wide_screen_only(opened: Open, pair_file: Path) -> None:
+    for width, broken in (390, False), (1280, True):
+        page = opened(pair_file, width=width)
+        heights = [line.bounding_box()["height"] for line in page.locator("#pooling .line").all()]
+        assert (max(heights) > 1.5 * min(heights)) is broken
+
+
+def test_the_pieces_of_a_word_follow_one_another_as_its_letters_do(opened: Open, odd_file: Path) -> None:
+    page = opened(odd_file)
+    for word, right_to_left in ("שלום", True), ("unbelievable", False):
+        pieces = page.locator(".word", has_text=word).first.locator(".piece")
+        first, last = pieces.first.bounding_box(), pieces.last.bounding_box()
+        assert (first["x"] > last["x"]) is right_to_left
+
+
+def test_a_table_of_a_layer_is_as_wide_as_its_column(opened: Open, pair_file: Path) -> None:
+    page = opened(pair_file, width=1440)
+    page.locator("#layer-1 details summary").first.click()
+    assert page.locator("#layer-1 .scroll:has(.did)").first.evaluate("(box) => box.scrollWidth - box.clientWidth") <= 0
+
+
 def test_without_javascript_it_is_a_whole_document(opened: Open, pair_file: Path, pair: Trace) -> None:
     page = opened(pair_file, java_script_enabled=False)
     assert page.locator("#answer").inner_text() == "0.688833"
@@ -481,6 +514,12 @@ def test_a_long_pair_is_drawn_with_the_average_of_its_heads(opened: Open, minilm
     page.locator("#layer-1 .flow .from text").nth(3).hover()
     assert page.locator("#layer-1 .say").first.inner_text().startswith("“is” takes ")
     assert page.locator("#pairs svg.grid").count() == 1
+    box = page.locator("#layer-1 .tall").first
+    assert box.bounding_box()["height"] < 700
+    page.mouse.move(0, 0)
+    page.locator("#layer-1 .look").first.focus()
+    page.keyboard.press("ArrowUp")  # the last token, far below
+    assert box.evaluate("(box) => box.scrollTop") > 500
 
 
 @pytest.mark.parametrize(
