@@ -577,6 +577,12 @@ class SentenceEncoder:
         start = cut.texts
         with computing():
             tokenized = self.tokenizer([options.before + text for text in unique] if options.before else unique)
+        if [] in tokenized.ids:
+            text = unique[tokenized.ids.index([])]
+            raise ValueError(
+                f"sentences[{start + texts.index(text)}], {beginning(text)}: found no tokens, expected one at least, since the "
+                "tokenizer of this model puts no special tokens around a text. Leave such texts out."
+            )
         cut.add(texts, unique, tokenized)
         if cut.cut and options.on_truncate == "error":
             raise ValueError(cut.message(""))
