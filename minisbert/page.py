@@ -1,27 +1,18 @@
 """A trace as a page: one HTML file, to be opened by a double click, read, projected and printed.
 
-Everything that can be read is written here, as HTML, tables and SVG: without JavaScript the page is a whole document. The frame
-around it, its looks and its interactive parts are `page.html`. The page may load nothing: its Content-Security-Policy forbids it,
-and runs no script but the one whose hash it names, whatever stands in the sentences.
-
-Pictures of many numbers are PNGs whose colour stays and whose opacity is the number, so they suit a light and a dark page.
+Here stands what each step says and shows, with the numbers of the trace; the pieces it is put together from are in `drawing.py`.
+Without JavaScript it is a whole document. The frame around it, its looks and its interactive parts are `page.html`. The page may
+load nothing: its Content-Security-Policy forbids it, and runs no script but the one whose hash it names, whatever stands in the
+sentences.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import inspect
-import io
 import json
-import keyword
 import re
-import struct
-import textwrap
-import tokenize
-import unicodedata
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -32,6 +23,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minisbert import bert, pooling, tracing
+from minisbert.drawing import (
+    bar,
+    call,
+    cosine_chart,
+    decimal,
+    direction,
+    escaped,
+    flow_picture,
+    fraction,
+    grid,
+    heat,
+    html_table,
+    legend,
+    math_block,
+    mi,
+    mo,
+    norm,
+    piece,
+    shortened,
+    signs,
+    source,
+    sub,
+    sum_over,
+    sum_picture,
+)
 from minisbert.encoder import SentenceEncoder
 from minisbert.wordpiece import WordPiece
 
@@ -51,14 +67,6 @@ LONG_TEXT = 200
 
 LARGEST_TABLE = 1 << 12
 """Up to so many cells the pairs of tokens are a table with its numbers, beyond a picture."""
-
-LONGEST_OPEN = 20
-"""Source of more lines than this is folded away, to be opened."""
-
-Colour = tuple[int, int, int]
-HEAT: Colour = (124, 92, 246)
-POSITIVE: Colour = (20, 150, 136)
-NEGATIVE: Colour = (226, 92, 48)
 
 
 def render(trace: Trace) -> str:
@@ -81,7 +89,7 @@ def render(trace: Trace) -> str:
     parts = {
         "csp": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"script-src 'sha256-{digest}'",
-        "title": _text(" · ".join(_shortened(one.text, 40) for _, one in sentences)),
+        "title": escaped(" · ".join(shortened(one.text, 40) for _, one in sentences)),
         "head": _head(trace, sentences, [title for title, _ in steps]),
         "steps": "\n".join(html.replace("{number}", str(number), 1) for number, (_, html) in enumerate(steps, start=1)),
         # The one character that could end the element it stands in.
@@ -99,268 +107,24 @@ def in_a_frame(page: str) -> str:
     )
 
 
-# Text
-
-
-def _text(text: str) -> str:
-    """Any text, to stand between tags or in a quoted attribute; control characters are shown by their pictures."""
-    return escape("".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else "␡" if c == "\x7f" else c for c in text))
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _label(token: str) -> str:
-    return _text(_shortened(token, 12))
-
-
-def _columns(text: str) -> int:
-    """How many letters' widths a text takes."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in _shortened(text, 12))
-
-
-def _piece(token: str) -> str:
-    mark = "<i>##</i>" if token.startswith("##") and len(token) > 2 else ""
-    return f'<bdi class="t">{mark}{_text(token.removeprefix("##") if mark else token)}</bdi>'
-
-
-def _direction(text: str) -> str:
-    """The attribute that lets the pieces of a word follow one another as its letters do."""
-    first = next((kind for kind in map(unicodedata.bidirectional, text) if kind in ("L", "R", "AL")), "L")
-    return "" if first == "L" else ' dir="rtl"'
-
-
-def _number(value: float, digits: int = 3) -> str:
-    """With a real minus sign, and none before a zero."""
-    text = f"{value:.{digits}f}"
-    return text.lstrip("-") if not float(text) else text.replace("-", "−")
-
-
-def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """A table whose cells are HTML already; the first column names the row."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "".join(f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows)
-    return (
-        f'<div class="scroll"><table class="{kind}"><caption>{caption}</caption><thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _bar(value: float, largest: float, text: str) -> str:
-    width = min(1.0, abs(value) / largest) if largest else 0.0
-    side = " less" if value < 0 else ""
-    return f'<span class="bar{side}" style="--w:{width:.3f}">{text}</span>'
-
-
-def _badge(name: str, sentences: Named) -> str:
-    return f'<span class="badge {name}">{name.upper()}</span>' if len(sentences) > 1 else ""
-
-
-# Pictures
-
-
-def _png(rows: Sequence[bytes], palette: Sequence[tuple[Colour, int]]) -> str:
-    """One byte a pixel, each a row of the palette (colour, opacity), as a data: address."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    colours = bytes(part for colour, _ in palette for part in colour)
-    opacities = bytes(opacity for _, opacity in palette)
-    image = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 3, 0, 0, 0))
-        + chunk(b"PLTE", colours)
-        + chunk(b"tRNS", opacities)
-        + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows), 9))
-        + chunk(b"IEND", b"")
-    )
-    return "data:image/png;base64," + base64.b64encode(image).decode()
-
-
-# A weight's opacity grows faster than the weight, so that small ones are seen; page.html does the same.
-HEAT_PALETTE = [(HEAT, round(255 * (level / 255) ** 0.7)) for level in range(256)]
-SIGN_PALETTE = [(NEGATIVE, 2 * (128 - level) - (level == 0)) for level in range(128)] + [
-    (POSITIVE, 2 * (level - 128)) for level in range(128, 256)
-]
-
-
-def _rows(values: Tensor) -> list[bytes]:
-    return [bytes(row) for row in values.to(torch.uint8).tolist()]
-
-
-def _heat(weights: Tensor) -> str:
-    """[rows, columns] of 0 to 1, as a picture."""
-    return _png(_rows((weights.float() * 255).round().clamp(0, 255)), HEAT_PALETTE)
-
-
-def _signs(values: Tensor, largest: float) -> str:
-    """[rows, columns] of numbers of either sign, as a picture; from `largest` on the colour is full."""
-    return _png(_rows((values.float() / max(largest, 1e-30) * 127 + 128).round().clamp(0, 255)), SIGN_PALETTE)
-
-
-def _size(width: float, height: float) -> str:
-    """The attributes of an SVG of this size, which the style sheet may enlarge."""
-    return f'width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" style="--wide:{width:g}"'
-
-
-def _grid(name: str, picture: str, rows: Sequence[str], columns: Sequence[str], cell: int, kind: str = "") -> str:
-    """A picture with a label at every row and every column, as SVG."""
-    left = 8 + round(7.3 * max(map(_columns, rows)))
-    top = 8 + round(7.3 * max(map(_columns, columns)))
-    width, height = left + cell * len(columns) + 4, top + cell * len(rows) + 4
-    size = min(12, cell - 1)
-    texts = [
-        f'<text x="{left - 6}" y="{top + cell * (i + 0.5):g}" text-anchor="end" dominant-baseline="central">{_label(row)}</text>'
-        for i, row in enumerate(rows)
-    ] + [
-        f'<text transform="translate({left + cell * (i + 0.5):g} {top - 6}) rotate(-90)" dominant-baseline="central">'
-        f"{_label(column)}</text>"
-        for i, column in enumerate(columns)
-    ]
-    return (
-        f'<div class="scroll"><svg class="grid {kind}" role="img" aria-label="{_text(name)}" {_size(width, height)} '
-        f'font-size="{size}" data-left="{left}" data-top="{top}" data-cell="{cell}">{"".join(texts)}'
-        f'<rect class="frame" x="{left}" y="{top}" width="{cell * len(columns)}" height="{cell * len(rows)}"/>'
-        f'<image href="{picture}" x="{left}" y="{top}" width="{cell * len(columns)}" height="{cell * len(rows)}" '
-        'preserveAspectRatio="none"/></svg></div>'
-    )
-
-
-TALLEST_FLOW = 32
-"""Tokens; beyond, the picture of who looks at whom scrolls within the page."""
-
-FLOW_ROW, FLOW_WIDTH = 22, 300
-"""The height of a token and the width, in the picture of who looks at whom; page.html draws into it."""
-
-
-def _flow(tokens: Sequence[str], weights: Tensor) -> str:
-    """Who looks at whom: curves from each token, on the left, to the three that it takes most from, on the right."""
-    height = FLOW_ROW * len(tokens)
-    curves = []
-    for i, row in enumerate(weights):
-        strongest = row.topk(min(3, len(row)))
-        for weight, j in zip(strongest.values.tolist(), strongest.indices.tolist(), strict=True):
-            if weight >= 0.02:
-                y, z = FLOW_ROW * (i + 0.5), FLOW_ROW * (j + 0.5)
-                curves.append(
-                    f'<path d="M102 {y:g}C150 {y:g} 150 {z:g} 198 {z:g}" stroke-width="{0.6 + 5 * weight:.1f}" '
-                    f'opacity="{min(1, 0.15 + weight):.2f}"/>'
-                )
-    sides = []
-    for side, x, anchor in ("from", 96, "end"), ("to", 204, "start"):
-        texts = "".join(
-            f'<text x="{x}" y="{FLOW_ROW * (i + 0.5):g}" text-anchor="{anchor}" dominant-baseline="central">{_label(token)}</text>'
-            for i, token in enumerate(tokens)
-        )
-        sides.append(f'<g class="{side}">{texts}</g>')
-    return (
-        f'<svg class="flow" role="img" aria-label="The three tokens that each token takes most from" '
-        f'{_size(FLOW_WIDTH, height)} font-size="12"><g class="curves">{"".join(curves)}</g>'
-        f"{''.join(sides)}</svg>"
-    )
-
-
-# Source code
-
-
-def _code(text: str) -> str:
-    """A piece of a line of code, which may be broken behind a parenthesis."""
-    return _text(text).replace("(", "(<wbr>")
-
-
-def _source(function: Callable[..., object], name: str) -> str:
-    """The lines of a function as they are installed, without its docstring, with their numbers."""
-    try:
-        lines, first = inspect.getsourcelines(function)
-        file = Path(inspect.getfile(function)).name
-    except OSError:
-        return f'<p class="note">The source of {_text(name)} is not installed here.</p>'
-    code = textwrap.dedent("".join(lines))
-    marks: dict[int, list[tuple[int, int, str]]] = {}
-    hidden: set[int] = set()
-    before = tokenize.NEWLINE
-    for token in tokenize.generate_tokens(io.StringIO(code).readline):
-        (line, start), (end_line, stop) = token.start, token.end
-        kind = {tokenize.COMMENT: "c", tokenize.STRING: "s"}.get(token.type, "k" if keyword.iskeyword(token.string) else "")
-        if token.type == tokenize.STRING and before in (tokenize.INDENT, tokenize.NEWLINE):
-            hidden |= set(range(line, end_line + 1))  # a docstring
-        elif kind and line == end_line:
-            marks.setdefault(line, []).append((start, stop, kind))
-        if token.type not in (tokenize.NL, tokenize.COMMENT):
-            before = token.type
-    shown = []
-    for number, text in enumerate(code.splitlines(), start=1):
-        if number in hidden:
-            continue
-        at, html = 0, ""
-        for start, stop, kind in marks.get(number, []):
-            html += f'{_code(text[at:start])}<span class="{kind}">{_text(text[start:stop])}</span>'
-            at = stop
-        indent = len(text) - len(text.lstrip())
-        shown.append(f'<span class="line" style="--i:{indent}" data-n="{first + number - 1}">{html}{_code(text[at:])}\n</span>')
-    state = " open" if len(shown) <= LONGEST_OPEN else ""
-    return (
-        f'<details class="source"{state}><summary><code>{_text(name)}</code> '
-        f"<span>minisbert/{_text(file)}, line {first}</span></summary>"
-        f'<pre tabindex="0" aria-label="Source of {_text(name)}"><code>{"".join(shown)}</code></pre></details>'
-    )
-
-
-# Formulas, in MathML
-
-
-def _mi(name: str) -> str:
-    return f"<mi>{name}</mi>"
-
-
-def _mo(sign: str) -> str:
-    return f"<mo>{sign}</mo>"
-
-
-def _sub(base: str, index: str) -> str:
-    return f"<msub><mi>{base}</mi><mrow>{index}</mrow></msub>"
-
-
-def _call(name: str, *inside: str) -> str:
-    return (
-        f'<mrow><mi mathvariant="normal">{name}</mi><mo stretchy="false">(</mo>{"".join(inside)}<mo stretchy="false">)</mo></mrow>'
-    )
-
-
-def _fraction(above: str, below: str) -> str:
-    return f"<mfrac><mrow>{above}</mrow><mrow>{below}</mrow></mfrac>"
-
-
-def _norm(name: str) -> str:
-    return f"<mrow><mo>‖</mo><mi>{name}</mi><mo>‖</mo></mrow>"
-
-
-def _sum(index: str) -> str:
-    return f"<munder><mo>∑</mo><mrow>{index}</mrow></munder>"
-
-
-def _math(*parts: str) -> str:
-    return f'<math display="block">{"".join(parts)}</math>'
-
+# Formulas
 
 Q_K = "<mrow><mi>Q</mi><msup><mi>K</mi><mi>T</mi></msup></mrow>"
-EMBEDDING = _math(_mi("x"), _mo("="), _call("LayerNorm", _mi("w"), _mo("+"), _mi("p"), _mo("+"), _mi("s")))
-ATTENTION = _math(_call("softmax", _fraction(Q_K, "<msqrt><mi>d</mi></msqrt>")), _mi("V"))
-LAYER = _math(_mi("x"), _mo("←"), _call("LayerNorm", _mi("x"), _mo("+"), _call("Attention", _mi("x")))) + _math(
-    _mi("x"), _mo("←"), _call("LayerNorm", _mi("x"), _mo("+"), _call("FFN", _mi("x")))
+EMBEDDING = math_block(mi("x"), mo("="), call("LayerNorm", mi("w"), mo("+"), mi("p"), mo("+"), mi("s")))
+ATTENTION = math_block(call("softmax", fraction(Q_K, "<msqrt><mi>d</mi></msqrt>")), mi("V"))
+LAYER = math_block(mi("x"), mo("←"), call("LayerNorm", mi("x"), mo("+"), call("Attention", mi("x")))) + math_block(
+    mi("x"), mo("←"), call("LayerNorm", mi("x"), mo("+"), call("FFN", mi("x")))
 )
-POOL = _math(_mi("s"), _mo("="), _sum(_mi("i")), _sub("w", _mi("i")), _sub("h", _mi("i")))
-COSINE = _math(
-    _call("cos", _mi("u"), _mo(","), _mi("v")), _mo("="), _fraction(f"{_mi('u')}{_mo('·')}{_mi('v')}", _norm("u") + _norm("v"))
+POOL = math_block(mi("s"), mo("="), sum_over(mi("i")), sub("w", mi("i")), sub("h", mi("i")))
+COSINE = math_block(
+    call("cos", mi("u"), mo(","), mi("v")), mo("="), fraction(f"{mi('u')}{mo('·')}{mi('v')}", norm("u") + norm("v"))
 )
-PAIRS = _math(
-    _call("cos", _mi("u"), _mo(","), _mi("v")),
-    _mo("="),
-    _sum(_mi("i")),
-    _sum(_mi("j")),
-    _fraction(f"{_sub('u', _mi('i'))}{_mo('·')}{_sub('v', _mi('j'))}", _norm("u") + _norm("v")),
+PAIRS = math_block(
+    call("cos", mi("u"), mo(","), mi("v")),
+    mo("="),
+    sum_over(mi("i")),
+    sum_over(mi("j")),
+    fraction(f"{sub('u', mi('i'))}{mo('·')}{sub('v', mi('j'))}", norm("u") + norm("v")),
 )
 
 
@@ -376,12 +140,15 @@ def _step(identity: str, title: str, plain: str, body: str, how: str, kind: str 
     """One step of the way: what it is, what it did with these sentences, and how."""
     html = (
         f'<section class="step {kind}" id="{identity}" aria-labelledby="{identity}-title"><header><span class="n" '
-        'aria-hidden="true">'
-        f'{{number}}</span><h2 id="{identity}-title">{title}</h2></header><p class="plain">{plain}</p><div '
+        f'aria-hidden="true">{{number}}</span><h2 id="{identity}-title">{title}</h2></header><p class="plain">{plain}</p><div '
         f'class="body">{body}</div>{how}'
         "</section>"
     )
     return f'<a href="#{identity}">{title}</a>', html
+
+
+def _badge(name: str, sentences: Named) -> str:
+    return f'<span class="badge {name}">{name.upper()}</span>' if len(sentences) > 1 else ""
 
 
 # The steps
@@ -393,27 +160,26 @@ def _head(trace: Trace, sentences: Named, steps: list[str]) -> str:
     quotes = ""
     for name, one in sentences:
         kind = f"{name} long" if len(one.text) > LONG_TEXT else name
-        text = _text(one.text) or "<i>(an empty text)</i>"
+        text = escaped(one.text) or "<i>(an empty text)</i>"
         quotes += f'<blockquote class="{kind}">{_badge(name, sentences)}<p><bdi>{text}</bdi></p></blockquote>'
     answer = ""
     if trace.b is not None:
         cosine = trace.cosine
         answer = (
-            f'<p class="answer"><span>cosine</span> <output id="answer" data-value="{cosine!r}">{_number(cosine, 6)}</output> '
-            '<span class="meter" aria-hidden="true">'
-            f'<span style="left:{50 + 50 * cosine:.2f}%"></span></span><small>−1 opposite · 0 unrelated · 1 the same '
+            f'<p class="answer"><span>cosine</span> <output id="answer" data-value="{cosine!r}">{decimal(cosine, 6)}</output> '
+            f'<span class="meter" aria-hidden="true"><span style="left:{50 + 50 * cosine:.2f}%"></span></span><small>−1 '
+            "opposite · 0 unrelated · 1 the same "
             "direction</small></p>"
         )
-    name = _text(Path(encoder.model).name if Path(encoder.model).is_absolute() else encoder.model)
+    name = escaped(Path(encoder.model).name if Path(encoder.model).is_absolute() else encoder.model)
     facts = (
         f"{name} · {config.num_hidden_layers} layers of {config.num_attention_heads} heads · {config.hidden_size} numbers a "
-        "token · "
-        f"{len(trace.a.embedding)} a sentence · {str(encoder.dtype).removeprefix('torch.')}"
+        f"token · {len(trace.a.embedding)} a sentence · {str(encoder.dtype).removeprefix('torch.')}"
     )
     items = "".join(f"<li>{step}</li>" for step in steps)
     return (
-        f'<header class="top"><p class="kicker">minisbert trace</p><h1>{title}</h1>{quotes}{answer}<p class="facts">{facts}</p>'
-        f'<nav aria-label="The steps"><ol>{items}</ol></nav></header>'
+        f'<header class="top"><p class="kicker">minisbert trace</p><h1>{title}</h1>{quotes}{answer}<p '
+        f'class="facts">{facts}</p><nav aria-label="The steps"><ol>{items}</ol></nav></header>'
     )
 
 
@@ -428,24 +194,24 @@ def _tokens_step(trace: Trace, sentences: Named) -> tuple[str, str]:
             special = pieces[0][0] < 0
             text = "" if special else one.text[pieces[0][2][0] : pieces[-1][2][1]]
             chips = "".join(
-                f'<span class="piece{" unknown" if token == unknown else ""}">{_piece(token)}<small>{number}</small></span>'
+                f'<span class="piece{" unknown" if token == unknown else ""}">{piece(token)}<small>{number}</small></span>'
                 for _, token, _, number in pieces
             )
-            above = "<span class='written'>added</span>" if special else f'<span class="written"><bdi>{_text(text)}</bdi></span>'
+            above = "<span class='written'>added</span>" if special else f'<span class="written"><bdi>{escaped(text)}</bdi></span>'
             words.append(
-                f'<li class="word{" special" if special else ""}">{above}<span class="pieces"{_direction(text)}>{chips}</span></li>'
+                f'<li class="word{" special" if special else ""}">{above}<span class="pieces"{direction(text)}>{chips}</span></li>'
             )
         cut = ""
         if one.cut:
-            pieces_cut = " ".join(f'<s class="piece">{_piece(token)}</s>' for token in one.cut[:200])
+            pieces_cut = " ".join(f'<s class="piece">{piece(token)}</s>' for token in one.cut[:200])
             more = f" and {len(one.cut) - 200} more" if len(one.cut) > 200 else ""
             cut = (
                 f'<p class="cut"><strong>{len(one.cut)} pieces were cut</strong>, beyond the limit of '
                 f"{trace.encoder.max_seq_length} tokens. The model never saw: {pieces_cut}{more}</p>"
             )
-        note = f'<p class="note">It begins with the prompt of this model, “{_text(one.prompt)}”.</p>' if one.prompt else ""
+        note = f'<p class="note">It begins with the prompt of this model, “{escaped(one.prompt)}”.</p>' if one.prompt else ""
         if unknown in one.tokens:
-            note += f'<p class="note">{_text(unknown)} stands for what no piece of the vocabulary can spell.</p>'
+            note += f'<p class="note">{escaped(unknown)} stands for what no piece of the vocabulary can spell.</p>'
         figures.append(
             f'<div class="sentence">{_badge(name, sentences)}<ol class="words" aria-label="Words and their '
             f'pieces">{"".join(words)}</ol>'
@@ -455,17 +221,15 @@ def _tokens_step(trace: Trace, sentences: Named) -> tuple[str, str]:
     return _step(
         "tokens",
         "Text to word pieces",
-        "The model knows no words, only pieces of a fixed vocabulary. A word that is in it stays whole; another is cut into the "
-        "longest "
-        "pieces that are, and a piece that continues a word begins with ##. Each piece is from here on a number, and two marks "
-        "frame it "
-        "all.",
+        "The model knows no words, only pieces of a fixed vocabulary. A word that is in it stays whole; another is cut into "
+        "the longest pieces that are, and a piece that continues a word begins with ##. Each piece is from here on a number, "
+        "and two marks frame it all.",
         "".join(figures),
         _how(
             "<p>the longest piece that fits, then the longest of what is left, …</p>",
             f"text → [tokens], here {counts}",
             "Devlin et al. 2019, BERT, section 3; Wu et al. 2016, section 4.1",
-            _source(WordPiece.__call__, "WordPiece.__call__"),
+            source(WordPiece.__call__, "WordPiece.__call__"),
         ),
     )
 
@@ -474,37 +238,16 @@ def _embeddings_step(sentences: Named) -> tuple[str, str]:
     figures = []
     for name, one in sentences:
         parts = [("word", one.word), ("place", one.position), ("segment", one.token_type), ("normalized sum", one.embedded)]
-        largest = max(part[:, :SHOWN].abs().max().item() for _, part in parts[:3])
-        tokens, shown = len(one.tokens), min(SHOWN, one.word.shape[1])
-        cell, left, width, top = 16, 96, 128, 24
-        total, height = left + 4 * (width + 22), top + cell * tokens + 2
-        drawn = [
-            f'<text x="{left - 6}" y="{top + cell * (i + 0.5):g}" text-anchor="end" '
-            f'dominant-baseline="central">{_label(token)}</text>'
-            for i, token in enumerate(one.tokens)
-        ]
-        for number, (title, part) in enumerate(parts):
-            x = left + number * (width + 22)
-            scale = largest if number < 3 else part[:, :SHOWN].abs().max().item()
-            sign = ("", "+", "+", "→")[number]
-            drawn.append(
-                f'<text x="{x + width / 2:g}" y="12" text-anchor="middle">{title}</text><text x="{x - 11}" y="12" '
-                'text-anchor="middle">'
-                f'{sign}</text><rect class="frame" x="{x}" y="{top}" width="{width}" height="{cell * tokens}"/>'
-                f'<image href="{_signs(part[:, :SHOWN], scale)}" x="{x}" y="{top}" width="{width}" height="{cell * tokens}" '
-                'preserveAspectRatio="none"/>'
-            )
-        lengths = _table(
+        shown = min(SHOWN, one.word.shape[1])
+        caption = f"The first {shown} numbers of each token's three vectors, and of their normalized sum"
+        picture = sum_picture(caption, one.tokens, [(title, part[:, :SHOWN]) for title, part in parts])
+        lengths = html_table(
             "How long each of the vectors is",
             ["token", "word", "place", "segment", "normalized sum"],
-            ([_piece(token), *(_number(part[i].norm().item()) for _, part in parts)] for i, token in enumerate(one.tokens)),
+            ([piece(token), *(decimal(part[i].norm().item()) for _, part in parts)] for i, token in enumerate(one.tokens)),
         )
         figures.append(
-            f'<figure class="sentence">{_badge(name, sentences)}<div class="scroll">'
-            f'<svg class="grid" role="img" {_size(total, height)} font-size="12" aria-label="The first {shown} numbers of each '
-            "token's three "
-            f'vectors, and of their normalized sum">{"".join(drawn)}</svg></div><details><summary>The lengths of these '
-            "vectors</summary>"
+            f'<figure class="sentence">{_badge(name, sentences)}{picture}<details><summary>The lengths of these vectors</summary>'
             f"{lengths}</details></figure>"
         )
     hidden = sentences[0][1].word.shape[1]
@@ -512,25 +255,18 @@ def _embeddings_step(sentences: Named) -> tuple[str, str]:
         "embeddings",
         "Three vectors that add up",
         f"Each piece looks up {hidden} numbers for what it is, {hidden} for where it stands and {hidden} for the segment it "
-        "belongs to, "
-        "always the first here. They are added and brought to one scale. This vector does not yet know its neighbours: a word "
-        "means the "
-        "same in every sentence.",
+        "belongs to, always the first here. They are added and brought to one scale. This vector does not yet know its "
+        "neighbours: a word means the same in every sentence.",
         "".join(figures)
-        + f'<p class="note">The first {min(SHOWN, hidden)} of {hidden} numbers, a row a token. {_legend()} The first three '
-        "pictures have one "
-        "scale.</p>",
+        + f'<p class="note">The first {min(SHOWN, hidden)} of {hidden} numbers, a row a token. {legend()} The first three '
+        "pictures have one scale.</p>",
         _how(
             EMBEDDING,
             f"[tokens] → [tokens, {hidden}]",
             "Devlin et al. 2019, BERT, section 3, figure 2",
-            _source(bert.Embeddings.forward, "Embeddings.forward"),
+            source(bert.Embeddings.forward, "Embeddings.forward"),
         ),
     )
-
-
-def _legend() -> str:
-    return '<span class="key more">more than 0</span> <span class="key less">less than 0</span>'
 
 
 def _heads_shown(sentences: Named) -> bool:
@@ -551,23 +287,23 @@ def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         moved = _moved(one)
         names = [f"layer {number}" for number in range(1, layers + 1)]
         cell = 26 if len(one.tokens) <= 16 else 16
-        picture = _heat(moved / moved.max().clamp(min=1e-9))
+        picture = heat(moved / moved.max().clamp(min=1e-9))
         overview.append(
             f'<figure class="sentence">{_badge(name, sentences)}'
-            + _grid(f"How far each layer moved each token of “{one.text}”", picture, names, one.tokens, cell)
+            + grid(f"How far each layer moved each token of “{one.text}”", picture, names, one.tokens, cell)
             + "<details><summary>The numbers</summary>"
-            + _table(
+            + html_table(
                 "1 − cosine of a token's vector before and after the layer",
-                ["layer", *(_piece(token) for token in one.tokens)],
-                ([str(number), *(_number(value) for value in row)] for number, row in enumerate(moved.tolist(), start=1)),
+                ["layer", *(piece(token) for token in one.tokens)],
+                ([str(number), *(decimal(value) for value in row)] for number, row in enumerate(moved.tolist(), start=1)),
             )
             + "</details></figure>"
         )
     for number in range(layers):
         so_far = ""
         if trace.b is not None:
-            so_far = f'<span class="so-far">cosine so far <b>{_number(trace.layer_cosines[number + 1].item())}</b></span>'
-        most = [f"{_badge(name, sentences)} {_piece(one.tokens[int(_moved(one)[number].argmax())])}" for name, one in sentences]
+            so_far = f'<span class="so-far">cosine so far <b>{decimal(trace.layer_cosines[number + 1].item())}</b></span>'
+        most = [f"{_badge(name, sentences)} {piece(one.tokens[int(_moved(one)[number].argmax())])}" for name, one in sentences]
         tables.append(
             f'<details class="layer" id="layer-{number + 1}"{"" if number else " open"}><summary><b>Layer {number + 1}</b> '
             "<span>moved "
@@ -583,32 +319,30 @@ def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
     activation = {"gelu": "GELU", "gelu_new": "GELU", "gelu_pytorch_tanh": "GELU", "relu": "ReLU", "silu": "SiLU"}[
         config.hidden_act
     ]
-    feed_forward = _math(
-        _call(activation, _mi("x"), _sub("W", "<mn>1</mn>"), _mo("+"), _sub("b", "<mn>1</mn>")),
-        _sub("W", "<mn>2</mn>"),
-        _mo("+"),
-        _sub("b", "<mn>2</mn>"),
+    feed_forward = math_block(
+        call(activation, mi("x"), sub("W", "<mn>1</mn>"), mo("+"), sub("b", "<mn>1</mn>")),
+        sub("W", "<mn>2</mn>"),
+        mo("+"),
+        sub("b", "<mn>2</mn>"),
     )
     how = (
         '<div class="hows"><div><h3>Attention: look at the others</h3><p>Each token asks every token of its sentence how much it '
-        "matters "
-        f"to it, in {count} heads at once, and takes so much of each. The weights of one head add up to 1.</p>"
+        f"matters to it, in {count} heads at once, and takes so much of each. The weights of one head add up to 1.</p>"
         + _how(
             ATTENTION,
             f"[tokens, {hidden}] → [{count} heads, tokens, tokens] → [tokens, {hidden}]",
             "Vaswani et al. 2017, section 3.2, equation 1",
-            _source(tracing.attention_weights, "attention_weights"),
-            _source(bert.attend, "attend"),
-            _source(bert.SelfAttention.forward, "SelfAttention.forward"),
+            source(tracing.attention_weights, "attention_weights"),
+            source(bert.attend, "attend"),
+            source(bert.SelfAttention.forward, "SelfAttention.forward"),
         )
         + "</div><div><h3>Feed-forward: think alone</h3><p>Then each token is transformed by itself: into a wider vector, "
-        "through a bend, "
-        f"and back. {100 * inner / (inner + 2 * hidden):.0f} % of a layer's weights are here.</p>"
+        f"through a bend, and back. {100 * inner / (inner + 2 * hidden):.0f} % of a layer's weights are here.</p>"
         + _how(
             feed_forward,
             f"[tokens, {hidden}] → [tokens, {inner}] → [tokens, {hidden}]",
             "Vaswani et al. 2017, section 3.3; Hendrycks &amp; Gimpel 2016",
-            _source(bert.FeedForward.forward, "FeedForward.forward"),
+            source(bert.FeedForward.forward, "FeedForward.forward"),
         )
         + "<h3>Add, and bring to scale</h3><p>Both steps only add something to the vector that came in, and the sum is "
         "normalized. So a token stays itself, and is changed a little.</p>"
@@ -616,7 +350,7 @@ def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
             LAYER,
             f"[tokens, {hidden}] → [tokens, {hidden}]",
             "Vaswani et al. 2017, section 3.1",
-            _source(bert.Layer.forward, "Layer.forward"),
+            source(bert.Layer.forward, "Layer.forward"),
         )
         + "</div></div>"
     )
@@ -624,11 +358,10 @@ def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         "layers",
         "Through the layers",
         f"Now the tokens learn about each other. Each of the {layers} layers does the same two things, with weights of its own; "
-        "after the "
-        "last one, the vector of a word tells what it means in this very sentence.",
-        f'{how}<h3>How far each layer moved each token</h3><div class="pair moves">{"".join(overview)}</div>'
-        '<p class="note">Full colour is the largest move of the sentence. Open a layer to see why.</p>'
-        f'<h3>Layer by layer</h3>{hint}<div class="layers">{"".join(tables)}</div>',
+        "after the last one, the vector of a word tells what it means in this very sentence.",
+        f'{how}<h3>How far each layer moved each token</h3><div class="pair moves">{"".join(overview)}</div><p '
+        'class="note">Full colour is the largest move of the sentence. Open a layer to see why.</p><h3>Layer by '
+        f'layer</h3>{hint}<div class="layers">{"".join(tables)}</div>',
         "",
         "wide",
     )
@@ -642,7 +375,7 @@ def _layer(name: str, one: SentenceTrace, number: int, sentences: Named) -> str:
     cell = 24 if tokens <= 12 else 16 if tokens <= 24 else 14 if tokens <= 64 else 6
     picker, shown = "", average
     if _heads_shown(sentences):
-        sheet = _heat(torch.cat([*weights], dim=1))  # the heads, side by side
+        sheet = heat(torch.cat([*weights], dim=1))  # the heads, side by side
         group = f"head-{number}-{name}"
         choices = "".join(
             f'<label class="head"><input type="radio" name="{group}" value="{head}"><span class="thumb" style="--h:{head}"></span>'
@@ -652,15 +385,15 @@ def _layer(name: str, one: SentenceTrace, number: int, sentences: Named) -> str:
         picker = (
             f'<fieldset class="heads" style="--sheet:url({sheet});--heads:{len(weights)}"><legend>The heads: each row is a token '
             "that "
-            'looks, each column one it looks at</legend><label class="head mean"><input type="radio" '
-            f'name="{group}" value="-1" checked><span>average</span></label>{choices}</fieldset>'
+            f'looks, each column one it looks at</legend><label class="head mean"><input type="radio" name="{group}" value="-1" '
+            f"checked><span>average</span></label>{choices}</fieldset>"
         )
     else:
         picker = (
             '<p class="note">The sentence is long: this page holds the average of the heads, full colour at its largest weight.</p>'
         )
         shown = average / average.max()
-    picture = _grid(f"Attention in layer {number + 1}, average of the heads", _heat(shown), one.tokens, one.tokens, cell, "matrix")
+    picture = grid(f"Attention in layer {number + 1}, average of the heads", heat(shown), one.tokens, one.tokens, cell, "matrix")
     before = one.hidden[number].double()
     attended = one.attention_out[number].double().norm(dim=1) / before.norm(dim=1)
     fed = one.feed_forward_out[number].double().norm(dim=1) / one.after_attention[number].double().norm(dim=1)
@@ -669,26 +402,24 @@ def _layer(name: str, one: SentenceTrace, number: int, sentences: Named) -> str:
     for i, token in enumerate(one.tokens):
         strongest = average[i].topk(min(3, tokens))
         looks = ", ".join(
-            f"{_piece(one.tokens[j])} {100 * weight:.0f} %"
+            f"{piece(one.tokens[j])} {100 * weight:.0f} %"
             for weight, j in zip(strongest.values.tolist(), strongest.indices.tolist(), strict=True)
         )
-        bars = [_bar(value[i].item(), value.max().item(), _number(value[i].item(), 2)) for value in (attended, fed)]
-        rows.append([_piece(token), looks, *bars, _bar(moved[i].item(), moved.max().item(), _number(moved[i].item()))])
-    table = _table(
+        bars = [bar(value[i].item(), value.max().item(), decimal(value[i].item(), 2)) for value in (attended, fed)]
+        rows.append([piece(token), looks, *bars, bar(moved[i].item(), moved.max().item(), decimal(moved[i].item()))])
+    table = html_table(
         "What the layer did to each token",
         ["token", "looks at (average)", "attention adds", "feed-forward adds", "moved"],
         rows,
         "did",
     )
     described = f"say-{number}-{name}"
-    flow = _flow(one.tokens, average)
-    flow = flow if tokens <= TALLEST_FLOW else f'<div class="scroll tall">{flow}</div>'
     return (
         f'<div class="attention" data-sentence="{name}" data-layer="{number}"><p class="quote">{_badge(name, sentences)} '
-        f"<bdi>{_text(_shortened(one.text, 120))}</bdi></p>{picker}"
+        f"<bdi>{escaped(shortened(one.text, 120))}</bdi></p>{picker}"
         f'<div class="look" role="group" tabindex="0" aria-describedby="{described}" aria-label="Attention in layer '
         f"{number + 1}, sentence "
-        f'{name.upper()}: up and down choose a token, left and right a head">{flow}{picture}</div>'
+        f'{name.upper()}: up and down choose a token, left and right a head">{flow_picture(one.tokens, average)}{picture}</div>'
         f'<output class="say" id="{described}" aria-live="polite">Left: who looks, right: at whom. The more, the thicker.</output>'
         f"<details><summary>What the layer did to each token</summary>{table}"
         '<p class="note">“Adds”: the length of what is added, in lengths of what it is added to. “Moved”: 1 − cosine of before and '
@@ -711,7 +442,7 @@ def _pooling_step(trace: Trace, sentences: Named) -> tuple[str, str]:
     for name, one in sentences:
         weights = one.pooling_weights.double()
         columns = ["token", "weight"]
-        cells = [[_bar(w, weights.max().item(), _number(w, 4)) for w in weights.tolist()]]
+        cells = [[bar(w, weights.max().item(), decimal(w, 4)) for w in weights.tolist()]]
         try:
             given = tracing.shares(trace.encoder, one)
         except ValueError:
@@ -720,30 +451,29 @@ def _pooling_step(trace: Trace, sentences: Named) -> tuple[str, str]:
             total = given.sum(dim=0)
             part = (given @ total) / total.square().sum()  # [tokens], which sum to 1
             columns.append("share of the vector")
-            cells.append([_bar(p, part.abs().max().item(), f"{_number(100 * p, 1)} %") for p in part.tolist()])
-        table = _table(
+            cells.append([bar(p, part.abs().max().item(), f"{decimal(100 * p, 1)} %") for p in part.tolist()])
+        table = html_table(
             "How much each token counts, and how much of the sentence vector it is",
             columns,
-            ([_piece(token), *row] for token, row in zip(one.tokens, zip(*cells, strict=True), strict=True)),
+            ([piece(token), *row] for token, row in zip(one.tokens, zip(*cells, strict=True), strict=True)),
             "did",
         )
         figures.append(f'<div class="sentence">{_badge(name, sentences)}{table}</div>')
     modes = trace.encoder.pooling.modes
     what = ", and beside it ".join(MODES[mode][0] for mode in modes)
-    formula = _math(_sub("s", _mi("k")), _mo("="), _sub("max", _mi("i")), _sub("h", _mi("i"))) if modes == ("max",) else POOL
+    formula = math_block(sub("s", mi("k")), mo("="), sub("max", mi("i")), sub("h", mi("i"))) if modes == ("max",) else POOL
     return _step(
         "pooling",
         "Pooling: many vectors become one",
         f"The sentence's vector is {what}. The share says how much of it points the way the whole vector points: the shares add "
-        "up to "
-        "100 %.",
+        "up to 100 %.",
         f'<div class="pair">{"".join(figures)}</div>',
         _how(
             formula + f"<p>{'; '.join(MODES[mode][1] for mode in modes)}</p>",
             f"[tokens, {trace.encoder.bert.config.hidden_size}] → [{trace.encoder.dimension}]",
             "Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
-            _source(pooling.token_weights, "token_weights"),
-            _source(pooling.pool, "pool"),
+            source(pooling.token_weights, "token_weights"),
+            source(pooling.pool, "pool"),
         ),
     )
 
@@ -756,13 +486,12 @@ def _vector_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         values = one.embedding.double()
         numbers = " ".join(f"{value:.{digits}g}" for value in values.tolist())
         figures.append(
-            f'<figure class="sentence">{_badge(name, sentences)}<div class="strip" role="group" tabindex="0" data-vector="{name}" '
-            f'aria-label="The {len(values)} numbers of sentence {name.upper()}: left and right choose one" '
-            f'aria-describedby="number-{name}">'
-            f'<img src="{_signs(one.embedding[None], largest)}" alt=""><span class="cursor"></span></div>'
-            f'<output class="say" id="number-{name}" aria-live="polite">{len(values)} numbers from '
-            f"{_number(values.min().item(), 4)} to "
-            f"{_number(values.max().item(), 4)}; length {_number(values.norm().item(), 4)}</output>"
+            f'<figure class="sentence">{_badge(name, sentences)}<div class="strip" role="group" tabindex="0" '
+            f'data-vector="{name}" aria-label="The {len(values)} numbers of sentence {name.upper()}: left and right choose one" '
+            f'aria-describedby="number-{name}"><img src="{signs(one.embedding[None], largest)}" alt=""><span '
+            f'class="cursor"></span></div><output class="say" id="number-{name}" aria-live="polite">{len(values)} numbers from '
+            f"{decimal(values.min().item(), 4)} to {decimal(values.max().item(), 4)}; length "
+            f"{decimal(values.norm().item(), 4)}</output>"
             f'<details><summary>All {len(values)} numbers</summary><p class="numbers" '
             f'data-embedding="{name}">{numbers}</p></details></figure>'
         )
@@ -771,28 +500,26 @@ def _vector_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         a, b = (F.normalize(one.embedding.double(), dim=0) for one in (trace.a, trace.b))
         product = a * b
         products = (
-            f'<figure class="sentence"><span class="badge both">A × B</span><div class="strip"><img alt="" '
-            f'src="{_signs(product[None], product.abs().max().item())}"></div><figcaption class="say">Place by place, A times B: '
-            "where both have "
-            f"the same sign it is more than 0. At length 1, these {len(product)} products add up to the cosine, "
-            f"{_number(trace.cosine, 6)}."
-            "</figcaption></figure>"
+            '<figure class="sentence"><span class="badge both">A × B</span><div class="strip"><img alt="" '
+            f'src="{signs(product[None], product.abs().max().item())}"></div><figcaption class="say">Place by place, A times B: '
+            f"where both have the same sign it is more than 0. At length 1, these {len(product)} products add up to the cosine, "
+            f"{decimal(trace.cosine, 6)}.</figcaption></figure>"
         )
-    formulas, sources = [], [_source(SentenceEncoder.finish, "SentenceEncoder.finish")]
+    formulas, sources = [], [source(SentenceEncoder.finish, "SentenceEncoder.finish")]
     for head in trace.encoder.heads:
         if isinstance(head, pooling.Dense):
-            dense = (_mi("W"), _mi("s"), *((_mo("+"), _mi("b")) if head.linear.bias is not None else ()))
+            dense = (mi("W"), mi("s"), *((mo("+"), mi("b")) if head.linear.bias is not None else ()))
             bend = type(head.activation).__name__
-            inside = dense if bend == "Identity" else (_call(bend, *dense),)
-            formulas.append(_math(_mi("s"), _mo("←"), *((_mi("s"), _mo("+")) if head.residual is not None else ()), *inside))
+            inside = dense if bend == "Identity" else (call(bend, *dense),)
+            formulas.append(math_block(mi("s"), mo("←"), *((mi("s"), mo("+")) if head.residual is not None else ()), *inside))
         elif isinstance(head, pooling.LayerNorm):
-            formulas.append(_math(_mi("s"), _mo("←"), _call("LayerNorm", _mi("s"))))
+            formulas.append(math_block(mi("s"), mo("←"), call("LayerNorm", mi("s"))))
         else:
-            formulas.append(_math(_mi("s"), _mo("←"), _fraction(_mi("s"), _norm("s"))))
-        sources.append(_source(type(head).forward, f"{type(head).__name__}.forward"))
+            formulas.append(math_block(mi("s"), mo("←"), fraction(mi("s"), norm("s"))))
+        sources.append(source(type(head).forward, f"{type(head).__name__}.forward"))
     plain = (
-        f"These {len(trace.a.embedding)} numbers are what encode() returns: the meaning of the sentence, as the model sees it. No "
-        "single one means anything; the direction of all of them does."
+        f"These {len(trace.a.embedding)} numbers are what encode() returns: the meaning of the sentence, as the model sees it. "
+        "No single one means anything; the direction of all of them does."
     )
     if len(trace.encoder.heads) and isinstance(trace.encoder.heads[-1], pooling.Normalize):
         plain += " This model scales its vectors to length 1."
@@ -800,9 +527,9 @@ def _vector_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         "vector",
         "The vector",
         plain,
-        f'{"".join(figures)}{products}<p class="note">{_legend()}</p>',
+        f'{"".join(figures)}{products}<p class="note">{legend()}</p>',
         _how(
-            "".join(formulas) + _math(_mi("v"), _mo("="), _mi("s")),
+            "".join(formulas) + math_block(mi("v"), mo("="), mi("s")),
             f"[{trace.encoder.pooling.dimension}] → [{len(trace.a.embedding)}]",
             "Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
             *dict.fromkeys(sources),
@@ -812,50 +539,24 @@ def _vector_step(trace: Trace, sentences: Named) -> tuple[str, str]:
 
 def _cosine_step(trace: Trace) -> tuple[str, str]:
     values = trace.layer_cosines.tolist()
-    lowest = min(0.0, *values)
-    width, height, left, bottom, top = 640, 260, 48, 36, 22
-    span = (width - left - 30) / max(1, len(values) - 1)
-
-    def y(value: float) -> float:
-        return top + (1 - value) / (1 - lowest) * (height - top - bottom)
-
-    points = [(left + 14 + span * number, y(value)) for number, value in enumerate(values)]
-    marks = "".join(
-        f'<line class="rule" x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/><text x="{left - 8}" '
-        f'y="{y(tick):.1f}" '
-        f'text-anchor="end" dominant-baseline="central">{_number(tick, 2 if tick % 0.5 else 1)}</text>'
-        for tick in (-1, -0.5, 0, 0.25, 0.5, 0.75, 1)
-        if tick >= lowest
-    )
-    dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{z:.1f}" r="{6 if number == len(values) - 1 else 4}"/><text class="value" x="{x:.1f}" '
-        f'y="{z - 12:.1f}" '
-        f'text-anchor="middle">{_number(value, 2)}</text><text x="{x:.1f}" y="{height - 12}" '
-        f'text-anchor="middle">{number or "emb."}</text>'
-        for number, (value, (x, z)) in enumerate(zip(values, points, strict=True))
-    )
-    line = " ".join(f"{x:.1f},{z:.1f}" for x, z in points)
-    table = _table(
+    table = html_table(
         "The cosine after each layer",
         ["after", "cosine"],
-        ([f"layer {number}" if number else "the embeddings", _number(value, 6)] for number, value in enumerate(values)),
+        ([f"layer {number}" if number else "the embeddings", decimal(value, 6)] for number, value in enumerate(values)),
     )
     return _step(
         "cosine",
         "The cosine, layer by layer",
-        "How similar would the two be if the model had ended here? Only the last layer was trained to be compared. In the layers "
-        "before, "
-        "any two sentences are often close to each other, so watch how the number moves more than how large it is.",
-        '<figure><div class="scroll"><svg class="chart" role="img" aria-label="The cosine after each layer, from '
-        f"{_number(values[0])} to "
-        f'{_number(values[-1])}" {_size(width, height)} font-size="13">{marks}'
-        f'<polyline points="{line}"/>{dots}</svg></div><figcaption class="note">After the embeddings (emb.) and after layers 1 to '
+        "How similar would the two be if the model had ended here? Only the last layer was trained to be compared. In the "
+        "layers before, any two sentences are often close to each other, so watch how the number moves more than how large it "
+        "is.",
+        f'<figure>{cosine_chart(values)}<figcaption class="note">After the embeddings (emb.) and after layers 1 to '
         f"{len(values) - 1}.</figcaption><details><summary>The numbers</summary>{table}</details></figure>",
         _how(
             COSINE,
             f"[{len(values)}], a cosine after each",
             "Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
-            _source(_getter(tracing.Trace, "layer_cosines"), "Trace.layer_cosines"),
+            source(_getter(tracing.Trace, "layer_cosines"), "Trace.layer_cosines"),
         ),
     )
 
@@ -870,13 +571,13 @@ def _pairs_step(trace: Trace, b: SentenceTrace) -> tuple[str, str]:
         PAIRS,
         f"[{len(trace.a.tokens)}, {len(b.tokens)}], tokens of A and tokens of B",
         "by linearity of the pooling; Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
-        _source(tracing.pair_matrix, "pair_matrix"),
-        _source(tracing.shares, "shares"),
+        source(tracing.pair_matrix, "pair_matrix"),
+        source(tracing.shares, "shares"),
     )
     try:
         matrix = trace.pair_matrix
     except ValueError as error:
-        return _step("pairs", title, _text(str(error)), "", how)
+        return _step("pairs", title, escaped(str(error)), "", how)
     a, cosine = trace.a, trace.cosine
     rows, columns = matrix.sum(dim=1), matrix.sum(dim=0)
     largest = matrix.abs().max().item()
@@ -889,20 +590,20 @@ def _pairs_step(trace: Trace, b: SentenceTrace) -> tuple[str, str]:
             words.append(
                 f'{join}<span class="tok" data-i="{i}" style="--v:{abs(value) / most:.3f}" '
                 f'data-sign="{"less" if value < 0 else "more"}">'
-                f"{_piece(token)}</span>"
+                f"{piece(token)}</span>"
             )
         return f'<p class="spoken {name}" data-side="{name}"><span class="badge {name}">{name.upper()}</span> {"".join(words)}</p>'
 
     order = matrix.flatten().argsort(descending=True).tolist()[:10]
-    top = _table(
+    top = html_table(
         "The ten pairs that add the most",
         ["A", "B", "adds", "of the cosine"],
         (
             [
-                _piece(a.tokens[at // len(b.tokens)]),
-                _piece(b.tokens[at % len(b.tokens)]),
-                _bar(matrix.flatten()[at].item(), largest, _number(matrix.flatten()[at].item(), 4)),
-                f"{_number(100 * matrix.flatten()[at].item() / cosine, 1)} %",
+                piece(a.tokens[at // len(b.tokens)]),
+                piece(b.tokens[at % len(b.tokens)]),
+                bar(matrix.flatten()[at].item(), largest, decimal(matrix.flatten()[at].item(), 4)),
+                f"{decimal(100 * matrix.flatten()[at].item() / cosine, 1)} %",
             ]
             for at in order
         ),
@@ -910,40 +611,37 @@ def _pairs_step(trace: Trace, b: SentenceTrace) -> tuple[str, str]:
     )
     if matrix.numel() <= LARGEST_TABLE:
         dense = " dense" if max(matrix.shape) > 12 else ""
-        head = "".join(f'<th scope="col" data-j="{j}"><span>{_piece(token)}</span></th>' for j, token in enumerate(b.tokens))
+        head = "".join(f'<th scope="col" data-j="{j}"><span>{piece(token)}</span></th>' for j, token in enumerate(b.tokens))
         body = "".join(
-            f'<tr><th scope="row" data-i="{i}">{_piece(token)}</th>'
+            f'<tr><th scope="row" data-i="{i}">{piece(token)}</th>'
             + "".join(
                 f'<td data-i="{i}" data-j="{j}" class="{"less" if value < 0 else "more"}" style="--v:{abs(value) / largest:.3f}">'
-                f"<span>{_number(value, 4)}</span></td>"
+                f"<span>{decimal(value, 4)}</span></td>"
                 for j, value in enumerate(row)
             )
-            + f'<td class="sum">{_number(rows[i].item(), 4)}</td></tr>'
+            + f'<td class="sum">{decimal(rows[i].item(), 4)}</td></tr>'
             for i, (token, row) in enumerate(zip(a.tokens, matrix.tolist(), strict=True))
         )
-        foot = "".join(f'<td class="sum">{_number(value, 4)}</td>' for value in columns.tolist())
+        foot = "".join(f'<td class="sum">{decimal(value, 4)}</td>' for value in columns.tolist())
         heat = (
             f'<div class="scroll"><table class="heat{dense}" id="pair-matrix" tabindex="0" '
-            'aria-describedby="pair-say"><caption>What each pair '
-            'of tokens adds to the cosine; the arrow keys choose a cell</caption><thead><tr><th scope="col" class="corner">A ↓ '
+            'aria-describedby="pair-say"><caption>What each pair of tokens adds to the cosine; the arrow keys choose a '
+            'cell</caption><thead><tr><th scope="col" class="corner">A ↓ '
             "B →</th>"
             f'{head}<th scope="col" class="sum">sum</th></tr></thead><tbody>{body}</tbody><tfoot><tr><th scope="row" '
-            f'class="sum">sum</th>{foot}'
-            f'<td class="sum total">{_number(matrix.sum().item(), 4)}</td></tr></tfoot></table></div>'
+            f'class="sum">sum</th>{foot}<td class="sum total">{decimal(matrix.sum().item(), 4)}</td></tr></tfoot></table></div>'
         )
     else:
-        heat = _grid("What each pair of tokens adds to the cosine", _signs(matrix, largest), a.tokens, b.tokens, 8)
+        heat = grid("What each pair of tokens adds to the cosine", signs(matrix, largest), a.tokens, b.tokens, 8)
     return _step(
         "pairs",
         title,
         "Pooling only adds, so the cosine is a sum over all pairs of tokens, one of A with one of B. No attribution method "
-        "guesses here: "
-        f"the {matrix.numel()} numbers below add up to {_number(matrix.sum().item(), 6)}, the cosine itself. [CLS], [SEP] and a "
-        "full "
-        "stop count as well: after the last layer, their vectors too know the whole sentence.",
+        f"guesses here: the {matrix.numel()} numbers below add up to {decimal(matrix.sum().item(), 6)}, the cosine itself. "
+        "[CLS], [SEP] and a full stop count as well: after the last layer, their vectors too know the whole sentence.",
         f'<div class="spoken-pair">{spoken("a", a, rows)}{spoken("b", b, columns)}</div><output class="say big" id="pair-say" '
-        f'aria-live="polite">Each token is coloured by all it adds. Point at one to see with whom.</output>{heat}'
-        f'<p class="note"><span class="key more">adds</span> <span class="key less">takes away</span></p>{top}',
+        f'aria-live="polite">Each token is coloured by all it adds. Point at one to see with whom.</output>{heat}<p '
+        f'class="note"><span class="key more">adds</span> <span class="key less">takes away</span></p>{top}',
         how,
     )
 
@@ -958,24 +656,23 @@ def _neighbours_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         rows = []
         for number, (indices, cosines) in enumerate(zip(*(part.tolist() for part in one.neighbours), strict=True)):
             texts = "".join(
-                f"<li><bdi>{_text(_shortened(trace.corpus[index], 90))}</bdi> <small>{_number(cosine)}</small></li>"
+                f"<li><bdi>{escaped(shortened(trace.corpus[index], 90))}</bdi> <small>{decimal(cosine)}</small></li>"
                 for index, cosine in zip(indices, cosines, strict=True)
             )
             rows.append([f"layer {number}" if number else "embeddings", f"<ol>{texts}</ol>"])
-        table = _table(f"The closest of {len(trace.corpus)} texts", ["after", "closest first"], rows, "near")
+        table = html_table(f"The closest of {len(trace.corpus)} texts", ["after", "closest first"], rows, "near")
         figures.append(f'<div class="sentence">{_badge(name, sentences)}{table}</div>')
     return _step(
         "neighbours",
         "The neighbours, layer by layer",
         "Among the texts of a corpus, which are closest to the sentence, if the model had ended after that layer? Early layers "
-        "find the "
-        "same words, late ones the same meaning.",
+        "find the same words, late ones the same meaning.",
         "".join(figures),
         _how(
             COSINE,
             shape,
             "Reimers &amp; Gurevych 2019, Sentence-BERT, section 4",
-            _source(tracing.layer_neighbours, "tracing.layer_neighbours"),
+            source(tracing.layer_neighbours, "tracing.layer_neighbours"),
         ),
     )
 
@@ -997,7 +694,7 @@ def _data(trace: Trace, sentences: Named) -> dict[str, object]:
         weights = one.attention.float() if _heads_shown(sentences) else one.attention.float().mean(dim=1, keepdim=True)
         levels = bytes((weights * 255).round().to(torch.uint8).flatten().tolist())
         data[name] = {
-            "tokens": [_shortened(token, 40) for token in one.tokens],
+            "tokens": [shortened(token, 40) for token in one.tokens],
             "heads": weights.shape[1],
             "attention": base64.b64encode(levels).decode(),
         }
