@@ -129,17 +129,17 @@ def _batch(order: Sequence[int], lengths: Sequence[int]) -> Batch:
 
 
 def filled(tokens: int) -> int:
-    """The number of tokens that a batch of so many is filled up to: the next of a few sizes, 4 or 8 to each doubling.
+    """The number of tokens that a batch of so many is filled up to: the next of a few sizes, 4 to 16 to each doubling.
 
     They are multiples of 4: a matrix library computes rows in groups of 4, and a rest of 1 to 3 rows with other roundings; so every
     row has the same bits in any company. And they are few: oneDNN prepares each product anew for each number of rows, in half a
     millisecond, and keeps what it prepared, nearly a megabyte; with any number of tokens that came to a gigabyte in time.
 
-    >>> [filled(tokens) for tokens in (3, 9, 17, 100, 250, 1000)]
-    [8, 12, 20, 112, 256, 1024]
+    >>> [filled(tokens) for tokens in (3, 9, 17, 100, 250, 300)]
+    [8, 12, 20, 112, 256, 304]
     """
     doubling = max(8, 1 << (tokens - 1).bit_length())  # the power of 2 that is not below
-    step = max(4, doubling // (8 if doubling <= 128 else 16))
+    step = max(4, min(16, doubling // 8), doubling // 32)
     return max(8, -(-tokens // step) * step)
 
 

@@ -1,9 +1,10 @@
 """Runs a plan: ids of many sentences, and the batches they form → their rows, each in its place.
 
 Several batches are computed at once, each by a worker thread of its own on one core, instead of one batch after the other on all
-cores: nobody waits for anybody between two operations, and small operations are spread over the cores too. On 2 cores that gives
-2 % more short sentences per second and 9 % more of mixed lengths (scripts/benchmark.py, "Tried and dropped"). A single batch is
-computed on all cores, so that one sentence is waited for less, by models that round alike there; the others' goes to a worker too.
+cores: nobody waits for anybody between two operations, and small operations are spread over the cores too. On 2 cores that gives 8
+% more short sentences per second, and as many of mixed lengths from batches of an eighth of the size (scripts/benchmark.py, "Tried
+and dropped"). A single batch is computed on all cores, so that one sentence is waited for less, by models that round alike there;
+the others' goes to a worker too.
 
 The workers live as long as the process and serve all encoders and all callers; Python's lock is free while they multiply.
 """
