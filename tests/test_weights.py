@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import save_tiny, write_json
+from checkpoints import finder, save_tiny, write_json
 from conftest import PAIR
 from containers import CONTAINERS, relay, replace_weights, save_tar, weights_of
 from safetensors.torch import save_file
@@ -23,9 +23,21 @@ from transformers import BertForMaskedLM, BertModel
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning
 from minisbert.bert import Bert
-from minisbert.config import BertConfig
+from minisbert.config import BertConfig, read_checkpoint
 from minisbert.pickled import open_pickled
-from minisbert.weights import FLOATS, LARGEST_NUMBER, LEFTOVERS, TABLE, current_name, names, to_hub_names
+from minisbert.weights import (
+    FLOATS,
+    LARGEST_NUMBER,
+    LEFTOVERS,
+    MOST_SHARDS,
+    TABLE,
+    current_name,
+    load_weights,
+    names,
+    open_file,
+    to_hub_names,
+    unfit,
+)
 
 WORDS = "embeddings.word_embeddings.weight"
 QUERY, KEY, VALUE = (f"encoder.layer.1.attention.self.{part}.weight" for part in ("query", "key", "value"))
@@ -268,7 +280,7 @@ def test_the_precision_asked_for_is_that_of_every_parameter(original: Path, dtyp
 PEAK = """
 import pathlib, sys, minisbert
 from minisbert.bert import Bert
-from minisbert.config import BertConfig
+from minisbert.config import BertConfig, read_checkpoint
 from minisbert.weights import load_weights, open_weights
 import minisbert.pickled, pickletools, zipfile, torch
 folder = pathlib.Path(sys.argv[1])
@@ -482,3 +494,161 @@ def test_a_list_of_endless_parts_is_refused_before_any_is_opened(index: Path) ->
 def test_without_any_weights_the_forms_are_named(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     refused(folder, "model.safetensors and pytorch_model.bin: neither is in the checkpoint, nor a list of parts")
+
+
+# --- what mutation testing found untested -------------------------------------------------------------------------------------
+
+
+def whole_message(folder: Path) -> str:
+    return refused(folder, "")
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([LARGEST_NUMBER, -LARGEST_NUMBER], ""),
+        ([LARGEST_NUMBER, LARGEST_NUMBER], ""),
+        ([-LARGEST_NUMBER, -LARGEST_NUMBER], ""),
+        ([1.0, 1.0], ""),  # a layer norm that was never trained
+        ([0.0, 2.5e6], "found numbers from 0 to 2.5e+06, expected finite numbers of at most 1,000,000"),
+        ([-2.5e6, 1.0], "found numbers from -2.5e+06 to 1, expected finite numbers of at most 1,000,000"),
+        ([0.0, torch.inf], "found NaN or infinite values, expected finite numbers of at most 1,000,000"),
+        ([-torch.inf, 0.0], "found NaN or infinite values, expected finite numbers of at most 1,000,000"),
+        ([torch.nan, 0.0], "found NaN or infinite values, expected finite numbers of at most 1,000,000"),
+    ],
+)
+def test_the_largest_number_itself_is_fit_and_what_is_not_is_told_in_numbers(values: list[float], found: str) -> None:
+    assert unfit(torch.tensor(values)) == found
+
+
+def test_numbers_that_no_model_has_are_told_with_the_names_of_all_that_stand_together(folder: Path) -> None:
+    state = weights_of(folder)
+    state[KEY][0, 0] = torch.nan
+    replace_weights(folder, state)
+    said = f"{QUERY}, {KEY}, {VALUE} (here layers.1.attention.qkv.weight): found NaN or infinite values, expected finite numbers"
+    assert whole_message(folder).splitlines()[1] == f"  {said} of at most 1,000,000"
+
+
+@pytest.mark.parametrize(("number", "ending"), [(1, ""), (20, ""), (21, " and 1 more"), (23, " and 3 more")])
+def test_of_many_tensors_that_are_not_used_twenty_are_named(folder: Path, number: int, ending: str) -> None:
+    replace_weights(folder, weights_of(folder) | {f"x{n:02}": torch.zeros(1) for n in range(number)})
+    with pytest.warns(MinisbertWarning) as caught:
+        minisbert.load(folder)
+    (said,) = (str(warning.message) for warning in caught)
+    assert said.endswith(f": {', '.join(f'x{n:02}' for n in range(min(number, 20)))}{ending}")
+
+
+@pytest.mark.parametrize(("missing", "more"), [(40, []), (41, ["  … and 1 more"])])
+def test_of_many_tensors_that_are_missing_forty_are_named(tmp_path: Path, missing: int, more: list[str]) -> None:
+    save_tiny(tmp_path, num_hidden_layers=3)
+    state = weights_of(tmp_path)
+    replace_weights(tmp_path, {name: state[name] for name in sorted(state)[missing:]})
+    lines = whole_message(tmp_path).splitlines()
+    assert f": {missing} of the tensors are not what" in lines[0]
+    assert lines[41:] == more
+
+
+def test_without_a_single_tensor_the_weights_as_such_are_named() -> None:
+    with torch.device("meta"):
+        bert = Bert(BertConfig(8, 4, 1, 1, 4, 8))
+    with pytest.raises(
+        CheckpointError, match=r"^the weights: 21 of the tensors are not what config\.json asks for\. The weights and"
+    ):
+        load_weights(bert, [])
+
+
+def test_only_weights_that_were_rounded_are_said_to_be(folder: Path) -> None:
+    said = "the checkpoint's weights are float64 and were rounded to float32; ask for dtype=torch.float64 to keep them"
+    for stored, asked, remarks in (
+        (torch.float64, torch.float32, [said]),
+        (torch.float64, torch.float64, []),
+        (torch.float32, torch.float32, []),
+        (torch.float32, torch.float64, []),
+    ):
+        replace_weights(folder, {name: tensor.to(stored) for name, tensor in weights_of(folder).items()})
+        with torch.device("meta"):
+            bert = Bert(read_checkpoint(finder(folder)).bert)
+        assert load_weights(bert, open_file(folder / "model.safetensors", "model.safetensors"), asked) == remarks
+
+
+def test_integers_in_a_bin_file_are_told_by_their_kind(folder: Path) -> None:
+    state = weights_of(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(state | {WORDS: state[WORDS].long()}, folder / "pytorch_model.bin")
+    assert whole_message(folder) == (
+        "pytorch_model.bin: 1 of the tensors are not what config.json asks for. The weights and config.json must come from the "
+        "same model; take an unchanged copy of both.\n"
+        f"  {WORDS} (here embeddings.word.weight): found int64, expected floating-point numbers"
+    )
+
+
+def test_a_damaged_bin_file_is_named(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"not this")
+    assert whole_message(folder).startswith("pytorch_model.bin: not a file of plain PyTorch weights (")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "it is a pointer of Git LFS, a note of where the weights are, and not the weights",
+        ),
+        (b"\0" * 7, None),  # the reason is that of the library
+        (b"\0" * 100, None),
+    ],
+)
+def test_a_broken_safetensors_file_is_told_what_it_is(folder: Path, content: bytes, reason: str | None) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    start, end = (
+        "model.safetensors: not a safetensors file that can be read (",
+        "). It may be cut off or damaged; download it anew.",
+    )
+    message = whole_message(folder)
+    assert message.startswith(start)
+    assert message.endswith(end)
+    inside = message.removeprefix(start).removesuffix(end)
+    assert inside == reason if reason else inside not in ("", "None")
+
+
+def test_a_safetensors_file_that_shrinks_after_it_was_opened_is_noticed_when_it_is_read(folder: Path) -> None:
+    first = open_file(folder / "model.safetensors", "model.safetensors")[0]
+    (folder / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(
+        CheckpointError, match=r"^model\.safetensors: not a safetensors file that can be read \(.+\)\. It may be cut"
+    ):
+        first.read()
+
+
+def test_a_part_s_name_is_told_as_it_was_found(index: Path) -> None:
+    ending = ".safetensors" if "safetensors" in index.name else ".bin"
+    assert change_map(index, lambda where: where.update({WORDS: "../up"})) == (
+        f"{index.name}: field 'weight_map': found the file name \"../up\" (str), expected the plain name of a {ending} file "
+        "beside it. Take an unchanged copy of the checkpoint."
+    )
+
+
+def test_as_many_parts_as_are_allowed_are_looked_for_and_all_that_are_missing_are_named(index: Path) -> None:
+    ending = ".safetensors" if "safetensors" in index.name else ".bin"
+    lines = change_map(
+        index, lambda where: where.update({f"t{n}": f"x{n}{ending}" for n in range(MOST_SHARDS - len(set(where.values())))})
+    ).splitlines()
+    assert lines[0] == (
+        f"{index.name}: 1022 entries disagree with the files. All parts and their index must come from the same checkpoint; take "
+        "an unchanged copy of all."
+    )
+    assert lines[1:3] == [f"  x0{ending}: no such file", f"  x1{ending}: no such file"]
+
+
+def test_parts_are_looked_for_in_the_folder_of_their_index(index: Path, expected: Tensor) -> None:
+    folder = index.parent
+    (folder / "0_Transformer").mkdir()
+    for path in folder.iterdir():
+        if path.is_file() and path.name != "modules.json":
+            path.rename(folder / "0_Transformer" / path.name)
+    rows = json.loads((folder / "modules.json").read_text())
+    rows[0]["path"] = "0_Transformer"
+    write_json(folder / "modules.json", rows)
+    assert torch.equal(vectors(folder), expected)
