@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ TESTS = (
     "tests/test_engine.py",
     "tests/test_errors.py",
     "tests/test_learn.py",
+    "tests/test_pickled.py",
     "tests/test_pooling.py",
     "minisbert",
 )
@@ -129,10 +131,17 @@ def run_leg(version: str, interpreter: str, leg: str, *, cuda: bool) -> Outcome:
     # The plugins and options of the project's own environment are not asked for here.
     command = [binaries / "python", "-m", "pytest", "-q", "-n0", "-m", "not slow", "-k", f"not ({REFERENCES})", *TESTS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"]
     if done.returncode:
-        print("\n".join(lines[-40:]))
-    return Outcome(version, leg, versions + remark, lines[-1].strip("= "), done.returncode == 0)
+        print("\n".join((done.stdout + done.stderr).splitlines()[-60:]))
+    return Outcome(version, leg, versions + remark, ending(done), done.returncode == 0)
+
+
+def ending(done: subprocess.CompletedProcess[str]) -> str:
+    """How the tests ended: pytest's last line, if pytest came to its end."""
+    if done.returncode < 0:
+        return f"ended by {signal.Signals(-done.returncode).name}, before pytest was done"
+    lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"]
+    return lines[-1].strip("= ")
 
 
 def compiles(interpreter: str) -> str:

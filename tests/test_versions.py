@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -67,10 +69,29 @@ def test_the_vectors_are_written_and_read_again(tmp_path: Path) -> None:
     assert cosine(vectors) == "0.688833"
 
 
-def test_the_script_reads_the_lowest_versions_from_pyproject(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    import check_versions as script
+    return importlib.import_module("check_versions")
 
+
+@pytest.mark.parametrize(
+    ("code", "ending"),
+    [
+        ("print('..'); print('== 2 passed in 1.00s ==')", "2 passed in 1.00s"),
+        ("import sys; sys.exit('no such option')", "no such option"),
+        ("import sys; sys.exit(1)", "no output"),
+        (
+            "import os; print('..', flush=True); os.kill(os.getpid(), 9)",
+            "ended by SIGKILL, before pytest was done",
+        ),
+    ],
+)
+def test_the_script_tells_how_the_tests_ended(script: ModuleType, code: str, ending: str) -> None:
+    assert script.ending(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)) == ending
+
+
+def test_the_script_reads_the_lowest_versions_from_pyproject(script: ModuleType) -> None:
     lowest = script.lowest()
     assert [f"{name}>={version}" for name, version in lowest.items()] == [line.split(" ")[0] for line in project()["dependencies"]]
     for test in script.TESTS:
