@@ -35,6 +35,7 @@ from minisbert.weights import (
     load_weights,
     names,
     open_file,
+    open_weights,
     to_hub_names,
     unfit,
 )
@@ -652,3 +653,19 @@ def test_parts_are_looked_for_in_the_folder_of_their_index(index: Path, expected
     rows[0]["path"] = "0_Transformer"
     write_json(folder / "modules.json", rows)
     assert torch.equal(vectors(folder), expected)
+
+
+def test_without_weights_the_files_are_named_where_they_are_expected(folder: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        open_weights(finder(folder), "2_Dense")
+    assert str(caught.value) == (
+        "2_Dense/model.safetensors and 2_Dense/pytorch_model.bin: neither is in the checkpoint, nor a list of parts "
+        "(.index.json), expected one of them. Add the weights, or download the checkpoint anew."
+    )
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_file_without_tensors_is_told_so(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").unlink()
+    save_file({}, folder / name) if name.endswith("safetensors") else torch.save({}, folder / name)
+    assert whole_message(folder) == f"{name}: found no tensors, expected the weights of the model. Take an unchanged copy of it."
