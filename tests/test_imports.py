@@ -48,14 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "tracing": {"encoder", "forks", "batching", "bert", "engine", "pooling", "page"},
     "drawing": set(),
-    "page": {
-        "drawing",
-        "encoder",
-        "bert",
-        "pooling",
-        "wordpiece",
-        "tracing",
-    },  # tracing and its page know each other: one draws the other
+    # Tracing and its page know each other: one draws the other.
+    "page": {"drawing", "encoder", "bert", "pooling", "wordpiece", "tracing"},
     "integrations": {"encoder"},
     "__init__": {"migration", "similarity", "bert", "pooling", "wordpiece", "encoder", "tracing"},
     "files": {"arguments"},
