@@ -223,16 +223,24 @@ def test_a_second_run_needs_no_hub_and_does_not_even_import_huggingface_hub(hub:
     assert hub.requests == []
 
 
-def test_what_sentence_transformers_has_cached_is_loaded_without_fetching_anything_anew(hub: Hub) -> None:
+@pytest.mark.parametrize("place", ["HF_HOME", "cache_folder", "SENTENCE_TRANSFORMERS_HOME"])
+def test_what_sentence_transformers_has_cached_is_loaded_without_fetching_anything_anew(
+    place: str, hub: Hub, tmp_path: Path
+) -> None:
     names = [NAME, "org/old"]
+    mine = str(tmp_path / "mine")
+    options = {"device": "cpu"} | ({"cache_folder": mine} if place == "cache_folder" else {})
     code = (
         "from sentence_transformers import SentenceTransformer\n"
-        f"print([SentenceTransformer(name, device='cpu').encode({SENTENCES!r}).tolist() for name in {names!r}])"
+        f"print([SentenceTransformer(name, **{options!r}).encode({SENTENCES!r}).tolist() for name in {names!r}])"
     )
-    references = json.loads(in_a_process(code))
+    environment = {"DISABLE_SAFETENSORS_CONVERSION": "1"}  # or transformers asks the hub to convert a .bin, and waits for it
+    if place == "SENTENCE_TRANSFORMERS_HOME":
+        environment[place] = mine
+    references = json.loads(in_a_process(code, **environment))
     hub.requests.clear()
     for name, reference in zip(names, references, strict=True):
-        encoder = minisbert.load(name)
+        encoder = minisbert.load(name, cache_dir=None if place == "HF_HOME" else mine)
         assert encoder.origin == "the hub's cache"
         assert (encoder.encode(SENTENCES) - torch.tensor(reference)).abs().max() < 1e-6
     assert hub.files("GET") == []
