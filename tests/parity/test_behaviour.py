@@ -7,6 +7,7 @@ texts and checkpoints, the other files here show. Where we differ on purpose, th
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 import minisbert
 from minisbert import SentenceEncoder, community_detection, paraphrase_mining, semantic_search, similarity
 from minisbert.config import SIMILARITY_FUNCTIONS
+from minisbert.migration import OPTIONS
 from minisbert.similarity import (
     cos_sim,
     dot_score,
@@ -35,6 +37,7 @@ from parity.compare import MINILM, close
 
 pytestmark = pytest.mark.xdist_group("all-MiniLM-L6-v2")
 
+README = Path(__file__).parent.parent.parent / "README.md"
 TEXTS = ["A man is eating food.", "Someone is having a meal.", "", "The sky is blue, and the grass is green.", "A man eats."]
 LONG = ["The sky is blue and the grass is green. " * 70, TEXTS[0]]
 CLOSE = MINILM[torch.float32].vectors
@@ -123,6 +126,17 @@ def test_vectors_can_be_trained_upon_here_and_only_looked_at_there(ours: Sentenc
     (ours.encode(TEXTS[0]) * weight).sum().backward()
     with pytest.raises(RuntimeError, match="Inference tensors"):
         (theirs.encode(TEXTS[0], convert_to_tensor=True) * weight).sum().backward()
+
+
+def test_the_recipe_in_place_of_a_precision_gives_that_precision(ours: SentenceEncoder, theirs: SentenceTransformer) -> None:
+    recipe = re.search(r"`(numpy\.packbits\(.*?\))` is `\"ubinary\"`", README.read_text("utf-8"))
+    assert recipe is not None
+    assert recipe[1] in OPTIONS["encode"]["precision"]
+    for sentences in TEXTS, TEXTS[0]:
+        bits = eval(recipe[1], {"numpy": np, "vectors": ours.encode(sentences)})  # noqa: S307
+        expected = theirs.encode(sentences, precision="ubinary")
+        assert bits.dtype == expected.dtype
+        assert np.array_equal(bits, expected)
 
 
 # Prompts, widths and limits, changed after loading
