@@ -251,7 +251,7 @@ IDS = torch.zeros(2, 4, dtype=torch.int64)
         ((IDS + VOCABULARY,), ValueError, r"input_ids: found 50 to 50, expected 0 to 49\."),
         ((IDS - 1,), ValueError, r"input_ids: found -1 to -1, expected 0 to 49\."),
         ((IDS, IDS[:, :3]), ValueError, r"attention_mask: found shape \[2, 3\], expected that of input_ids, \[2, 4\]"),
-        ((IDS, IDS + 2), ValueError, r"attention_mask: found values other than 0 and 1"),
+        ((IDS, IDS + 2), ValueError, r"^attention_mask: found values other than 0 and 1\. 1 keeps a token, 0 hides it\.$"),
         ((IDS, torch.full((2, 4), 0.5)), ValueError, r"attention_mask: found values other than 0 and 1"),
         ((IDS, torch.full((2, 4), math.nan)), ValueError, r"attention_mask: found values other than 0 and 1"),
         ((IDS, torch.full((2, 4), -10000.0)), ValueError, r"attention_mask: .* 1 keeps a token, 0 hides it"),

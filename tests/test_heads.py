@@ -101,6 +101,18 @@ def test_wrong_weights_of_a_head_are_named(healthy: Path, folder: str, change: C
         file.write_bytes(before)
 
 
+def test_the_numbers_of_a_head_are_looked_at_only_when_all_of_it_is_there(healthy: Path) -> None:
+    file = healthy / "2_Dense/model.safetensors"
+    before = file.read_bytes()
+    save_file({"linear.weight": torch.full((12, HIDDEN), torch.nan)}, file)
+    try:
+        with pytest.raises(CheckpointError) as caught:
+            minisbert.load(healthy, device="cpu")
+        assert str(caught.value).splitlines()[1:] == ["  linear.bias: missing, expected [12]"]
+    finally:
+        file.write_bytes(before)
+
+
 def test_a_head_without_a_file_of_weights_or_with_a_broken_one_is_named(healthy: Path) -> None:
     file = healthy / "2_Dense/model.safetensors"
     before = file.read_bytes()

@@ -24,6 +24,7 @@ from transformers import AutoModel
 
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
+from minisbert.drawing import source
 from minisbert.tracing import shares
 
 TEXTS = ("the cat sat on the mat, the dog is running!", "someone is eating a meal.", "a man", "", "the red water " * 8)
@@ -511,3 +512,9 @@ def test_a_model_that_runs_another_way_than_encode_s_is_no_trace(tiny: SentenceE
             minisbert.trace("a", model=tiny)
     finally:
         handle.remove()
+
+
+def test_where_a_function_s_source_is_not_installed_the_page_says_so() -> None:
+    names: dict[str, Any] = {}
+    exec("def made(x): return x", names)  # noqa: S102 (as a package of .pyc files alone has its functions)
+    assert source(names["made"], "a<b") == '<p class="note">The source of a&lt;b is not installed here.</p>'
