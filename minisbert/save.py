@@ -294,8 +294,10 @@ def _beside(target: Path) -> Iterator[Path]:
         if (lock := _lock(left)) is not None:  # nobody holds it any more
             shutil.rmtree(left, ignore_errors=True)
             os.close(lock)
-    folder = Path(tempfile.mkdtemp(prefix=mark, dir=target.parent))
-    lock = _lock(folder)
+    # Only when it is locked does it get a name of that kind: before, another process would take it for left behind.
+    unlocked = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
+    lock = _lock(unlocked)
+    folder = unlocked.rename(target.parent / f"{mark}{unlocked.name.rpartition('-')[2]}")
     try:
         inner = folder / "checkpoint"
         inner.mkdir()

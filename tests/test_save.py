@@ -378,6 +378,22 @@ def test_several_threads_that_save_to_one_place_leave_one_whole_checkpoint(folde
     assert sorted(path.name for path in folder.parent.iterdir()) == ["model", "target"]
 
 
+def test_a_folder_that_is_about_to_be_locked_is_not_taken_for_a_leftover(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = minisbert.load(folder)
+    lock, begun = save_module._lock, []
+
+    def late(path: Path) -> int | None:
+        if not begun:
+            begun.append(path)
+            encoder.save(folder)  # another one saves in the moment before
+        return lock(path)
+
+    monkeypatch.setattr(save_module, "_lock", late)
+    encoder.save(folder)
+    assert torch.equal(vectors(minisbert.load(folder)), vectors(encoder))
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
 def test_permissions_are_those_that_any_new_folder_has(folder: Path) -> None:
     target = folder.parent / "new"
     minisbert.load(folder).save(target)
