@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     import torch
 
 from minisbert.bert import Bert
-from minisbert.encoder import SentenceEncoder, load_encoder
+from minisbert.encoder import SentenceEncoder
 from minisbert.errors import (
     CheckpointError,
     MinisbertError,
@@ -30,6 +30,7 @@ from minisbert.errors import (
     ModelNotFoundError,
     NotFiniteError,
 )
+from minisbert.loading import load_encoder
 from minisbert.migration import unknown_option
 from minisbert.pooling import mean_pooling
 

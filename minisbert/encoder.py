@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -15,26 +15,23 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from minisbert.arguments import check_text, choice, count, flag, iterate_texts, numpy_wanted, read_texts
 from minisbert.batching import Batch, even_plan, plan
 from minisbert.bert import Bert, Run
-from minisbert.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIONS, CheckpointConfig, NormalizeConfig, inside, read_checkpoint
+from minisbert.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIONS, CheckpointConfig
 from minisbert.engine import compute, halving
 from minisbert.errors import MinisbertError, MinisbertWarning, MissingExtraError, NotFiniteError
 from minisbert.forks import computing, fork_safe
-from minisbert.hub import locate
 from minisbert.info import Info, describe
 from minisbert.migration import ATTRIBUTES, unknown_option
-from minisbert.onednn import OneDNNLinear, suits, use_onednn
+from minisbert.onednn import OneDNNLinear
 from minisbert.pooling import Pooling, build_heads
 from minisbert.reports import Cut, Progress
 from minisbert.results import TokenRows, Window, beginning, first_not_finite, in_order, padded
 from minisbert.similarity import Vectors, similarity, similarity_pairwise
 from minisbert.stream import WINDOW, VectorStream, windows
-from minisbert.weights import load_head, load_weights, open_weights
-from minisbert.wordpiece import WordPiece, read_tokenizer
+from minisbert.wordpiece import WordPiece
 
 if TYPE_CHECKING:
     import numpy as np  # noqa: F401 # `Vectors` names its arrays, and the API reference resolves that name here
@@ -61,7 +58,7 @@ class SentenceEncoder:
         default_prompt_name: the prompt that `encode` takes when it is given none; None: no prompt.
         files: the checkpoint's files that were read, by their names inside it, and where they lie.
         remarks: what was said in warnings when it was loaded.
-        loaded: the arguments of `load_encoder` that make it again, or None if it was put together by hand.
+        loaded: what makes it again, given a device and a dtype; None if it was put together by hand.
     """
 
     def __init__(
@@ -75,7 +72,7 @@ class SentenceEncoder:
         heads: nn.Sequential | None = None,
         files: Mapping[str, Path] | None = None,
         remarks: Sequence[str] = (),
-        loaded: dict[str, Any] | None = None,
+        loaded: Callable[..., SentenceEncoder] | None = None,
     ) -> None:
         self.bert = bert
         self.tokenizer = tokenizer
@@ -189,7 +186,7 @@ class SentenceEncoder:
     @property
     def vector_dtype(self) -> torch.dtype:
         """The precision of the vectors, and of pooling and heads: float64 for a float64 model, float32 for all others."""
-        return _vector_dtype(self.dtype)
+        return vector_dtype_of(self.dtype)
 
     if not TYPE_CHECKING:  # or a type checker would believe that every attribute exists
 
@@ -642,10 +639,10 @@ class SentenceEncoder:
                 "an encoder is pickled by where it came from, and this one was not loaded from anywhere. "
                 "Make it with minisbert.load(), in the receiving process if need be."
             )
-        loaded = {**self.loaded, "device": str(self.device), "dtype": self.dtype}
         loading_gives = {"bert", "tokenizer", "pooling", "config", "heads", "model", "origin", "files", "remarks", "loaded"}
         settings = {name: value for name, value in vars(self).items() if name not in loading_gives}
-        return _load_again, (loaded, settings, self.max_seq_length, _checksum(self.bert, self.heads))
+        load = partial(self.loaded, device=str(self.device), dtype=self.dtype)
+        return _load_again, (load, settings, self.max_seq_length, _checksum(self.bert, self.heads))
 
     def __copy__(self) -> SentenceEncoder:
         """Another encoder with the same weights in memory, and settings of its own."""
@@ -678,7 +675,7 @@ class _Options:
     on_truncate: OnTruncate
 
 
-def _vector_dtype(dtype: torch.dtype) -> torch.dtype:
+def vector_dtype_of(dtype: torch.dtype) -> torch.dtype:
     """Half precision is for the products of the model; a mean of hundreds of token vectors is taken in float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -690,9 +687,11 @@ def _checksum(*parts: nn.Module) -> int:
     return sum(int(weight.view(kinds[weight.element_size()]).sum(dtype=torch.int64)) for weight in weights)
 
 
-def _load_again(loaded: dict[str, Any], settings: dict[str, Any], max_seq_length: int, checksum: int) -> SentenceEncoder:
+def _load_again(
+    load: Callable[[], SentenceEncoder], settings: dict[str, Any], max_seq_length: int, checksum: int
+) -> SentenceEncoder:
     """What unpickling calls."""
-    encoder = load_encoder(**loaded)
+    encoder = load()
     if _checksum(encoder.bert, encoder.heads) != checksum:
         raise MinisbertError(
             f"{encoder.model}: the weights there are not those of the pickled encoder. They were changed, there or in the encoder. "
@@ -700,98 +699,4 @@ def _load_again(loaded: dict[str, Any], settings: dict[str, Any], max_seq_length
         )
     vars(encoder).update(settings)
     encoder.max_seq_length = max_seq_length
-    return encoder
-
-
-class _Unfilled(TorchFunctionMode):
-    """Where modules are built and not filled with random numbers, which would be thrown away.
-
-    On the meta device this costs no memory, but PyTorch imports its compiler for it, which takes a second and registers a filter
-    for warnings.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, tried out, so that a wrong one is known before anything is loaded."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not isinstance(device, (str, torch.device)):
-        raise TypeError(f"device: found {type(device).__name__}, expected a str such as 'cpu' or 'cuda', or a torch.device.")
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each kind of device has its own
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"device: {str(device)!r} cannot be used here ({reason}). Take another, such as 'cpu'.") from error
-
-
-def load_encoder(
-    model: str | os.PathLike[str],
-    *,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    truncate_dim: int | None = None,
-) -> SentenceEncoder:
-    """See `minisbert.load`, which is this with a default for `model`."""
-    dtype = torch.float32 if dtype is None else dtype
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TypeError(f"dtype: found {dtype!r}, expected a floating-point torch.dtype such as torch.float32.")
-    device = _device(device)
-    source = locate(model, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
-    files: dict[str, Path] = {}
-
-    def find(file: str) -> Path | None:
-        path = source.find(file)
-        if path is not None:
-            files[file] = path
-        return path
-
-    config = read_checkpoint(find)
-    tokenizer = read_tokenizer(find, config)
-    with torch.device("meta"), _Unfilled():  # the shapes without the memory
-        bert = Bert(config.bert)
-        heads = build_heads(config.heads)
-    stored = open_weights(find, config.folder)
-
-    def fill() -> list[str]:
-        with computing():
-            return load_weights(bert, stored, dtype)
-
-    remarks = [*config.remarks, *tokenizer.remarks, *fork_safe(fill)]
-    for head, settings in zip(heads, config.heads, strict=True):
-        if not isinstance(settings, NormalizeConfig):
-            stored = open_weights(find, settings.folder)
-            remarks.extend(load_head(head, stored, _vector_dtype(dtype), inside(settings.folder, "config.json")))
-    # No token: secrets are not pickled.
-    loaded = {"model": source.model, "revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    if source.origin == "a local folder":
-        loaded["model"] = os.path.abspath(source.model)  # noqa: PTH100 (links stay as they are)
-    bert = bert.to(device).eval()
-    if suits(bert):
-        fork_safe(lambda: use_onednn(bert))
-    encoder = SentenceEncoder(
-        bert,
-        tokenizer,
-        Pooling(config.pooling),
-        config,
-        source.model,
-        source.origin,
-        heads=heads.to(device).eval(),
-        files=files,
-        remarks=[*source.remarks, *remarks],
-        loaded=loaded,
-    )
-    if truncate_dim is not None:
-        encoder.truncate_dim = truncate_dim
-    for remark in remarks:
-        warnings.warn(f"{source.model}: {remark}", MinisbertWarning, stacklevel=3)
     return encoder
