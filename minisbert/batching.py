@@ -102,7 +102,7 @@ def even_plan(lengths: Sequence[int], threads: int, batch_size: int | None = Non
     batches: list[Batch] = []
     start = 0
     while start < len(order):
-        left = max(1, -(-rest // MOST_TOKENS), min(left, 2 * rest // LEAST_TOKENS))
+        left = max(-(-rest // MOST_TOKENS), min(left, 2 * rest // LEAST_TOKENS))
         share = rest / left
         end = stop = start
         kept = tokens = 0

@@ -417,7 +417,9 @@ def export(folder: Path, out: Path, wanted: Sequence[str]) -> None:
         import ctranslate2
 
         with tempfile.TemporaryDirectory() as temporary:  # its converter wants a BertModel with a pooler, which nothing reads
-            BertModel.from_pretrained(folder, add_pooling_layer=True).save_pretrained(temporary)
+            model = BertModel.from_pretrained(folder, add_pooling_layer=True)
+            model.config.position_embedding_type = "absolute"  # the only one that transformers 5 has, and it no longer says so
+            model.save_pretrained(temporary)
             for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
                 shutil.copy(Path(folder) / name, Path(temporary) / name)
             ctranslate2.converters.TransformersConverter(temporary).convert(str(out / "ctranslate2"), quantization="float32")

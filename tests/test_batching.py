@@ -127,6 +127,11 @@ def test_the_spare_tokens_fill_up_to_the_next_of_a_few_sizes(tokens: int, spare:
         ([300, 300, 300], 2, [300, 300, 300]),
         ([200] * 4, 2, [200] * 4),
         ([150, 20, 20, 20, 20, 20], 2, [250]),
+        ([100] * 2, 2, [200]),
+        ([200] * 2 + [10], 3, [200, 200, 10]),  # 410 tokens are one round for three threads
+        ([200] * 2 + [20] * 3, 2, [200, 200, 60]),  # not 240: of what is left, a part is a share
+        ([250] * 2 + [20] * 4, 2, [250, 250, 80]),  # less than 128 is not split,
+        ([300] + [20] * 5, 3, [300, 100]),  # nor is it for a thread that would be idle
     ],
 )
 def test_a_small_even_plan_is_the_one_written_down(lengths: list[int], threads: int, tokens: list[int]) -> None:
