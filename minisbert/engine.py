@@ -5,16 +5,13 @@ cores: nobody waits for anybody between two operations, and small operations are
 % more short sentences per second, and as many of mixed lengths from batches of an eighth of the size (scripts/benchmark.py, "Tried
 and dropped"). A single batch is computed on all cores, so that one sentence is waited for less, by models that round alike there;
 the others' goes to a worker too.
-
-The workers live as long as the process and serve all encoders and all callers; Python's lock is free while they multiply.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -22,12 +19,10 @@ from torch import Tensor
 
 from minisbert.batching import Batch, runs_of, spare_tokens
 from minisbert.bert import Run
+from minisbert.workers import workers
 
 Forward = Callable[[Tensor, Sequence[Run]], Tensor]
 """[tokens] ids and the runs they form → [sentences, dim], one row for each sentence, in the order of the runs."""
-
-_workers: dict[int, ThreadPoolExecutor] = {}
-_starting = threading.Lock()
 
 
 class Rows(Protocol):
@@ -79,7 +74,7 @@ def compute(
     if device.type != "cpu" or threads == 1 or (alone_on_all_cores and len(batches) == 1):
         yield from map(run, batches)
         return
-    futures = [workers(threads).submit(run, batch) for batch in batches]
+    futures = [workers(threads).submit(partial(run, batch)) for batch in batches]
     try:
         for future in as_completed(futures):
             yield future.result()
@@ -119,27 +114,6 @@ def halving(forward: Forward) -> Forward:
     return forward_in_parts
 
 
-def workers(threads: int) -> ThreadPoolExecutor:
-    """That many threads, each of which computes on one core; made at the first call."""
-    with _starting:
-        if threads not in _workers:
-            pool = ThreadPoolExecutor(threads, "minisbert", initializer=_one_core)
-            all_started = threading.Barrier(threads + 1)
-            for _ in range(threads):
-                pool.submit(all_started.wait)
-            all_started.wait()
-            # What a worker sets for itself is also the default of threads that others start later: it is put back at once.
-            torch.set_num_threads(threads)
-            _workers[threads] = pool
-        return _workers[threads]
-
-
-def _one_core() -> None:
-    # A thread takes PyTorch's default at the first question that it asks, and would forget then what was set before.
-    torch.get_num_threads()
-    torch.set_num_threads(1)
-
-
 def _drop(futures: Sequence[Future[Batch]]) -> None:
     """Takes back what has not begun, and waits for what has: nothing writes into the rows when this returns."""
     for future in futures:
@@ -147,14 +121,3 @@ def _drop(futures: Sequence[Future[Batch]]) -> None:
     for future in futures:
         if not future.cancelled():
             future.exception()
-
-
-def _forget() -> None:
-    """In a forked process: the workers did not come along."""
-    global _starting  # noqa: PLW0603 (it may have been held at the moment of the fork)
-    _starting = threading.Lock()
-    _workers.clear()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_forget)

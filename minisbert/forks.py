@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -63,10 +64,23 @@ def fork_safe(function: Callable[[], Result]) -> Result:
     """
     if not _forked:
         return function()
-    from concurrent.futures import ThreadPoolExecutor
+    future: Future[Result] = Future()
+    thread = threading.Thread(target=settle, args=(future, function))
+    thread.start()
+    try:
+        return future.result()
+    finally:
+        thread.join()
 
-    with ThreadPoolExecutor(1, thread_name_prefix="minisbert") as pool:
-        return pool.submit(function).result()
+
+def settle(future: Future[Result], function: Callable[[], Result]) -> None:
+    """Calls a function, unless its future was cancelled, and has the future give what it returns or raises."""
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+            del future  # or the two would keep each other, and all that was being computed, alive in a circle
 
 
 def _before() -> None:

@@ -28,10 +28,11 @@ from torch.nn import functional as F
 from minisbert import forks
 from minisbert.bert import Bert, Run
 from minisbert.encoder import SentenceEncoder
-from minisbert.engine import compute, workers
+from minisbert.engine import compute
 from minisbert.errors import MinisbertWarning
 from minisbert.forks import fork_safe
 from minisbert.pooling import Dense, LayerNorm, kept_tokens, token_weights
+from minisbert.workers import workers
 
 NEIGHBOURS = 5
 """How many of a corpus's texts are kept at each layer."""

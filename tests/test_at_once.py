@@ -230,6 +230,46 @@ def test_a_fork_while_other_threads_encode_neither_hangs_nor_differs(folder: Pat
     assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
 
 
+LEFT_ALONE = """
+import threading, time
+import minisbert
+texts = {texts!r}
+encoder = minisbert.load({folder!r}, device="cpu")
+expected = encoder.encode(texts)
+
+def work():
+    threading.main_thread().join()
+    time.sleep(0.1)
+    print(all(encoder.encode(texts, batch_size=9).equal(expected) for _ in range(20)))
+
+threading.Thread(target=work).start()
+"""
+
+
+def test_threads_go_on_encoding_when_the_main_thread_has_ended(folder: Path) -> None:
+    done = python(LEFT_ALONE.format(texts=TEXTS, folder=str(folder)))
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+
+
+AT_THE_END = """
+import atexit, threading, time
+
+def at_the_end():  # registered before minisbert's own, and so called after it
+    print(encoder.encode(texts, batch_size=9).equal(expected))
+
+atexit.register(at_the_end)
+import minisbert
+texts = {texts!r}
+encoder = minisbert.load({folder!r}, device="cpu")
+expected = encoder.encode(texts)
+"""
+
+
+def test_what_is_registered_for_the_end_of_a_program_can_still_encode(folder: Path) -> None:
+    done = python(AT_THE_END.format(texts=TEXTS, folder=str(folder)))
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+
+
 # Other processes, pickles and copies
 
 
