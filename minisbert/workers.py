@@ -31,9 +31,9 @@ class Workers:
         self._threads = threads
         self._ending = False
         all_started = threading.Barrier(threads + 1)
-        for _ in range(threads):
+        for number in range(threads):
             # Daemons, since Python waits for all other threads before it ends.
-            threading.Thread(target=self._work, args=(all_started,), daemon=True).start()
+            threading.Thread(target=self._work, args=(all_started,), name=f"minisbert_{number}", daemon=True).start()
         all_started.wait()
         # What a worker sets for itself is also the default of threads that others start later: it is put back at once.
         torch.set_num_threads(threads)
