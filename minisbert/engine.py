@@ -1,10 +1,10 @@
 """Runs a plan: ids of many sentences, and the batches they form → their rows, each in its place.
 
 Several batches are computed at once, each by a worker thread of its own on one core, instead of one batch after the other on all
-cores: nobody waits for anybody between two operations, and small operations are spread over the cores too. On 2 cores that gives 8
-% more short sentences per second, and as many of mixed lengths from batches of an eighth of the size (scripts/benchmark.py, "Tried
-and dropped"). A single batch is computed on all cores, so that one sentence is waited for less, by models that round alike there;
-the others' goes to a worker too.
+cores: nobody waits for anybody between two operations, and small operations are spread over the cores too. On 2 cores that gives
+8 % more short sentences per second, and as many of mixed lengths from batches of an eighth of the size (scripts/benchmark.py,
+"Tried and dropped"). A single batch is computed on all cores, so that one sentence is waited for less, by models that round alike
+there; the others' goes to a worker too.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def compute(
     if device.type != "cpu" or threads == 1 or (alone_on_all_cores and len(batches) == 1):
         yield from map(run, batches)
         return
-    futures = [workers(threads).submit(partial(run, batch)) for batch in batches]
+    pool = workers(threads)
+    futures = [pool.submit(partial(run, batch)) for batch in batches]
     try:
         for future in as_completed(futures):
             yield future.result()

@@ -48,10 +48,11 @@ class TokenRows:
 
 def first_not_finite(vectors: Tensor, batch: Batch) -> int | None:
     """The lowest index in a batch whose vector, or vectors of tokens, hold NaN or infinite numbers: [sentences, …] in its order."""
-    if vectors.isfinite().all():
+    finite = vectors.isfinite()
+    if finite.all():
         return None
-    finite = vectors.isfinite().flatten(1).all(dim=1).tolist()
-    return min(index for index, good in zip(batch.order, finite, strict=True) if not good)
+    rows = finite.flatten(1).all(dim=1).tolist()
+    return min(index for index, good in zip(batch.order, rows, strict=True) if not good)
 
 
 def padded(token_vectors: Tensor, runs: Sequence[Run]) -> Tensor:

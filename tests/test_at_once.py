@@ -239,7 +239,7 @@ expected = encoder.encode(texts)
 
 def work():
     threading.main_thread().join()
-    time.sleep(0.1)
+    time.sleep(0.1)  # its end is also when Python calls what is registered for the end of threads
     print(all(encoder.encode(texts, batch_size=9).equal(expected) for _ in range(20)))
 
 threading.Thread(target=work).start()

@@ -15,6 +15,22 @@ def batches(lengths: list[int], batch_tokens: int, batch_size: int | None = None
     return [(batch.order, batch.runs) for batch in plan(lengths, batch_tokens, batch_size)]
 
 
+def check_plan(packed: list[Batch], lengths: list[int], most: int, batch_size: int | None) -> None:
+    """What holds for every plan, of batches of so many tokens and sentences at most."""
+    order = [index for batch in packed for index in batch.order]
+
+    assert sorted(order) == list(range(len(lengths))), "every sentence once"
+    assert order == sorted(order, key=lambda index: (-lengths[index], index)), "longest first, ties in the caller's order"
+    for batch in packed:
+        assert batch.order, "no batch is empty"
+        assert batch.tokens == sum(lengths[index] for index in batch.order)
+        assert batch.tokens <= most or len(batch.order) == 1, "within the budget, but for one that is longer by itself"
+        assert batch_size is None or len(batch.order) <= batch_size
+        assert [length for sentences, length in batch.runs for _ in range(sentences)] == [lengths[index] for index in batch.order]
+        assert len({length for _, length in batch.runs}) == len(batch.runs), "equal lengths are one run"
+        assert list(batch.runs) == list(runs_of([lengths[index] for index in batch.order]))
+
+
 @pytest.mark.parametrize(
     ("lengths", "batch_tokens", "batch_size", "expected"),
     [
@@ -47,17 +63,7 @@ def test_a_small_plan_is_the_one_written_down(
 @settings(max_examples=300, deadline=None)
 def test_whatever_the_lengths(lengths: list[int], batch_tokens: int, batch_size: int | None) -> None:
     packed = plan(lengths, batch_tokens, batch_size)
-    order = [index for batch in packed for index in batch.order]
-
-    assert sorted(order) == list(range(len(lengths))), "every sentence once"
-    assert order == sorted(order, key=lambda index: (-lengths[index], index)), "longest first, ties in the caller's order"
-    for batch in packed:
-        assert batch.order, "no batch is empty"
-        assert batch.tokens == sum(lengths[index] for index in batch.order)
-        assert batch.tokens <= batch_tokens or len(batch.order) == 1, "within the budget, but for one that is longer by itself"
-        assert batch_size is None or len(batch.order) <= batch_size
-        assert [length for sentences, length in batch.runs for _ in range(sentences)] == [lengths[index] for index in batch.order]
-        assert len({length for _, length in batch.runs}) == len(batch.runs), "equal lengths are one run"
+    check_plan(packed, lengths, batch_tokens, batch_size)
     for batch, following in pairwise(packed):
         full = batch.tokens + lengths[following.order[0]] > batch_tokens or len(batch.order) == batch_size
         assert full, "no batch is closed before it must be"
@@ -147,15 +153,7 @@ def test_a_small_even_plan_is_the_one_written_down(lengths: list[int], threads: 
 @settings(max_examples=300, deadline=None)
 def test_an_even_plan_whatever_the_lengths(lengths: list[int], threads: int, batch_size: int | None) -> None:
     packed = even_plan(lengths, threads, batch_size)
-    order = [index for batch in packed for index in batch.order]
-
-    assert sorted(order) == list(range(len(lengths))), "every sentence once"
-    assert order == sorted(order, key=lambda index: (-lengths[index], index)), "longest first, ties in the caller's order"
-    for batch in packed:
-        assert batch.order, "no batch is empty"
-        assert list(batch.runs) == list(runs_of([lengths[index] for index in batch.order]))
-        assert batch.tokens <= MOST_TOKENS or len(batch.order) == 1
-        assert batch_size is None or len(batch.order) <= batch_size
+    check_plan(packed, lengths, MOST_TOKENS, batch_size)
     assert even_plan(lengths, threads, batch_size) == packed, "the same again"
 
 
