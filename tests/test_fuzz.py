@@ -184,16 +184,20 @@ EXTRA = [
 ]
 
 
-@pytest.mark.parametrize("file", JSON_FILES)
-def test_a_json_file_with_something_changed(original: Path, folder: Path, file: str) -> None:
-    value = json.loads((original / file).read_text())
+def change_json(folder: Path, whole: Path, file: str) -> None:
+    """Loads a folder with one of its json files changed, in many ways."""
 
     @fuzz
-    @given(changed_json(value))
+    @given(changed_json(json.loads((whole / file).read_text())))
     def run(content: bytes) -> None:
-        changed(folder, original, file, content)
+        changed(folder, whole, file, content)
 
     run()
+
+
+@pytest.mark.parametrize("file", JSON_FILES)
+def test_a_json_file_with_something_changed(original: Path, folder: Path, file: str) -> None:
+    change_json(folder, original, file)
 
 
 def flipped(content: bytes, flips: list[tuple[float, int]]) -> bytes:
@@ -239,14 +243,7 @@ def vocab_folder(with_vocab: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("file", VOCAB_FILES)
 def test_a_json_file_beside_a_vocabulary_with_something_changed(with_vocab: Path, vocab_folder: Path, file: str) -> None:
-    value = json.loads((with_vocab / file).read_text())
-
-    @fuzz
-    @given(changed_json(value))
-    def run(content: bytes) -> None:
-        changed(vocab_folder, with_vocab, file, content)
-
-    run()
+    change_json(vocab_folder, with_vocab, file)
 
 
 @fuzz
@@ -310,15 +307,7 @@ def parts_folder(parts: tuple[Path, str], tmp_path: Path) -> Path:
 
 
 def test_an_index_of_parts_with_something_changed(parts: tuple[Path, str], parts_folder: Path) -> None:
-    whole, index = parts
-    value = json.loads((whole / index).read_text())
-
-    @fuzz
-    @given(changed_json(value))
-    def run(content: bytes) -> None:
-        changed(parts_folder, whole, index, content)
-
-    run()
+    change_json(parts_folder, *parts)
 
 
 @fuzz
