@@ -21,6 +21,7 @@ with warnings.catch_warnings():
     import torch
 
 from minisbert.bert import Bert
+from minisbert.checkpoint.load import load_encoder
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import (
     CheckpointError,
@@ -30,13 +31,12 @@ from minisbert.errors import (
     ModelNotFoundError,
     NotFiniteError,
 )
-from minisbert.loading import load_encoder
 from minisbert.migration import unknown_option
 from minisbert.pooling import mean_pooling
 
 # From here on `minisbert.similarity` is the function; `from minisbert.similarity import` still reads the module of that name.
 from minisbert.similarity import community_detection, paraphrase_mining, semantic_search, similarity
-from minisbert.wordpiece import WordPiece
+from minisbert.tokenizer import WordPiece
 
 if TYPE_CHECKING:
     from minisbert.tracing import Trace

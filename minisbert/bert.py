@@ -20,13 +20,46 @@ Notation, used in the shapes beside the code:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.config import BertConfig
+from minisbert.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The sizes and switches of one BERT encoder, under the names of `config.json`.
+
+    Source: Devlin et al. 2019, section 3 ("Model Architecture"), where L, H and A are `num_hidden_layers`, `hidden_size` and
+    `num_attention_heads`.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise CheckpointError(
+                f"config.json: hidden_size {self.hidden_size} is not divisible by num_attention_heads "
+                f"{self.num_attention_heads}, but every head takes an equal share of it. Correct one of the two."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
 
 Run = tuple[int, int]
 

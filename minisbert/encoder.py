@@ -19,22 +19,23 @@ from torch.nn import functional as F
 from minisbert.arguments import check_text, choice, count, flag, iterate_texts, numpy_wanted, read_texts
 from minisbert.batching import Batch, even_plan, plan
 from minisbert.bert import Bert, Run
-from minisbert.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIONS, CheckpointConfig
+from minisbert.checkpoint.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIONS, CheckpointConfig
+from minisbert.checkpoint.info import Info, describe
 from minisbert.engine import compute, halving
 from minisbert.errors import MinisbertError, MinisbertWarning, MissingExtraError, NotFiniteError
 from minisbert.forks import computing, fork_safe
-from minisbert.info import Info, describe
 from minisbert.migration import ATTRIBUTES, unknown_option
 from minisbert.onednn import OneDNNLinear
-from minisbert.pooling import Pooling, build_heads
+from minisbert.pooling import Pooling, build_heads, vector_dtype_of
 from minisbert.reports import Cut, Progress
 from minisbert.results import TokenRows, Window, beginning, first_not_finite, in_order, padded
 from minisbert.similarity import Vectors, similarity, similarity_pairwise
 from minisbert.stream import WINDOW, VectorStream, windows
-from minisbert.wordpiece import WordPiece
+from minisbert.tokenizer import WordPiece
 
 if TYPE_CHECKING:
     import numpy as np  # noqa: F401 # `Vectors` names its arrays, and the API reference resolves that name here
+
 
 ACCELERATOR_TOKENS = 16_384
 """Tokens in one batch on a GPU, which wants more of them at once than the cores of a processor do."""
@@ -143,7 +144,7 @@ class SentenceEncoder:
             TypeError: if `folder` is neither a text nor a path.
             FileExistsError: if it is a file, or a folder that holds anything but a checkpoint.
         """
-        from minisbert.save import save  # imported only when used
+        from minisbert.checkpoint.save import save  # imported only when used
 
         save(self, folder)
 
@@ -673,11 +674,6 @@ class _Options:
     keep: int
     convert_to_numpy: bool
     on_truncate: OnTruncate
-
-
-def vector_dtype_of(dtype: torch.dtype) -> torch.dtype:
-    """Half precision is for the products of the model; a mean of hundreds of token vectors is taken in float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _checksum(*parts: nn.Module) -> int:

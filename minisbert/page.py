@@ -49,7 +49,7 @@ from minisbert.drawing import (
     sum_picture,
 )
 from minisbert.encoder import SentenceEncoder
-from minisbert.wordpiece import WordPiece
+from minisbert.tokenizer import WordPiece
 
 if TYPE_CHECKING:
     from minisbert.tracing import SentenceTrace, Trace

@@ -16,13 +16,69 @@ Notation as in `bert.py`; `dim` is the width of a sentence vector: hidden × num
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minisbert.batching import spare_tokens
-from minisbert.config import POOLING_MODES, DenseConfig, HeadConfig, LayerNormConfig, PoolingConfig
+
+POOLING_MODES: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+"""In the order in which modes that are given as booleans are concatenated; a list of modes has its own."""
+
+
+@dataclass(frozen=True)
+class PoolingConfig:
+    """Which token vectors make the sentence vector; the results of several modes are concatenated."""
+
+    dimension: int
+    modes: tuple[str, ...] = ("mean",)
+    include_prompt: bool = True
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """A layer on the sentence vector: activation(W x + b), plus x itself where `residual` says so.
+
+    Attributes:
+        folder: where its weights lie inside the checkpoint.
+        activation: a name of `DENSE_ACTIVATIONS`.
+    """
+
+    folder: str
+    in_features: int
+    out_features: int
+    bias: bool = True
+    activation: str = "Tanh"
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class LayerNormConfig:
+    """A layer norm on the sentence vector, with weights in `folder`."""
+
+    folder: str
+    dimension: int
+
+
+@dataclass(frozen=True)
+class NormalizeConfig:
+    """The sentence vector is scaled to length 1."""
+
+
+HeadConfig = DenseConfig | LayerNormConfig | NormalizeConfig
+"""A module after the pooling."""
+
+
+def width(pooling: PoolingConfig, heads: Sequence[HeadConfig]) -> int:
+    """Numbers in a vector that went through the pooling and these heads."""
+    dimension = pooling.dimension * len(pooling.modes)
+    for head in heads:
+        if isinstance(head, DenseConfig):
+            dimension = head.out_features
+    return dimension
 
 
 def token_weights(mode: str, mask: Tensor, skip: int = 0) -> Tensor:
@@ -220,3 +276,8 @@ def mean_pooling(token_embeddings: Tensor | Sequence[Tensor], attention_mask: Te
     if mode not in POOLING_MODES:
         raise ValueError(f"mode: found {mode!r}, expected one of {', '.join(POOLING_MODES)}.")
     return pool(vectors, attention_mask.to(vectors.dtype), (mode,))
+
+
+def vector_dtype_of(dtype: torch.dtype) -> torch.dtype:
+    """Half precision is for the products of the model; a mean of hundreds of token vectors is taken in float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from minisbert.wordpiece import Tokenized
+from minisbert.tokenizer import Tokenized
 
 if TYPE_CHECKING:
     from huggingface_hub.utils.tqdm import tqdm

@@ -153,7 +153,7 @@ def reference_encoder(encoder: minisbert.SentenceEncoder, name: str) -> Callable
     """sentence-transformers' encode, for the very files that `encoder` was loaded from."""
     from sentence_transformers import SentenceTransformer
 
-    from minisbert.hub import locate
+    from minisbert.checkpoint.hub import locate
 
     config = locate(name).find("modules.json")
     model = SentenceTransformer(str(config.parent) if config else name, device=str(encoder.device))

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from minisbert.bert import Bert
-from minisbert.config import BertConfig
-from minisbert.weights import to_hub_names
+from minisbert.bert import Bert, BertConfig
+from minisbert.checkpoint.families import to_hub_names
 
 WORDS = ["".join(random.Random(n).choices(string.ascii_lowercase, k=3 + n % 6)) for n in range(500)]  # noqa: S311
 

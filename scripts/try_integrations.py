@@ -243,7 +243,7 @@ def main() -> int:
     options = parser.parse_args()
     from sentence_transformers import SentenceTransformer
 
-    from minisbert.hub import locate
+    from minisbert.checkpoint.hub import locate
 
     lines = (options.data / "stsb-test.tsv").read_text(encoding="utf-8").splitlines()[1:]
     texts = [text for line in lines for text in line.split("\t")[1:]]

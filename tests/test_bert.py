@@ -11,9 +11,8 @@ from parity.plain_bert import plain_bert
 from torch import Tensor, nn
 
 from minisbert import Bert
-from minisbert.bert import ACTIVATIONS
-from minisbert.config import BertConfig
-from minisbert.weights import to_hub_names
+from minisbert.bert import ACTIVATIONS, BertConfig
+from minisbert.checkpoint.families import to_hub_names
 
 VOCABULARY, POSITIONS, SEGMENTS = 50, 150, 3
 # On both sides of every length at which attention is, or was, computed in another way.

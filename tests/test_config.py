@@ -18,21 +18,11 @@ from sentence_transformers import SentenceTransformer
 
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning
-from minisbert.config import (
-    MODULE_KINDS,
-    BertConfig,
-    CheckpointConfig,
-    DenseConfig,
-    LayerNormConfig,
-    Limit,
-    NormalizeConfig,
-    PoolingConfig,
-    UsageConfig,
-    WordPieceConfig,
-    brief,
-    read_checkpoint,
-    read_json,
-)
+from minisbert.bert import BertConfig
+from minisbert.checkpoint.config import CheckpointConfig, Limit, UsageConfig, WordPieceConfig, read_checkpoint
+from minisbert.checkpoint.fields import brief, read_json
+from minisbert.checkpoint.modules import MODULE_KINDS
+from minisbert.pooling import DenseConfig, LayerNormConfig, NormalizeConfig, PoolingConfig
 
 MISSING = object()
 

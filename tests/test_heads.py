@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning
-from minisbert.config import DENSE_ACTIVATIONS
+from minisbert.checkpoint.modules import DENSE_ACTIVATIONS
 from minisbert.pooling import ACTIVATIONS
 
 Change = Callable[[dict[str, Tensor]], object]

@@ -29,7 +29,7 @@ from containers import CONTAINERS, relay, replace_weights, save_stream, save_zip
 
 import minisbert
 from minisbert import CheckpointError
-from minisbert.pickled import LONGEST_LISTING, MOST_OPCODES
+from minisbert.checkpoint.pickle_reader import LONGEST_LISTING, MOST_OPCODES
 
 WORDS = "embeddings.word_embeddings.weight"
 CANARY = "the-payload-was-run"

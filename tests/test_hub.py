@@ -22,7 +22,8 @@ from sentence_transformers import SentenceTransformer
 
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning, ModelNotFoundError
-from minisbert.hub import CARRIED, _checked, _is_no_network, hub_cache, locate
+from minisbert.checkpoint.bundled import CARRIED
+from minisbert.checkpoint.hub import _checked, _is_no_network, hub_cache, locate
 
 SENTENCES = ["a man is eating food .", "the cat sat on the mat", "Some dogs run!"]
 NAME = "org/name"

@@ -13,8 +13,8 @@ from layouts import HIDDEN, dense, laid
 from safetensors import safe_open
 
 import minisbert
+from minisbert.checkpoint.info import SET
 from minisbert.cli import main
-from minisbert.info import SET
 
 
 @pytest.fixture

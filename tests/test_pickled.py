@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from minisbert import CheckpointError
-from minisbert.pickled import MAGIC, MOST_DIMENSIONS, MOST_ENTRIES, open_pickled
+from minisbert.checkpoint.pickle_reader import MAGIC, MOST_DIMENSIONS, MOST_ENTRIES, open_pickled
 
 # --- the instructions (pickletools.py explains each) --------------------------------------------------------------------------
 

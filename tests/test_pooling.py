@@ -11,8 +11,18 @@ import torch
 from torch import Tensor
 
 from minisbert import mean_pooling
-from minisbert.config import POOLING_MODES, DenseConfig, LayerNormConfig, NormalizeConfig, PoolingConfig
-from minisbert.pooling import Pooling, build_heads, kept_tokens, pool, token_weights
+from minisbert.pooling import (
+    POOLING_MODES,
+    DenseConfig,
+    LayerNormConfig,
+    NormalizeConfig,
+    Pooling,
+    PoolingConfig,
+    build_heads,
+    kept_tokens,
+    pool,
+    token_weights,
+)
 
 # Two sentences, of four and of two tokens; behind the second stand two numbers that no mode may see.
 VECTORS = torch.tensor(

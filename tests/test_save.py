@@ -28,7 +28,7 @@ from transformers import AutoModel, AutoTokenizer
 import minisbert
 from minisbert import MinisbertError, SentenceEncoder, mean_pooling
 from minisbert import save as save_module
-from minisbert.save import check_replaceable, write_safetensors
+from minisbert.checkpoint.save import check_replaceable, write_safetensors
 
 TEXTS = [*PAIR, "the Cats sat on the RED mat, café [MASK] <x>", "", "a " * 60]
 

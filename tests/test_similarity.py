@@ -23,7 +23,7 @@ from torch import Tensor
 import minisbert
 from minisbert import MissingExtraError, SentenceEncoder, community_detection, paraphrase_mining, semantic_search
 from minisbert import similarity as similarity_function
-from minisbert.config import SIMILARITY_FUNCTIONS
+from minisbert.checkpoint.config import SIMILARITY_FUNCTIONS
 from minisbert.similarity import (
     cos_sim,
     dot_score,

@@ -22,23 +22,11 @@ from transformers import BertForMaskedLM, BertModel
 
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning
-from minisbert.bert import Bert
-from minisbert.config import BertConfig, read_checkpoint
-from minisbert.pickled import open_pickled
-from minisbert.weights import (
-    FLOATS,
-    LARGEST_NUMBER,
-    LEFTOVERS,
-    MOST_SHARDS,
-    TABLE,
-    current_name,
-    load_weights,
-    names,
-    open_file,
-    open_weights,
-    to_hub_names,
-    unfit,
-)
+from minisbert.bert import Bert, BertConfig
+from minisbert.checkpoint.config import read_checkpoint
+from minisbert.checkpoint.families import LEFTOVERS, TABLE, current_name, names, to_hub_names
+from minisbert.checkpoint.pickle_reader import open_pickled
+from minisbert.checkpoint.weights import FLOATS, LARGEST_NUMBER, MOST_SHARDS, load_weights, open_file, open_weights, unfit
 
 WORDS = "embeddings.word_embeddings.weight"
 QUERY, KEY, VALUE = (f"encoder.layer.1.attention.self.{part}.weight" for part in ("query", "key", "value"))

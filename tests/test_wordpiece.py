@@ -18,8 +18,10 @@ from transformers import AutoTokenizer
 
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning
-from minisbert.config import LARGEST_JSON, read_checkpoint
-from minisbert.wordpiece import MOST_ADDED_TOKENS, WordPiece, read_tokenizer
+from minisbert.checkpoint.config import read_checkpoint
+from minisbert.checkpoint.fields import LARGEST_JSON
+from minisbert.checkpoint.tokenizer_files import MOST_ADDED_TOKENS, read_tokenizer
+from minisbert.tokenizer import WordPiece
 
 TEXTS = [
     "A man is eating food.",

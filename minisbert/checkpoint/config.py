@@ -1,0 +1,470 @@
+"""What a checkpoint's json files say: the encoder's sizes, the limit in tokens, how the vectors are meant to be used.
+
+A checkpoint in the hub's layout:
+
+    modules.json                        the chain of modules: Transformer, Pooling, perhaps Dense, LayerNorm, Normalize
+    config.json                         the sizes of BERT
+    sentence_bert_config.json           the limit in tokens, and whether to lower-case the text first
+    tokenizer_config.json               the settings of the tokenizer
+    1_Pooling/config.json               how token vectors become one sentence vector
+    2_Dense/config.json                 a layer on top of the sentence vector, with weights beside it
+    config_sentence_transformers.json   prompts, the number of dimensions to keep, how vectors are compared
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from minisbert.bert import BertConfig
+from minisbert.checkpoint.fields import DEFAULT, LARGEST_WIDTH, Fields, Find, brief, inside, read_fields
+from minisbert.checkpoint.modules import POOLING_FLAGS, _describe, read_head, read_modules, read_pooling_config
+from minisbert.errors import CheckpointError
+from minisbert.pooling import HeadConfig, PoolingConfig, width
+
+MOST_LAYERS: Final = 1 << 10
+
+ACTIVATIONS: Final = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+
+LEAST_LIMIT: Final = 3
+"""[CLS], one word piece, [SEP]."""
+
+SIMILARITY_FUNCTIONS: Final = ("cosine", "dot", "euclidean", "manhattan")
+
+EVERY_MODELS_PROMPTS: Final = {"query": "", "document": ""}
+"""What encode_query and encode_document put before a text when the checkpoint has nothing for them, as in sentence-transformers."""
+
+
+@dataclass(frozen=True)
+class WordPieceConfig:
+    """The settings of the tokenizer, under the names of `tokenizer_config.json`. None: the file does not say."""
+
+    do_lower_case: bool | None = None
+    strip_accents: bool | None = None
+    tokenize_chinese_chars: bool | None = None
+    model_max_length: int | None = None
+    truncation_side: str | None = None
+    unk_token: str = "[UNK]"
+    cls_token: str = "[CLS]"
+    sep_token: str = "[SEP]"
+    pad_token: str = "[PAD]"
+    mask_token: str = "[MASK]"
+    tokenizer_class: str | None = None
+
+
+@dataclass(frozen=True)
+class UsageConfig:
+    """How the vectors are meant to be asked for and compared: `config_sentence_transformers.json`.
+
+    Attributes:
+        prompts: texts to put before a sentence, by name.
+        default_prompt_name: the prompt that holds where none is asked for.
+        similarity_fn_name: one of `SIMILARITY_FUNCTIONS`; None: the file does not say.
+        truncate_dim: how many numbers of a vector to keep; None: all.
+    """
+
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity_fn_name: str | None = None
+    truncate_dim: int | None = None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many tokens a sentence may have, and why.
+
+    Attributes:
+        tokens: the limit, special tokens included.
+        source: the file and field that decided.
+        reasons: what each file had to say about it, in the order in which they are asked.
+    """
+
+    tokens: int
+    source: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting in force, and the file it came from ("the default" where no file says anything)."""
+
+    name: str
+    value: object
+    source: str
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Everything the json files of one checkpoint say.
+
+    Attributes:
+        bert: the sizes of the encoder.
+        wordpiece: the settings of the tokenizer.
+        pooling: from token vectors to a sentence vector.
+        heads: what happens to the sentence vector then.
+        usage: prompts and the like.
+        lower_case_first: whether the text is lower-cased before the tokenizer sees it.
+        limit: the limit in tokens, and what it follows from.
+        folder: where config.json, the tokenizer and the weights lie inside the checkpoint; "" is its root.
+        remarks: what a user should be told when this checkpoint is loaded.
+        settings: every setting that changes a vector, with the file that gave it.
+    """
+
+    bert: BertConfig
+    wordpiece: WordPieceConfig
+    pooling: PoolingConfig
+    heads: tuple[HeadConfig, ...]
+    usage: UsageConfig
+    lower_case_first: bool
+    limit: Limit
+    folder: str = ""
+    remarks: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def max_seq_length(self) -> int:
+        """The limit in tokens, special tokens included."""
+        return self.limit.tokens
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a sentence vector, as the chain of modules gives it, before any of them are left out."""
+        return width(self.pooling, self.heads)
+
+
+# Other architectures that sentence vectors are made with, by the `model_type` of config.json. Named, so that the message says
+# plainly what the checkpoint is.
+OTHER_ARCHITECTURES: Final = {
+    "albert": "ALBERT",
+    "bart": "BART",
+    "bert-generation": "BERT for generation",
+    "big_bird": "BigBird",
+    "camembert": "CamemBERT",
+    "clip": "CLIP",
+    "convbert": "ConvBERT",
+    "deberta": "DeBERTa",
+    "deberta-v2": "DeBERTa v2",
+    "distilbert": "DistilBERT",
+    "electra": "ELECTRA",
+    "ernie": "ERNIE",
+    "eurobert": "EuroBERT",
+    "gemma3_text": "Gemma",
+    "gpt2": "GPT-2",
+    "gpt_neo": "GPT-Neo",
+    "llama": "Llama",
+    "longformer": "Longformer",
+    "luke": "LUKE",
+    "megatron-bert": "Megatron-BERT",
+    "mistral": "Mistral",
+    "mobilebert": "MobileBERT",
+    "modernbert": "ModernBERT",
+    "mpnet": "MPNet",
+    "new": "NewModel of GTE v1.5",
+    "nomic_bert": "NomicBERT",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "roberta": "RoBERTa",
+    "roformer": "RoFormer",
+    "squeezebert": "SqueezeBERT",
+    "t5": "T5",
+    "xlm-roberta": "XLM-RoBERTa",
+    "xlnet": "XLNet",
+    "xlm": "XLM",
+}
+
+
+def read_bert_config(fields: Fields, remarks: list[str]) -> BertConfig:
+    """`config.json`: every setting that changes the result is obeyed or refused."""
+    architectures = fields.values.get("architectures") or []
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        fields.refuse("architectures", "a list of class names")
+    is_bert = any(name.startswith("Bert") for name in architectures)
+    model_type = fields.values.get("model_type", "bert" if is_bert else None)
+    if model_type != "bert":
+        known = OTHER_ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
+        fields.refuse(
+            "model_type",
+            '"bert"',
+            (f"This is {known}, another architecture; " if known else "")
+            + "minisbert runs BERT only: load this checkpoint with sentence-transformers or transformers.",
+        )
+    if architectures and not is_bert:
+        remarks.append(f"{fields.file}: architectures is {brief(architectures)}, but model_type is bert; it is taken as a BERT")
+    refuse_remote_code(fields)
+    fields.must_be(
+        "is_decoder",
+        False,
+        "minisbert is an encoder, in which every token attends to every other. Load this checkpoint with transformers.",
+    )
+    fields.must_be(
+        "is_encoder_decoder", False, "minisbert is an encoder, without a decoder behind it. Load this checkpoint with transformers."
+    )
+    fields.must_be(
+        "add_cross_attention",
+        False,
+        "minisbert is an encoder, without a second sequence to attend to. Load this checkpoint with transformers.",
+    )
+    fields.must_be("position_embedding_type", "absolute", "minisbert has no relative positions; load it with transformers.")
+    fields.must_be("pruned_heads", {}, "minisbert has no layers of unequal numbers of heads; load it with transformers.")
+    fields.must_be("quantization_config", None, "minisbert reads plain weights; take the checkpoint as it was before.")
+    return BertConfig(
+        vocab_size=fields.integer("vocab_size", maximum=1 << 24),
+        hidden_size=fields.integer("hidden_size", maximum=LARGEST_WIDTH),
+        num_hidden_layers=fields.integer("num_hidden_layers", maximum=MOST_LAYERS),
+        num_attention_heads=fields.integer("num_attention_heads", maximum=LARGEST_WIDTH),
+        intermediate_size=fields.integer("intermediate_size"),
+        max_position_embeddings=fields.integer("max_position_embeddings"),
+        type_vocab_size=fields.integer("type_vocab_size", default=BertConfig.type_vocab_size),
+        hidden_act=fields.choice("hidden_act", ACTIVATIONS, default=BertConfig.hidden_act),
+        layer_norm_eps=fields.positive("layer_norm_eps", default=BertConfig.layer_norm_eps),
+    )
+
+
+def refuse_remote_code(fields: Fields) -> None:
+    """`auto_map` names Python files of the checkpoint that were meant to be run instead of BERT."""
+    if fields.values.get("auto_map") is not None:
+        fields.refuse(
+            "auto_map",
+            "no such field",
+            "It names code that comes with the checkpoint, and minisbert runs none: load this checkpoint with "
+            "sentence-transformers, if you trust that code.",
+        )
+
+
+def read_wordpiece_config(fields: Fields) -> WordPieceConfig:
+    """`tokenizer_config.json`, which many repositories have beside or instead of `tokenizer.json`."""
+
+    def token(field: str, default: str) -> str:
+        """A special token, written as a text or as an object with the text in `content`."""
+        value = fields.values.get(field)
+        if value is None:
+            return default
+        if isinstance(value, dict):
+            value = value.get("content")
+        if not isinstance(value, str) or not value:
+            fields.refuse(field, "a token, as a text or as an object with the text in 'content'")
+        return value
+
+    refuse_remote_code(fields)
+    name = "max_len" if "max_len" in fields.values and "model_max_length" not in fields.values else "model_max_length"
+    limit = fields.values.get(name)  # max_len: its name until transformers 3
+    if isinstance(limit, float) and limit.is_integer():  # "no limit" is written as 10^30, and was once as 1e30
+        limit = int(limit)
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        fields.refuse(name, "a number of tokens")
+    side = fields.values.get("truncation_side")
+    return WordPieceConfig(
+        do_lower_case=fields.boolean("do_lower_case", default=None),
+        strip_accents=fields.boolean("strip_accents", default=None),
+        tokenize_chinese_chars=fields.boolean("tokenize_chinese_chars", default=None),
+        model_max_length=limit,
+        truncation_side=None if side is None else fields.choice("truncation_side", ("right", "left")),
+        unk_token=token("unk_token", WordPieceConfig.unk_token),
+        cls_token=token("cls_token", WordPieceConfig.cls_token),
+        sep_token=token("sep_token", WordPieceConfig.sep_token),
+        pad_token=token("pad_token", WordPieceConfig.pad_token),
+        mask_token=token("mask_token", WordPieceConfig.mask_token),
+        tokenizer_class=fields.text("tokenizer_class"),
+    )
+
+
+def read_usage(fields: Fields | None, dimension: int, remarks: list[str]) -> UsageConfig:
+    """`config_sentence_transformers.json`. A missing one, as before sentence-transformers 2, says nothing."""
+    if fields is None:
+        return UsageConfig()
+    kind = fields.text("model_type")
+    if kind not in (None, "SentenceTransformer"):
+        fields.refuse(
+            "model_type",
+            '"SentenceTransformer"',
+            "minisbert gives one vector a sentence, and this is a model of another kind: load it with sentence-transformers.",
+        )
+    prompts = fields.values.get("prompts")
+    prompts = {} if prompts is None else prompts
+    if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
+        fields.refuse("prompts", "an object of texts by their names")
+    prompts = {name: text or "" for name, text in prompts.items()}
+    default = fields.text("default_prompt_name")
+    if default is not None and default not in EVERY_MODELS_PROMPTS | prompts:
+        fields.refuse("default_prompt_name", "the name of a prompt: " + ", ".join(EVERY_MODELS_PROMPTS | prompts))
+    similarity = fields.text("similarity_fn_name")
+    if similarity is not None and similarity not in SIMILARITY_FUNCTIONS:
+        remarks.append(
+            f"{fields.file}: similarity_fn_name is {brief(similarity)}, not one of {', '.join(SIMILARITY_FUNCTIONS)}; "
+            "cosine is used"
+        )
+        similarity = None
+    keep = None
+    if fields.values.get("truncate_dim") is not None:
+        keep = fields.integer("truncate_dim", maximum=sys.maxsize)
+        if keep > dimension:
+            remarks.append(f"{fields.file}: truncate_dim is {keep}, but a vector has only {dimension} numbers; all are kept")
+    return UsageConfig(prompts, default, similarity, keep)
+
+
+def read_sentence_config(fields: Fields) -> None:
+    """`sentence_bert_config.json`: refuses what changes the vectors in ways that minisbert does not know.
+
+    Its `max_seq_length` and `do_lower_case` are read elsewhere. The arguments for other libraries (model_args and the like, of
+    either generation) may hold what does not change the mathematics.
+    """
+    load = "Load this checkpoint with sentence-transformers."
+    for name, expected in ("transformer_task", "feature-extraction"), ("module_output_name", "token_embeddings"):
+        if fields.values.get(name) is not None:
+            fields.must_be(name, expected, load)
+    for name in "query_length", "document_length", "query_expansion", "tokenizer_name_or_path":
+        fields.must_be(name, None, load)
+    modality = fields.values.get("modality_config")
+    text = {"method": "forward", "method_output_name": "last_hidden_state"}
+    if modality is not None and (
+        not isinstance(modality, dict)
+        or not isinstance(modality.get("text"), dict)
+        or any(modality["text"].get(name) != value for name, value in text.items())
+    ):
+        fields.refuse("modality_config", "the last hidden state for text: " + json.dumps({"text": text}), load)
+    harmless = {"add_pooling_layer", "attn_implementation", "dtype", "torch_dtype", "trust_remote_code", "use_safetensors"}
+    for name in (
+        "model_args",
+        "model_kwargs",
+        "config_args",
+        "config_kwargs",
+        "tokenizer_args",
+        "processor_kwargs",
+        "processing_kwargs",
+    ):
+        value = fields.values.get(name)
+        if value is not None and (not isinstance(value, dict) or value.keys() - harmless):
+            fields.refuse(name, "nothing that changes a vector, only " + ", ".join(sorted(harmless)), load)
+
+
+def decide_limit(sizes: Fields, wordpiece: Fields, asked: int | None, sentence: Fields, remarks: list[str]) -> Limit:
+    """How many tokens a sentence may have: `max_seq_length`, else `model_max_length`, and never more than the positions.
+
+    Args:
+        sizes: config.json; the model has a vector for each position up to its `max_position_embeddings`.
+        wordpiece: tokenizer_config.json.
+        asked: its model_max_length.
+        sentence: sentence_bert_config.json.
+        remarks: what should be told is added here.
+
+    Raises:
+        CheckpointError: if there is no room for [CLS], [SEP] and one word piece.
+    """
+    last = f"{sizes.file}: max_position_embeddings"
+    positions = sizes.integer("max_position_embeddings")
+    limit, source = positions, last
+    reasons = []
+    if sentence.values.get("max_seq_length") is not None:
+        limit = sentence.integer("max_seq_length", maximum=sys.maxsize)
+        source = f"{sentence.file}: max_seq_length"
+        reasons.append(f"{source} is {limit}")
+    else:
+        reasons.append(f"{sentence.file} gives no max_seq_length")
+        if asked is not None:
+            limit, source = asked, f"{wordpiece.file}: model_max_length"
+            reasons.append(f"{source} is {asked if asked < 10**9 else 'no limit'}")
+        else:
+            reasons.append(f"{wordpiece.file} gives no model_max_length")
+    reasons.append(f"{last} is {positions}, and no sentence can have more")
+    if limit > positions:
+        if source.startswith(sentence.file):
+            remarks.append(
+                f"{sentence.file}: max_seq_length is {limit}, but the model has only {positions} positions; "
+                f"the limit is {positions} tokens"
+            )
+        limit, source = positions, last
+    if limit < LEAST_LIMIT:
+        raise CheckpointError(
+            f"{source}: the limit is {limit} tokens, expected at least {LEAST_LIMIT}, for [CLS], a word piece and [SEP]. "
+            "Correct the file, or take an unchanged copy."
+        )
+    return Limit(limit, source, tuple(reasons))
+
+
+def read_checkpoint(find: Find) -> CheckpointConfig:
+    """Reads all settings of a checkpoint, in the order of its chain, before any of its weights are touched.
+
+    Raises:
+        CheckpointError: naming file, field, found, expected, and what to do.
+    """
+    remarks: list[str] = []
+    modules = read_modules(find)
+    folder = modules[0].folder if modules else ""
+
+    def required(file: str) -> Fields:
+        fields = read_fields(find, file)
+        if fields is None:
+            raise CheckpointError(
+                f"{file}: no such file in the checkpoint. Expected a folder in the layout of the hub, with config.json, "
+                "a tokenizer (tokenizer.json or vocab.txt) and weights (model.safetensors or pytorch_model.bin)."
+            )
+        return fields
+
+    def optional(file: str) -> Fields:
+        return read_fields(find, file) or Fields({}, file)
+
+    sizes = required(inside(folder, "config.json"))
+    bert = read_bert_config(sizes, remarks)
+    words = optional(inside(folder, "tokenizer_config.json"))
+    wordpiece = read_wordpiece_config(words)
+
+    heads: list[HeadConfig] = []
+    settings: list[Setting] = []
+    if modules is None:
+        pooling = PoolingConfig(bert.hidden_size)
+        remarks.append(
+            "modules.json: no such file, so this is a plain BERT without instructions for sentences; "
+            "its token vectors are averaged (mean pooling), and no sentence_bert_config.json or config_sentence_transformers.json "
+            "is looked for, as in sentence-transformers"
+        )
+        sentence, usage_fields = Fields({}, inside(folder, "sentence_bert_config.json")), None
+        settings.append(Setting("pooling_mode", list(pooling.modes), DEFAULT))
+    else:
+        file = inside(modules[1].folder, "config.json")
+        fields = required(file)
+        pooling = read_pooling_config(fields, remarks)
+        if pooling.dimension != bert.hidden_size:
+            raise CheckpointError(
+                f"{file}: the dimension is {pooling.dimension}, expected {bert.hidden_size}, the hidden_size of "
+                f"{inside(folder, 'config.json')}. The two files are of different models; take an unchanged copy."
+            )
+        given = fields.values.keys() & {"pooling_mode", *POOLING_FLAGS}
+        settings.append(Setting("pooling_mode", list(pooling.modes), file if given else DEFAULT))
+        settings.append(Setting("include_prompt", pooling.include_prompt, fields.source("include_prompt")))
+        for module in modules[2:]:
+            file = inside(module.folder, "config.json")
+            if module.kind == "normalize":
+                # Its folder may be absent; until 5.3 it never had a file, and a hub that cannot be asked need not be.
+                fields = Fields({}, file) if module.name == "sentence_transformers.models.Normalize" else optional(file)
+            else:
+                fields = required(file)
+            heads.append(read_head(module, fields, width(pooling, heads), remarks))
+            settings.append(Setting(module.kind, _describe(heads[-1]), file if fields.values else "modules.json"))
+        sentence = optional(inside(folder, "sentence_bert_config.json"))
+        usage_fields = read_fields(find, "config_sentence_transformers.json")
+
+    read_sentence_config(sentence)
+    usage = read_usage(usage_fields, width(pooling, heads), remarks)
+    limit = decide_limit(sizes, words, wordpiece.model_max_length, sentence, remarks)
+    lower_case_first = bool(sentence.boolean("do_lower_case", default=False))
+    stated = usage_fields or Fields({}, "config_sentence_transformers.json")
+    return CheckpointConfig(
+        bert=bert,
+        wordpiece=wordpiece,
+        pooling=pooling,
+        heads=tuple(heads),
+        usage=usage,
+        lower_case_first=lower_case_first,
+        limit=limit,
+        folder=folder,
+        remarks=tuple(remarks),
+        settings=(
+            *(Setting(name, value, sizes.source(name)) for name, value in vars(bert).items()),
+            Setting("lower_case_first", lower_case_first, sentence.source("do_lower_case")),
+            *settings,
+            *(Setting(name, value, stated.source(name)) for name, value in vars(usage).items()),
+        ),
+    )

@@ -1,0 +1,120 @@
+"""Text → word pieces → ids: a wrapper around the Rust library `tokenizers`.
+
+WordPiece (Wu et al. 2016, section 4.1; Devlin et al. 2019, section 3) splits a word into the longest pieces that its vocabulary
+knows: "embeddings" → em ##bed ##ding ##s. The algorithm is the library's; what lives here is how a checkpoint's files become a
+tokenizer, and the limit: the library would cut a long text without a word, so it never cuts here; this wrapper does, and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """The ids of some texts, and what had to be cut off.
+
+    Attributes:
+        ids: the ids of each text, special tokens included, at most the limit.
+        full_lengths: how many ids each text had before it was cut, special tokens included.
+    """
+
+    ids: list[list[int]]
+    full_lengths: list[int]
+
+    @property
+    def cut(self) -> list[int]:
+        """The indices of the texts that lost something."""
+        return [index for index, ids in enumerate(self.ids) if len(ids) < self.full_lengths[index]]
+
+
+class WordPiece:
+    """Texts in, ids out, at most `max_length` of them a text, special tokens included.
+
+    Attributes:
+        tokenizer: the wrapped `tokenizers.Tokenizer`, without truncation and padding.
+        max_length: the limit in tokens, special tokens included.
+        remarks: what a user should be told about the files it was made from.
+        names: the special tokens by their roles: unk_token, cls_token and the like.
+
+    Raises:
+        ValueError: if the tokenizer does more to a text than to put special tokens before and after it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_length: int,
+        truncation_side: str = "right",
+        remarks: Sequence[str] = (),
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.tokenizer = tokenizer
+        self.truncation_side = truncation_side
+        self.remarks = tuple(remarks)
+        self.names = dict(names or {})
+        special = tokenizer.encode("").ids
+        content = tokenizer.encode("a", add_special_tokens=False).ids
+        framed = tokenizer.encode("a")
+        for before in range(len(special) + 1):
+            if framed.ids == special[:before] + content + special[before:] and not any(framed.type_ids):
+                self.prefix, self.suffix = special[:before], special[before:]  # [CLS] and [SEP], as a rule
+                break
+        else:
+            raise ValueError("found a text that is not just framed by special tokens, all of the first segment")
+        self.max_length = max_length
+
+    @property
+    def max_length(self) -> int:
+        """The limit in tokens, special tokens included."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, value: int) -> None:
+        least = len(self.prefix) + len(self.suffix) + 1
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"max_length: found {type(value).__name__}, expected an int.")
+        if value < least:
+            raise ValueError(f"max_length: found {value}, expected at least {least}: the special tokens and one more.")
+        self._max_length = value
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are, added tokens included."""
+        return self.tokenizer.get_vocab_size()
+
+    def __call__(self, texts: Sequence[str]) -> Tokenized:
+        """The ids of each text, cut to the limit with the special tokens kept."""
+        room = self.max_length - len(self.prefix) - len(self.suffix)
+        ids = []
+        full_lengths = []
+        for some in _portions(texts):
+            for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=False):
+                content = encoding.ids
+                full_lengths.append(len(self.prefix) + len(content) + len(self.suffix))
+                content = content[:room] if self.truncation_side == "right" else content[-room:]
+                ids.append(self.prefix + content + self.suffix)
+        return Tokenized(ids, full_lengths)
+
+
+def _portions(texts: Sequence[str], most: int = 1024, characters: int = 1 << 20) -> Iterator[list[str]]:
+    """Texts in portions, since the library keeps some hundred bytes a token of all texts that it is given at once.
+
+    >>> list(_portions(["a", "b", "long", "c"], most=3, characters=5))
+    [['a', 'b', 'long'], ['c']]
+    """
+    some: list[str] = []
+    held = 0
+    for text in texts:
+        some.append(text)
+        held += len(text)
+        if len(some) >= most or held >= characters:
+            yield some
+            some, held = [], 0
+    if some:
+        yield some
