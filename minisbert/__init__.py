@@ -31,7 +31,7 @@ from minisbert.errors import (
     ModelNotFoundError,
     NotFiniteError,
 )
-from minisbert.migration import unknown_option
+from minisbert.inference.inputs import unknown_option
 from minisbert.pooling import mean_pooling
 
 # From here on `minisbert.similarity` is the function; `from minisbert.similarity import` still reads the module of that name.

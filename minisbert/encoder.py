@@ -16,21 +16,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.arguments import check_text, choice, count, flag, iterate_texts, numpy_wanted, read_texts
-from minisbert.batching import Batch, even_plan, plan
 from minisbert.bert import Bert, Run
 from minisbert.checkpoint.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIONS, CheckpointConfig
 from minisbert.checkpoint.info import Info, describe
-from minisbert.engine import compute, halving
 from minisbert.errors import MinisbertError, MinisbertWarning, MissingExtraError, NotFiniteError
-from minisbert.forks import computing, fork_safe
-from minisbert.migration import ATTRIBUTES, unknown_option
-from minisbert.onednn import OneDNNLinear
+from minisbert.inference.batching import Batch, even_plan, plan
+from minisbert.inference.engine import compute, halving
+from minisbert.inference.inputs import (
+    ATTRIBUTES,
+    check_text,
+    choice,
+    count,
+    flag,
+    iterate_texts,
+    numpy_wanted,
+    read_texts,
+    unknown_option,
+)
+from minisbert.inference.kernels import OneDNNLinear
+from minisbert.inference.stream import (
+    WINDOW,
+    Cut,
+    Progress,
+    TokenRows,
+    VectorStream,
+    Window,
+    beginning,
+    first_not_finite,
+    in_order,
+    padded,
+    windows,
+)
+from minisbert.inference.threads import computing, fork_safe
 from minisbert.pooling import Pooling, build_heads, vector_dtype_of
-from minisbert.reports import Cut, Progress
-from minisbert.results import TokenRows, Window, beginning, first_not_finite, in_order, padded
 from minisbert.similarity import Vectors, similarity, similarity_pairwise
-from minisbert.stream import WINDOW, VectorStream, windows
 from minisbert.tokenizer import WordPiece
 
 if TYPE_CHECKING:

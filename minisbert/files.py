@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from minisbert.arguments import check_text
 from minisbert.errors import MissingExtraError
+from minisbert.inference.inputs import check_text
 
 if TYPE_CHECKING:
     from torch import Tensor

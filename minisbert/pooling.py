@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.batching import spare_tokens
+from minisbert.inference.batching import spare_tokens
 
 POOLING_MODES: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """In the order in which modes that are given as booleans are concatenated; a list of modes has its own."""

@@ -25,14 +25,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert import forks
 from minisbert.bert import Bert, Run
 from minisbert.encoder import SentenceEncoder
-from minisbert.engine import compute
 from minisbert.errors import MinisbertWarning
-from minisbert.forks import fork_safe
+from minisbert.inference import threads as forks
+from minisbert.inference.engine import compute
+from minisbert.inference.threads import fork_safe, workers
 from minisbert.pooling import Dense, LayerNorm, kept_tokens, token_weights
-from minisbert.workers import workers
 
 NEIGHBOURS = 5
 """How many of a corpus's texts are kept at each layer."""

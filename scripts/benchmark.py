@@ -497,8 +497,8 @@ class Gemm(Minisbert):
     def encode(self, texts: list[str], way: Way, *, single: bool = False, part: int = 1) -> Any:
         import torch
 
-        from minisbert.batching import spare_tokens
-        from minisbert.engine import workers
+        from minisbert.inference.batching import spare_tokens
+        from minisbert.inference.threads import workers
 
         key = tuple(texts)
         if key not in self.sizes:  # counted once: what precedes the products is no part of them

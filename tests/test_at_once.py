@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 import minisbert
 from minisbert import MinisbertError, SentenceEncoder
-from minisbert.forks import LONGEST_WAIT, computing
+from minisbert.inference.threads import LONGEST_WAIT, computing
 
 WORDS = ("a", "man", "is", "sat", "food", ".", "the", "cat", "mat", "on")
 TEXTS = [" ".join(random.Random(n).choices(WORDS, k=1 + n % 28)) for n in range(200)]
@@ -152,8 +152,8 @@ def test_a_forked_process_encodes_with_the_same_bits_and_neither_hangs_nor_warns
 
 def test_without_the_thread_of_its_own_a_forked_process_would_hang(folder: Path) -> None:
     """So that the test above tests something, and we learn when PyTorch needs it no more."""
-    code = FORK.replace("import minisbert, torch", "import minisbert.forks, torch").replace("(40", "(5")
-    code = code.replace("if child == 0:\n", "if child == 0:\n        minisbert.forks._forked = False\n")
+    code = FORK.replace("import minisbert, torch", "import minisbert.inference.threads, torch").replace("(40", "(5")
+    code = code.replace("if child == 0:\n", "if child == 0:\n        minisbert.inference.threads._forked = False\n")
     done = python(code.format(texts=TEXTS, times=20, folder=str(folder)), OMP_NUM_THREADS="2", OMP_WAIT_POLICY="PASSIVE")
     assert "Timeout" in done.stderr
     assert done.returncode != 0

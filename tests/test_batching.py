@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minisbert.batching import LEAST_TOKENS, MOST_TOKENS, Batch, even_plan, filled, plan, runs_of, spare_tokens
+from minisbert.inference.batching import LEAST_TOKENS, MOST_TOKENS, Batch, even_plan, filled, plan, runs_of, spare_tokens
 
 
 def batches(lengths: list[int], batch_tokens: int, batch_size: int | None = None) -> list[tuple[tuple[int, ...], tuple]]:

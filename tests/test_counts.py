@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import minisbert
 from minisbert import SentenceEncoder
-from minisbert.batching import runs_of, spare_tokens
+from minisbert.inference.batching import runs_of, spare_tokens
 
 LAYERS, HIDDEN, INNER = 3, 32, 40
 LINEAR = {"linear", "_linear_pointwise"}  # MKL's or oneDNN's

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
-from minisbert.onednn import suits
+from minisbert.inference.kernels import suits
 
 TEXTS = ["the cat sat on the mat.", "a man", "", "someone is eating a meal!", "red, blue, green", "the dog is running", "a cat"]
 LONG = "the cat sat on the mat, the dog ran. " * 5
@@ -151,7 +151,7 @@ def test_normalizing_is_asked_for_or_the_checkpoint_s_own(tiny: SentenceEncoder,
     assert same_bits(tiny.encode(TEXTS), plain)  # asking once does not stick
 
     save_tiny(tmp_path)
-    modules = minisbert.config.json.loads((tmp_path / "modules.json").read_text("utf-8"))
+    modules = json.loads((tmp_path / "modules.json").read_text("utf-8"))
     normalize = {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}
     write_json(tmp_path / "modules.json", [*modules, normalize])
     assert same_bits(minisbert.load(tmp_path).encode(TEXTS), scaled)

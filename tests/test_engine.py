@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from minisbert.batching import filled, plan
 from minisbert.bert import Run
-from minisbert.engine import compute
+from minisbert.inference.batching import filled, plan
+from minisbert.inference.engine import compute
 
 CPU = torch.device("cpu")
 # Sentences that are told apart by their sums: 1, 2+2, 3+3+3 … in an order that is neither that of the lengths nor its reverse.
@@ -162,7 +162,7 @@ def test_any_number_of_threads_gives_the_same_rows(threads: int) -> None:
 def test_each_worker_computes_on_one_core_and_the_others_keep_theirs() -> None:
     """What the threads say themselves: a thread that was told once may fall back to the default at its first question."""
     code = (
-        "import torch; from minisbert.workers import workers; torch.set_num_threads(2); pool = workers(2); "
+        "import torch; from minisbert.inference.threads import workers; torch.set_num_threads(2); pool = workers(2); "
         "print({pool.submit(torch.get_num_threads).result() for _ in range(8)}, torch.get_num_threads())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -375,7 +375,7 @@ def test_a_link_that_leaves_the_folder_is_refused(folder: Path, file: str) -> No
 
 LIMITED = """
 import resource, sys
-import minisbert, minisbert.pickled, pickletools, zipfile, tarfile
+import minisbert, minisbert.checkpoint.pickle_reader, pickletools, zipfile, tarfile
 from minisbert import CheckpointError
 size = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + 600_000_000, size + 600_000_000))

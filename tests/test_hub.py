@@ -334,13 +334,13 @@ def test_the_cache_is_where_huggingface_hub_has_it(tmp_path: Path) -> None:
     code = (
         "import importlib, os, sys\n"
         "from huggingface_hub import constants\n"
-        "import minisbert.hub\n"
+        "from minisbert.checkpoint import hub\n"
         "for case in eval(sys.argv[1]):\n"
         "    for name in ('HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE', 'HF_HOME', 'XDG_CACHE_HOME'):\n"
         "        os.environ.pop(name, None)\n"
         "    os.environ.update(case)\n"
         "    importlib.reload(constants)\n"
-        "    print(constants.HF_HUB_CACHE == str(minisbert.hub.hub_cache()), constants.HF_HUB_CACHE, minisbert.hub.hub_cache())\n"
+        "    print(constants.HF_HUB_CACHE == str(hub.hub_cache()), constants.HF_HUB_CACHE, hub.hub_cache())\n"
     )
     cases: list[dict[str, str]] = [
         {},

@@ -246,7 +246,7 @@ def test_neither_numpy_nor_pandas_is_imported_for_them() -> None:
     import subprocess
     import sys
 
-    code = "import sys, minisbert.arguments as a; a.read_texts(['a']); assert 'pandas' not in sys.modules"
+    code = "import sys, minisbert.inference.inputs as a; a.read_texts(['a']); assert 'pandas' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer, util
 import minisbert
 import minisbert.integrations
 from minisbert import SentenceEncoder
-from minisbert.migration import ATTRIBUTES, OPTIONS
+from minisbert.inference.inputs import ATTRIBUTES, OPTIONS
 from minisbert.similarity import semantic_search
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")

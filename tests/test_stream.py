@@ -19,7 +19,7 @@ from checkpoints import save_tiny
 
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
-from minisbert.stream import FIRST_WINDOW, WINDOW, windows
+from minisbert.inference.stream import FIRST_WINDOW, WINDOW, windows
 
 ROOT = Path(__file__).parent.parent
 WORDS = ("a", "man", "is", "sat", "food", ".", "the", "cat", "mat", "on")

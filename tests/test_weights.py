@@ -269,9 +269,9 @@ def test_the_precision_asked_for_is_that_of_every_parameter(original: Path, dtyp
 PEAK = """
 import pathlib, sys, minisbert
 from minisbert.bert import Bert
-from minisbert.config import BertConfig, read_checkpoint
-from minisbert.weights import load_weights, open_weights
-import minisbert.pickled, pickletools, zipfile, torch
+from minisbert.bert import BertConfig; from minisbert.checkpoint.config import read_checkpoint
+from minisbert.checkpoint.weights import load_weights, open_weights
+import minisbert.checkpoint.pickle_reader, pickletools, zipfile, torch
 folder = pathlib.Path(sys.argv[1])
 with torch.device("meta"):
     bert = Bert(BertConfig(30000, 512, 3, 8, 2048, 64))

@@ -19,8 +19,8 @@ from minisbert.checkpoint.tokenizer_files import read_tokenizer
 from minisbert.checkpoint.weights import load_head, load_weights, open_weights
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import MinisbertWarning
-from minisbert.forks import computing, fork_safe
-from minisbert.onednn import suits, use_onednn
+from minisbert.inference.kernels import suits, use_onednn
+from minisbert.inference.threads import computing, fork_safe
 from minisbert.pooling import NormalizeConfig, Pooling, build_heads, vector_dtype_of
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 import minisbert
 from minisbert import SentenceEncoder, community_detection, paraphrase_mining, semantic_search, similarity
 from minisbert.checkpoint.config import SIMILARITY_FUNCTIONS
-from minisbert.migration import OPTIONS
+from minisbert.inference.inputs import OPTIONS
 from minisbert.similarity import (
     cos_sim,
     dot_score,

@@ -17,9 +17,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from minisbert.batching import Batch, runs_of, spare_tokens
 from minisbert.bert import Run
-from minisbert.workers import workers
+from minisbert.inference.batching import Batch, runs_of, spare_tokens
+from minisbert.inference.threads import workers
 
 Forward = Callable[[Tensor, Sequence[Run]], Tensor]
 """[tokens] ids and the runs they form → [sentences, dim], one row for each sentence, in the order of the runs."""
