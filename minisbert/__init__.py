@@ -33,10 +33,8 @@ from minisbert.errors import (
 )
 from minisbert.inference.inputs import unknown_option
 from minisbert.pooling import mean_pooling
-
-# From here on `minisbert.similarity` is the function; `from minisbert.similarity import` still reads the module of that name.
-from minisbert.similarity import community_detection, paraphrase_mining, semantic_search, similarity
 from minisbert.tokenizer import WordPiece
+from minisbert.util import community_detection, paraphrase_mining, semantic_search, similarity
 
 if TYPE_CHECKING:
     from minisbert.tracing import Trace

@@ -48,9 +48,10 @@ from minisbert.inference.stream import (
     windows,
 )
 from minisbert.inference.threads import computing, fork_safe
+from minisbert.inference.vectors import Vectors
 from minisbert.pooling import Pooling, build_heads, vector_dtype_of
-from minisbert.similarity import Vectors, similarity, similarity_pairwise
 from minisbert.tokenizer import WordPiece
+from minisbert.util import similarity, similarity_pairwise
 
 if TYPE_CHECKING:
     import numpy as np  # noqa: F401 # `Vectors` names its arrays, and the API reference resolves that name here
@@ -536,7 +537,7 @@ class SentenceEncoder:
         return similarity(embeddings1, embeddings2, self.similarity_fn_name)
 
     def similarity_pairwise(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
-        """Each vector against the one at its side, by `similarity_fn_name`: `minisbert.similarity.similarity_pairwise`.
+        """Each vector against the one at its side, by `similarity_fn_name`: `minisbert.util.similarity_pairwise`.
 
         Args:
             embeddings1: [n, dim] or [dim].

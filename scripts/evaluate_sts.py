@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import minisbert
-from minisbert.similarity import similarity_pairwise
+from minisbert.util import similarity_pairwise
 
 TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb-dev", "stsb-test", "sick-r")
 FUNCTIONS = ("cosine", "euclidean", "manhattan", "dot")

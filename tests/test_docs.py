@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 import minisbert
-import minisbert.similarity
+import minisbert.util
 
 ROOT = Path(__file__).parent.parent
 

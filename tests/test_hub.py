@@ -23,7 +23,7 @@ from sentence_transformers import SentenceTransformer
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning, ModelNotFoundError
 from minisbert.checkpoint.bundled import CARRIED
-from minisbert.checkpoint.hub import _checked, _is_no_network, hub_cache, locate
+from minisbert.checkpoint.hub import checked_path, hub_cache, is_network_error, locate
 
 SENTENCES = ["a man is eating food .", "the cat sat on the mat", "Some dogs run!"]
 NAME = "org/name"
@@ -516,7 +516,7 @@ def test_a_cache_that_cannot_be_read_is_said_to_be_so(hub: Hub) -> None:
 def test_no_network_is_told_from_a_slow_one_and_from_other_errors(error: BaseException | None, expected: bool) -> None:
     outer = RuntimeError("of the library")
     outer.__cause__ = error
-    assert _is_no_network(outer) is expected
+    assert is_network_error(outer) is expected
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
@@ -624,7 +624,7 @@ def test_a_path_that_leaves_the_checkpoint_is_refused(path: str, folder: Path, h
         with pytest.raises(CheckpointError, match="found a path that leaves the checkpoint"):
             source.find(path)
     assert hub.requests == []
-    assert _checked("a/b.json") == Path("a/b.json")
+    assert checked_path("a/b.json") == Path("a/b.json")
 
 
 def test_a_link_that_leaves_the_folder_is_refused_and_one_inside_is_followed(folder: Path, tmp_path: Path) -> None:

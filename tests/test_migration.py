@@ -17,7 +17,7 @@ import minisbert
 import minisbert.integrations
 from minisbert import SentenceEncoder
 from minisbert.inference.inputs import ATTRIBUTES, OPTIONS
-from minisbert.similarity import semantic_search
+from minisbert.util import semantic_search
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 SECTION = README.partition("### Coming from sentence-transformers\n")[2].partition("\n#")[0]

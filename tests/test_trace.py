@@ -24,8 +24,8 @@ from transformers import AutoModel
 
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
-from minisbert.drawing import source
-from minisbert.tracing import shares
+from minisbert.tracing.html import source
+from minisbert.tracing.pairs import shares
 
 TEXTS = ("the cat sat on the mat, the dog is running!", "someone is eating a meal.", "a man", "", "the red water " * 8)
 LONG = "the cat sat on the mat, the dog ran. " * 5
@@ -454,8 +454,8 @@ def test_nothing_of_it_is_imported_until_it_is_used() -> None:
     code = (
         "import sys, minisbert\n"
         "assert callable(minisbert.trace)\n"
-        "assert not {'minisbert.tracing', 'minisbert.page'} & set(sys.modules)\n"
-        "import minisbert.tracing, minisbert.page\n"
+        "assert not {'minisbert.tracing', 'minisbert.tracing.page'} & set(sys.modules)\n"
+        "import minisbert.tracing, minisbert.tracing.page\n"
         "assert minisbert.trace('a', model='all-MiniLM-L6-v2').a.tokens == ['[CLS]', 'a', '[SEP]']\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

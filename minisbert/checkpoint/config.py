@@ -21,7 +21,7 @@ from typing import Final
 
 from minisbert.bert import BertConfig
 from minisbert.checkpoint.fields import DEFAULT, LARGEST_WIDTH, Fields, Find, brief, inside, read_fields
-from minisbert.checkpoint.modules import POOLING_FLAGS, _describe, read_head, read_modules, read_pooling_config
+from minisbert.checkpoint.modules import POOLING_FLAGS, describe_module, read_head, read_modules, read_pooling_config
 from minisbert.errors import CheckpointError
 from minisbert.pooling import HeadConfig, PoolingConfig, width
 
@@ -442,7 +442,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
             else:
                 fields = required(file)
             heads.append(read_head(module, fields, width(pooling, heads), remarks))
-            settings.append(Setting(module.kind, _describe(heads[-1]), file if fields.values else "modules.json"))
+            settings.append(Setting(module.kind, describe_module(heads[-1]), file if fields.values else "modules.json"))
         sentence = optional(inside(folder, "sentence_bert_config.json"))
         usage_fields = read_fields(find, "config_sentence_transformers.json")
 

@@ -77,5 +77,6 @@ def current_name(name: str) -> str:
     return re.sub(r"LayerNorm\.(gamma|beta)$", lambda old: "LayerNorm." + {"gamma": "weight", "beta": "bias"}[old[1]], name)
 
 
-def _is_leftover(name: str) -> bool:
+def is_ignored(name: str) -> bool:
+    """Whether a tensor of this name is known and not needed; see `IGNORED`."""
     return any(re.fullmatch(pattern, name) for pattern, _ in LEFTOVERS)

@@ -163,7 +163,7 @@ def hub_cache() -> Path:
     return _expand(os.path.expandvars(value or f"{home}/hub"))
 
 
-def _checked(file: str) -> Path:
+def checked_path(file: str) -> Path:
     """A path that a checkpoint gives for one of its files, which must stay inside the checkpoint."""
     path = Path(file)
     if path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file or not file.isprintable() or len(file) > 250:
@@ -196,7 +196,7 @@ class _LocalFolder:
         return repository if is_one else None
 
     def find(self, file: str) -> Path | None:
-        path = self.root / _checked(file)
+        path = self.root / checked_path(file)
         if not path.is_file():
             return None
         repository = self._cached_repository()
@@ -283,7 +283,7 @@ class _Repository:
         return ""
 
     def find(self, file: str) -> Path | None:
-        file = _checked(file).as_posix()
+        file = checked_path(file).as_posix()
         if self.commit is not None:
             path = self.folder / "snapshots" / self.commit / file
             if path.is_file():
@@ -333,7 +333,7 @@ class _Repository:
             except Exception as error:
                 # hf_hub_download repeats a failed question for half a minute, which is right for a busy hub, and only a wait where
                 # there is no network. An answer of whatever kind, or none in time, is left to it.
-                if getattr(error, "response", None) is None and _is_no_network(error):
+                if getattr(error, "response", None) is None and is_network_error(error):
                     raise
             self.reached = True
         try:
@@ -379,7 +379,7 @@ class _Repository:
 def _folder_of_the_first_module(modules: Path) -> Path:
     """Where modules.json has the model itself: at the root as a rule, in a folder such as 0_Transformer in the oldest ones."""
     try:
-        return _checked(json.loads(modules.read_bytes())[0]["path"])
+        return checked_path(json.loads(modules.read_bytes())[0]["path"])
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return Path()  # there is none, or a broken one, which its reader reports
 
@@ -388,7 +388,7 @@ def _all_shards(index: Path) -> bool:
     """Whether every file is there that the index of weights in several files names."""
     try:
         shards = set(json.loads(index.read_bytes())["weight_map"].values())
-        return bool(shards) and all((index.parent / _checked(shard)).is_file() for shard in shards)
+        return bool(shards) and all((index.parent / checked_path(shard)).is_file() for shard in shards)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return False
 
@@ -399,7 +399,7 @@ def _root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def _is_no_network(error: BaseException | None) -> bool:
+def is_network_error(error: BaseException | None) -> bool:
     """Whether behind an error is one of the operating system (refused, unreachable, no such host), other than a timeout."""
     while error is not None:
         if isinstance(error, OSError):

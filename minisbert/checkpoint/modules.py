@@ -247,7 +247,8 @@ def read_head(module: Module, fields: Fields, dimension: int, remarks: list[str]
     )
 
 
-def _describe(head: HeadConfig) -> str:
+def describe_module(head: HeadConfig) -> str:
+    """A post-pooling module in a few words."""
     if isinstance(head, DenseConfig):
         parts = ("" if head.bias else ", no bias") + (", residual" if head.residual else "")
         return f"{head.in_features} → {head.out_features}, {head.activation}{parts}"

@@ -338,10 +338,10 @@ class _Machine:
             if self.steps > MOST_OPCODES:
                 raise _RefusedError(f"it has more than {MOST_OPCODES:,} instructions")
             if opcode.name != "STOP":
-                self._step(opcode.name, argument)
+                self.step_html(opcode.name, argument)
         return self._pop(1)[0]
 
-    def _step(self, name: str, argument: object) -> None:
+    def step_html(self, name: str, argument: object) -> None:
         stack = self.stack
         if name in _CONSTANTS:
             stack.append(_CONSTANTS[name])

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from minisbert.bert import Bert
-from minisbert.checkpoint.families import _is_leftover, current_name, names
+from minisbert.checkpoint.families import current_name, is_ignored, names
 from minisbert.checkpoint.fields import Fields, Find, brief, inside, read_fields
 from minisbert.errors import CheckpointError, rust_errors
 
@@ -87,7 +87,7 @@ def load_weights(bert: Bert, stored: Iterable[Stored], dtype: torch.dtype = torc
 
     used = {name for theirs in table.values() for name in theirs}
     remarks = []
-    unused = [found[name].name for name in found if name not in used and not _is_leftover(name)]
+    unused = [found[name].name for name in found if name not in used and not is_ignored(name)]
     if unused:
         remarks.append(f"the checkpoint has tensors that are not used: {_some(unused)}")
     if dtype == torch.float32 and any(found[name].dtype == torch.float64 for name in used):

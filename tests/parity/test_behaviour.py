@@ -22,7 +22,7 @@ import minisbert
 from minisbert import SentenceEncoder, community_detection, paraphrase_mining, semantic_search, similarity
 from minisbert.checkpoint.config import SIMILARITY_FUNCTIONS
 from minisbert.inference.inputs import OPTIONS
-from minisbert.similarity import (
+from minisbert.util import (
     cos_sim,
     dot_score,
     euclidean_sim,

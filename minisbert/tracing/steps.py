@@ -1,32 +1,19 @@
-"""A trace as a page: one HTML file, to be opened by a double click, read, projected and printed.
-
-Here stands what each step says and shows, with the numbers of the trace; the pieces it is put together from are in `drawing.py`.
-Without JavaScript it is a whole document. The frame around it, its looks and its interactive parts are `page.html`. The page may
-load nothing: its Content-Security-Policy forbids it, and runs no script but the one whose hash it names, whatever stands in the
-sentences.
-"""
+"""The steps of the page for each sentence: what each one says and shows, with the values of the trace."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import re
-from collections.abc import Callable
-from html import escape
 from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minisbert import bert, pooling, tracing
-from minisbert.drawing import (
+from minisbert import bert, pooling
+from minisbert.encoder import SentenceEncoder
+from minisbert.tokenizer import WordPiece
+from minisbert.tracing.html import (
     bar,
     call,
-    cosine_chart,
     decimal,
     direction,
     escaped,
@@ -48,13 +35,16 @@ from minisbert.drawing import (
     sum_over,
     sum_picture,
 )
-from minisbert.encoder import SentenceEncoder
-from minisbert.tokenizer import WordPiece
+from minisbert.tracing.pairs import Traced, shares
+from minisbert.tracing.record import SentenceTrace, attention_weights
 
-if TYPE_CHECKING:
-    from minisbert.tracing import SentenceTrace, Trace
 
-Named = list[tuple[str, "SentenceTrace"]]
+def sentence_badge(name: str, sentences: Named) -> str:
+    """Marks which sentence is shown, where there are two."""
+    return f'<span class="badge {name}">{name.upper()}</span>' if len(sentences) > 1 else ""
+
+
+Named = list[tuple[str, SentenceTrace]]
 
 SHOWN = 48
 """Of a token's vector, so many numbers are drawn."""
@@ -64,47 +54,6 @@ ATTENTION_BYTES = 1 << 19
 
 LONG_TEXT = 200
 """Letters; a longer text is quoted in smaller type."""
-
-LARGEST_TABLE = 1 << 12
-"""Up to so many cells the pairs of tokens are a table with its numbers, beyond a picture."""
-
-
-def render(trace: Trace) -> str:
-    """The page: a whole HTML document."""
-    template = (Path(__file__).parent / "page.html").read_text("utf-8")
-    script = template.rpartition("<script>")[2].partition("</script>")[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    sentences: Named = [("a", trace.a)] + ([("b", trace.b)] if trace.b is not None else [])
-    steps = [
-        _tokens_step(trace, sentences),
-        _embeddings_step(sentences),
-        _layers_step(trace, sentences),
-        _pooling_step(trace, sentences),
-        _vector_step(trace, sentences),
-    ]
-    if trace.b is not None:
-        steps += [_cosine_step(trace), _pairs_step(trace, trace.b)]
-    if trace.corpus:
-        steps.append(_neighbours_step(trace, sentences))
-    parts = {
-        "csp": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"script-src 'sha256-{digest}'",
-        "title": escaped(" · ".join(shortened(one.text, 40) for _, one in sentences)),
-        "head": _head(trace, sentences, [title for title, _ in steps]),
-        "steps": "\n".join(html.replace("{number}", str(number), 1) for number, (_, html) in enumerate(steps, start=1)),
-        # The one character that could end the element it stands in.
-        "data": json.dumps(_data(trace, sentences), ensure_ascii=True).replace("<", "\\u003c"),
-    }
-    # All at once, so that a sentence with {{title}} in it stays what it is.
-    return re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], template)
-
-
-def in_a_frame(page: str) -> str:
-    """The page in a frame of its own, for a notebook: it cannot reach the notebook, nor anything else."""
-    return (
-        '<iframe sandbox="allow-scripts" title="minisbert trace" style="width:100%;height:45rem;border:1px solid #8888" '
-        f'srcdoc="{escape(page)}"></iframe>'
-    )
 
 
 # Formulas
@@ -116,19 +65,9 @@ LAYER = math_block(mi("x"), mo("←"), call("LayerNorm", mi("x"), mo("+"), call(
     mi("x"), mo("←"), call("LayerNorm", mi("x"), mo("+"), call("FFN", mi("x")))
 )
 POOL = math_block(mi("s"), mo("="), sum_over(mi("i")), sub("w", mi("i")), sub("h", mi("i")))
-COSINE = math_block(
-    call("cos", mi("u"), mo(","), mi("v")), mo("="), fraction(f"{mi('u')}{mo('·')}{mi('v')}", norm("u") + norm("v"))
-)
-PAIRS = math_block(
-    call("cos", mi("u"), mo(","), mi("v")),
-    mo("="),
-    sum_over(mi("i")),
-    sum_over(mi("j")),
-    fraction(f"{sub('u', mi('i'))}{mo('·')}{sub('v', mi('j'))}", norm("u") + norm("v")),
-)
 
 
-def _how(formula: str, shape: str, paper: str, *sources: str) -> str:
+def how_computed(formula: str, shape: str, paper: str, *sources: str) -> str:
     """How it is computed: beside every step."""
     return (
         f'<aside class="how"><div class="formula">{formula}</div><dl><dt>Shape</dt><dd><code>{shape}</code></dd>'
@@ -136,7 +75,7 @@ def _how(formula: str, shape: str, paper: str, *sources: str) -> str:
     )
 
 
-def _step(identity: str, title: str, plain: str, body: str, how: str, kind: str = "") -> tuple[str, str]:
+def step_html(identity: str, title: str, plain: str, body: str, how: str, kind: str = "") -> tuple[str, str]:
     """One step of the way: what it is, what it did with these sentences, and how."""
     html = (
         f'<section class="step {kind}" id="{identity}" aria-labelledby="{identity}-title"><header><span class="n" '
@@ -147,43 +86,8 @@ def _step(identity: str, title: str, plain: str, body: str, how: str, kind: str 
     return f'<a href="#{identity}">{title}</a>', html
 
 
-def _badge(name: str, sentences: Named) -> str:
-    return f'<span class="badge {name}">{name.upper()}</span>' if len(sentences) > 1 else ""
-
-
-# The steps
-
-
-def _head(trace: Trace, sentences: Named, steps: list[str]) -> str:
-    config, encoder = trace.encoder.bert.config, trace.encoder
-    title = "How a sentence becomes a vector" if trace.b is None else "How similar are these two, and why?"
-    quotes = ""
-    for name, one in sentences:
-        kind = f"{name} long" if len(one.text) > LONG_TEXT else name
-        text = escaped(one.text) or "<i>(an empty text)</i>"
-        quotes += f'<blockquote class="{kind}">{_badge(name, sentences)}<p><bdi>{text}</bdi></p></blockquote>'
-    answer = ""
-    if trace.b is not None:
-        cosine = trace.cosine
-        answer = (
-            f'<p class="answer"><span>cosine</span> <output id="answer" data-value="{cosine!r}">{decimal(cosine, 6)}</output> '
-            f'<span class="meter" aria-hidden="true"><span style="left:{50 + 50 * cosine:.2f}%"></span></span><small>−1 '
-            "opposite · 0 unrelated · 1 the same "
-            "direction</small></p>"
-        )
-    name = escaped(Path(encoder.model).name if Path(encoder.model).is_absolute() else encoder.model)
-    facts = (
-        f"{name} · {config.num_hidden_layers} layers of {config.num_attention_heads} heads · {config.hidden_size} numbers a "
-        f"token · {len(trace.a.embedding)} a sentence · {str(encoder.dtype).removeprefix('torch.')}"
-    )
-    items = "".join(f"<li>{step}</li>" for step in steps)
-    return (
-        f'<header class="top"><p class="kicker">minisbert trace</p><h1>{title}</h1>{quotes}{answer}<p '
-        f'class="facts">{facts}</p><nav aria-label="The steps"><ol>{items}</ol></nav></header>'
-    )
-
-
-def _tokens_step(trace: Trace, sentences: Named) -> tuple[str, str]:
+def tokens_step(trace: Traced, sentences: Named) -> tuple[str, str]:
+    """The word pieces of each sentence, and what was cut off."""
     unknown = trace.encoder.tokenizer.tokenizer.model.unk_token
     figures = []
     for name, one in sentences:
@@ -213,19 +117,19 @@ def _tokens_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         if unknown in one.tokens:
             note += f'<p class="note">{escaped(unknown)} stands for what no piece of the vocabulary can spell.</p>'
         figures.append(
-            f'<div class="sentence">{_badge(name, sentences)}<ol class="words" aria-label="Words and their '
+            f'<div class="sentence">{sentence_badge(name, sentences)}<ol class="words" aria-label="Words and their '
             f'pieces">{"".join(words)}</ol>'
             f"{cut}{note}</div>"
         )
     counts = " and ".join(str(len(one.tokens)) for _, one in sentences)
-    return _step(
+    return step_html(
         "tokens",
         "Text to word pieces",
         "The model knows no words, only pieces of a fixed vocabulary. A word that is in it stays whole; another is cut into "
         "the longest pieces that are, and a piece that continues a word begins with ##. Each piece is from here on a number, "
         "and two marks frame it all.",
         "".join(figures),
-        _how(
+        how_computed(
             "<p>the longest piece that fits, then the longest of what is left, …</p>",
             f"text → [tokens], here {counts}",
             "Devlin et al. 2019, BERT, section 3; Wu et al. 2016, section 4.1",
@@ -234,7 +138,8 @@ def _tokens_step(trace: Trace, sentences: Named) -> tuple[str, str]:
     )
 
 
-def _embeddings_step(sentences: Named) -> tuple[str, str]:
+def embeddings_step(sentences: Named) -> tuple[str, str]:
+    """The three embeddings of each token, and their normalized sum."""
     figures = []
     for name, one in sentences:
         parts = [("word", one.word), ("place", one.position), ("segment", one.token_type), ("normalized sum", one.embedded)]
@@ -247,11 +152,11 @@ def _embeddings_step(sentences: Named) -> tuple[str, str]:
             ([piece(token), *(decimal(part[i].norm().item()) for _, part in parts)] for i, token in enumerate(one.tokens)),
         )
         figures.append(
-            f'<figure class="sentence">{_badge(name, sentences)}{picture}<details><summary>The lengths of these vectors</summary>'
-            f"{lengths}</details></figure>"
+            f'<figure class="sentence">{sentence_badge(name, sentences)}{picture}'
+            f"<details><summary>The lengths of these vectors</summary>{lengths}</details></figure>"
         )
     hidden = sentences[0][1].word.shape[1]
-    return _step(
+    return step_html(
         "embeddings",
         "Three vectors that add up",
         f"Each piece looks up {hidden} numbers for what it is, {hidden} for where it stands and {hidden} for the segment it "
@@ -260,7 +165,7 @@ def _embeddings_step(sentences: Named) -> tuple[str, str]:
         "".join(figures)
         + f'<p class="note">The first {min(SHOWN, hidden)} of {hidden} numbers, a row a token. {legend()} The first three '
         "pictures have one scale.</p>",
-        _how(
+        how_computed(
             EMBEDDING,
             f"[tokens] → [tokens, {hidden}]",
             "Devlin et al. 2019, BERT, section 3, figure 2",
@@ -269,7 +174,7 @@ def _embeddings_step(sentences: Named) -> tuple[str, str]:
     )
 
 
-def _heads_shown(sentences: Named) -> bool:
+def heads_are_shown(sentences: Named) -> bool:
     """Whether the page holds every head, or the average of each layer."""
     return sum(one.attention.numel() for _, one in sentences) <= ATTENTION_BYTES
 
@@ -279,7 +184,8 @@ def _moved(one: SentenceTrace) -> Tensor:
     return 1 - F.cosine_similarity(one.hidden[:-1].double(), one.hidden[1:].double(), dim=2)
 
 
-def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
+def layers_step(trace: Traced, sentences: Named) -> tuple[str, str]:
+    """Attention and feed-forward, layer by layer."""
     config = trace.encoder.bert.config
     layers, count = config.num_hidden_layers, config.num_attention_heads
     overview, tables = [], []
@@ -289,7 +195,7 @@ def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         cell = 26 if len(one.tokens) <= 16 else 16
         picture = heat(moved / moved.max().clamp(min=1e-9))
         overview.append(
-            f'<figure class="sentence">{_badge(name, sentences)}'
+            f'<figure class="sentence">{sentence_badge(name, sentences)}'
             + grid(f"How far each layer moved each token of “{one.text}”", picture, names, one.tokens, cell)
             + "<details><summary>The numbers</summary>"
             + html_table(
@@ -303,7 +209,9 @@ def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         so_far = ""
         if trace.b is not None:
             so_far = f'<span class="so-far">cosine so far <b>{decimal(trace.layer_cosines[number + 1].item())}</b></span>'
-        most = [f"{_badge(name, sentences)} {piece(one.tokens[int(_moved(one)[number].argmax())])}" for name, one in sentences]
+        most = [
+            f"{sentence_badge(name, sentences)} {piece(one.tokens[int(_moved(one)[number].argmax())])}" for name, one in sentences
+        ]
         tables.append(
             f'<details class="layer" id="layer-{number + 1}"{"" if number else " open"}><summary><b>Layer {number + 1}</b> '
             "<span>moved "
@@ -328,17 +236,17 @@ def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
     how = (
         '<div class="hows"><div><h3>Attention: look at the others</h3><p>Each token asks every token of its sentence how much it '
         f"matters to it, in {count} heads at once, and takes so much of each. The weights of one head add up to 1.</p>"
-        + _how(
+        + how_computed(
             ATTENTION,
             f"[tokens, {hidden}] → [{count} heads, tokens, tokens] → [tokens, {hidden}]",
             "Vaswani et al. 2017, section 3.2, equation 1",
-            source(tracing.attention_weights, "attention_weights"),
+            source(attention_weights, "attention_weights"),
             source(bert.attend, "attend"),
             source(bert.SelfAttention.forward, "SelfAttention.forward"),
         )
         + "</div><div><h3>Feed-forward: think alone</h3><p>Then each token is transformed by itself: into a wider vector, "
         f"through a bend, and back. {100 * inner / (inner + 2 * hidden):.0f} % of a layer's weights are here.</p>"
-        + _how(
+        + how_computed(
             feed_forward,
             f"[tokens, {hidden}] → [tokens, {inner}] → [tokens, {hidden}]",
             "Vaswani et al. 2017, section 3.3; Hendrycks &amp; Gimpel 2016",
@@ -346,7 +254,7 @@ def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         )
         + "<h3>Add, and bring to scale</h3><p>Both steps only add something to the vector that came in, and the sum is "
         "normalized. So a token stays itself, and is changed a little.</p>"
-        + _how(
+        + how_computed(
             LAYER,
             f"[tokens, {hidden}] → [tokens, {hidden}]",
             "Vaswani et al. 2017, section 3.1",
@@ -354,7 +262,7 @@ def _layers_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         )
         + "</div></div>"
     )
-    return _step(
+    return step_html(
         "layers",
         "Through the layers",
         f"Now the tokens learn about each other. Each of the {layers} layers does the same two things, with weights of its own; "
@@ -374,7 +282,7 @@ def _layer(name: str, one: SentenceTrace, number: int, sentences: Named) -> str:
     tokens = len(one.tokens)
     cell = 24 if tokens <= 12 else 16 if tokens <= 24 else 14 if tokens <= 64 else 6
     picker, shown = "", average
-    if _heads_shown(sentences):
+    if heads_are_shown(sentences):
         sheet = heat(torch.cat([*weights], dim=1))  # the heads, side by side
         group = f"head-{number}-{name}"
         choices = "".join(
@@ -415,7 +323,7 @@ def _layer(name: str, one: SentenceTrace, number: int, sentences: Named) -> str:
     )
     described = f"say-{number}-{name}"
     return (
-        f'<div class="attention" data-sentence="{name}" data-layer="{number}"><p class="quote">{_badge(name, sentences)} '
+        f'<div class="attention" data-sentence="{name}" data-layer="{number}"><p class="quote">{sentence_badge(name, sentences)} '
         f"<bdi>{escaped(shortened(one.text, 120))}</bdi></p>{picker}"
         f'<div class="look" role="group" tabindex="0" aria-describedby="{described}" aria-label="Attention in layer '
         f"{number + 1}, sentence "
@@ -437,14 +345,15 @@ MODES = {
 }
 
 
-def _pooling_step(trace: Trace, sentences: Named) -> tuple[str, str]:
+def pooling_step(trace: Traced, sentences: Named) -> tuple[str, str]:
+    """How much each token counts in the sentence vector."""
     figures = []
     for name, one in sentences:
         weights = one.pooling_weights.double()
         columns = ["token", "weight"]
         cells = [[bar(w, weights.max().item(), decimal(w, 4)) for w in weights.tolist()]]
         try:
-            given = tracing.shares(trace.encoder, one)
+            given = shares(trace.encoder, one)
         except ValueError:
             pass
         else:
@@ -458,17 +367,17 @@ def _pooling_step(trace: Trace, sentences: Named) -> tuple[str, str]:
             ([piece(token), *row] for token, row in zip(one.tokens, zip(*cells, strict=True), strict=True)),
             "did",
         )
-        figures.append(f'<div class="sentence">{_badge(name, sentences)}{table}</div>')
+        figures.append(f'<div class="sentence">{sentence_badge(name, sentences)}{table}</div>')
     modes = trace.encoder.pooling.modes
     what = ", and beside it ".join(MODES[mode][0] for mode in modes)
     formula = math_block(sub("s", mi("k")), mo("="), sub("max", mi("i")), sub("h", mi("i"))) if modes == ("max",) else POOL
-    return _step(
+    return step_html(
         "pooling",
         "Pooling: many vectors become one",
         f"The sentence's vector is {what}. The share says how much of it points the way the whole vector points: the shares add "
         "up to 100 %.",
         f'<div class="pair">{"".join(figures)}</div>',
-        _how(
+        how_computed(
             formula + f"<p>{'; '.join(MODES[mode][1] for mode in modes)}</p>",
             f"[tokens, {trace.encoder.bert.config.hidden_size}] → [{trace.encoder.dimension}]",
             "Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
@@ -478,7 +387,8 @@ def _pooling_step(trace: Trace, sentences: Named) -> tuple[str, str]:
     )
 
 
-def _vector_step(trace: Trace, sentences: Named) -> tuple[str, str]:
+def vector_step(trace: Traced, sentences: Named) -> tuple[str, str]:
+    """The sentence vector, and what follows the pooling."""
     largest = max(one.embedding.abs().max().item() for _, one in sentences)
     digits = 17 if trace.a.embedding.dtype == torch.float64 else 9  # so many that each number is exactly that of encode()
     figures = []
@@ -486,7 +396,7 @@ def _vector_step(trace: Trace, sentences: Named) -> tuple[str, str]:
         values = one.embedding.double()
         numbers = " ".join(f"{value:.{digits}g}" for value in values.tolist())
         figures.append(
-            f'<figure class="sentence">{_badge(name, sentences)}<div class="strip" role="group" tabindex="0" '
+            f'<figure class="sentence">{sentence_badge(name, sentences)}<div class="strip" role="group" tabindex="0" '
             f'data-vector="{name}" aria-label="The {len(values)} numbers of sentence {name.upper()}: left and right choose one" '
             f'aria-describedby="number-{name}"><img src="{signs(one.embedding[None], largest)}" alt=""><span '
             f'class="cursor"></span></div><output class="say" id="number-{name}" aria-live="polite">{len(values)} numbers from '
@@ -523,179 +433,15 @@ def _vector_step(trace: Trace, sentences: Named) -> tuple[str, str]:
     )
     if len(trace.encoder.heads) and isinstance(trace.encoder.heads[-1], pooling.Normalize):
         plain += " This model scales its vectors to length 1."
-    return _step(
+    return step_html(
         "vector",
         "The vector",
         plain,
         f'{"".join(figures)}{products}<p class="note">{legend()}</p>',
-        _how(
+        how_computed(
             "".join(formulas) + math_block(mi("v"), mo("="), mi("s")),
             f"[{trace.encoder.pooling.dimension}] → [{len(trace.a.embedding)}]",
             "Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
             *dict.fromkeys(sources),
         ),
     )
-
-
-def _cosine_step(trace: Trace) -> tuple[str, str]:
-    values = trace.layer_cosines.tolist()
-    table = html_table(
-        "The cosine after each layer",
-        ["after", "cosine"],
-        ([f"layer {number}" if number else "the embeddings", decimal(value, 6)] for number, value in enumerate(values)),
-    )
-    return _step(
-        "cosine",
-        "The cosine, layer by layer",
-        "How similar would the two be if the model had ended here? Only the last layer was trained to be compared. In the "
-        "layers before, any two sentences are often close to each other, so watch how the number moves more than how large it "
-        "is.",
-        f'<figure>{cosine_chart(values)}<figcaption class="note">After the embeddings (emb.) and after layers 1 to '
-        f"{len(values) - 1}.</figcaption><details><summary>The numbers</summary>{table}</details></figure>",
-        _how(
-            COSINE,
-            f"[{len(values)}], a cosine after each",
-            "Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
-            source(_getter(tracing.Trace, "layer_cosines"), "Trace.layer_cosines"),
-        ),
-    )
-
-
-def _getter(cls: type, name: str) -> Callable[..., object]:
-    return cls.__dict__[name].func
-
-
-def _pairs_step(trace: Trace, b: SentenceTrace) -> tuple[str, str]:
-    title = "Every pair of tokens: the exact answer"
-    how = _how(
-        PAIRS,
-        f"[{len(trace.a.tokens)}, {len(b.tokens)}], tokens of A and tokens of B",
-        "by linearity of the pooling; Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
-        source(tracing.pair_matrix, "pair_matrix"),
-        source(tracing.shares, "shares"),
-    )
-    try:
-        matrix = trace.pair_matrix
-    except ValueError as error:
-        return _step("pairs", title, escaped(str(error)), "", how)
-    a, cosine = trace.a, trace.cosine
-    rows, columns = matrix.sum(dim=1), matrix.sum(dim=0)
-    largest = matrix.abs().max().item()
-
-    def spoken(name: str, one: SentenceTrace, given: Tensor) -> str:
-        most = max(given.abs().max().item(), 1e-30)
-        words = []
-        for i, (token, value) in enumerate(zip(one.tokens, given.tolist(), strict=True)):
-            join = "" if token.startswith("##") or i == 0 else " "
-            words.append(
-                f'{join}<span class="tok" data-i="{i}" style="--v:{abs(value) / most:.3f}" '
-                f'data-sign="{"less" if value < 0 else "more"}">'
-                f"{piece(token)}</span>"
-            )
-        return f'<p class="spoken {name}" data-side="{name}"><span class="badge {name}">{name.upper()}</span> {"".join(words)}</p>'
-
-    order = matrix.flatten().argsort(descending=True).tolist()[:10]
-    top = html_table(
-        "The ten pairs that add the most",
-        ["A", "B", "adds", "of the cosine"],
-        (
-            [
-                piece(a.tokens[at // len(b.tokens)]),
-                piece(b.tokens[at % len(b.tokens)]),
-                bar(matrix.flatten()[at].item(), largest, decimal(matrix.flatten()[at].item(), 4)),
-                f"{decimal(100 * matrix.flatten()[at].item() / cosine, 1)} %",
-            ]
-            for at in order
-        ),
-        "did",
-    )
-    if matrix.numel() <= LARGEST_TABLE:
-        dense = " dense" if max(matrix.shape) > 12 else ""
-        head = "".join(f'<th scope="col" data-j="{j}"><span>{piece(token)}</span></th>' for j, token in enumerate(b.tokens))
-        body = "".join(
-            f'<tr><th scope="row" data-i="{i}">{piece(token)}</th>'
-            + "".join(
-                f'<td data-i="{i}" data-j="{j}" class="{"less" if value < 0 else "more"}" style="--v:{abs(value) / largest:.3f}">'
-                f"<span>{decimal(value, 4)}</span></td>"
-                for j, value in enumerate(row)
-            )
-            + f'<td class="sum">{decimal(rows[i].item(), 4)}</td></tr>'
-            for i, (token, row) in enumerate(zip(a.tokens, matrix.tolist(), strict=True))
-        )
-        foot = "".join(f'<td class="sum">{decimal(value, 4)}</td>' for value in columns.tolist())
-        heat = (
-            f'<div class="scroll"><table class="heat{dense}" id="pair-matrix" tabindex="0" '
-            'aria-describedby="pair-say"><caption>What each pair of tokens adds to the cosine; the arrow keys choose a '
-            'cell</caption><thead><tr><th scope="col" class="corner">A ↓ '
-            "B →</th>"
-            f'{head}<th scope="col" class="sum">sum</th></tr></thead><tbody>{body}</tbody><tfoot><tr><th scope="row" '
-            f'class="sum">sum</th>{foot}<td class="sum total">{decimal(matrix.sum().item(), 4)}</td></tr></tfoot></table></div>'
-        )
-    else:
-        heat = grid("What each pair of tokens adds to the cosine", signs(matrix, largest), a.tokens, b.tokens, 8)
-    return _step(
-        "pairs",
-        title,
-        "Pooling only adds, so the cosine is a sum over all pairs of tokens, one of A with one of B. No attribution method "
-        f"guesses here: the {matrix.numel()} numbers below add up to {decimal(matrix.sum().item(), 6)}, the cosine itself. "
-        "[CLS], [SEP] and a full stop count as well: after the last layer, their vectors too know the whole sentence.",
-        f'<div class="spoken-pair">{spoken("a", a, rows)}{spoken("b", b, columns)}</div><output class="say big" id="pair-say" '
-        f'aria-live="polite">Each token is coloured by all it adds. Point at one to see with whom.</output>{heat}<p '
-        f'class="note"><span class="key more">adds</span> <span class="key less">takes away</span></p>{top}',
-        how,
-    )
-
-
-def _neighbours_step(trace: Trace, sentences: Named) -> tuple[str, str]:
-    figures = []
-    shape = ""
-    for name, one in sentences:
-        if one.neighbours is None:
-            continue
-        shape = f"[{', '.join(map(str, one.neighbours.indices.shape))}], indices and cosines"
-        rows = []
-        for number, (indices, cosines) in enumerate(zip(*(part.tolist() for part in one.neighbours), strict=True)):
-            texts = "".join(
-                f"<li><bdi>{escaped(shortened(trace.corpus[index], 90))}</bdi> <small>{decimal(cosine)}</small></li>"
-                for index, cosine in zip(indices, cosines, strict=True)
-            )
-            rows.append([f"layer {number}" if number else "embeddings", f"<ol>{texts}</ol>"])
-        table = html_table(f"The closest of {len(trace.corpus)} texts", ["after", "closest first"], rows, "near")
-        figures.append(f'<div class="sentence">{_badge(name, sentences)}{table}</div>')
-    return _step(
-        "neighbours",
-        "The neighbours, layer by layer",
-        "Among the texts of a corpus, which are closest to the sentence, if the model had ended after that layer? Early layers "
-        "find the same words, late ones the same meaning.",
-        "".join(figures),
-        _how(
-            COSINE,
-            shape,
-            "Reimers &amp; Gurevych 2019, Sentence-BERT, section 4",
-            source(tracing.layer_neighbours, "tracing.layer_neighbours"),
-        ),
-    )
-
-
-def _pair_matrix(trace: Trace) -> Tensor | None:
-    try:
-        return trace.pair_matrix
-    except ValueError:  # there is one sentence only, or the cosine is no sum over tokens
-        return None
-
-
-def _data(trace: Trace, sentences: Named) -> dict[str, object]:
-    """What the interactive parts need: tokens, attention as bytes (weight × 255, [layers, heads, tokens, tokens]), pairs."""
-    data: dict[str, object] = {}
-    matrix = _pair_matrix(trace)
-    if matrix is not None and matrix.numel() <= LARGEST_TABLE:
-        data["pairs"] = [[round(value, 8) for value in row] for row in matrix.tolist()]
-    for name, one in sentences:
-        weights = one.attention.float() if _heads_shown(sentences) else one.attention.float().mean(dim=1, keepdim=True)
-        levels = bytes((weights * 255).round().to(torch.uint8).flatten().tolist())
-        data[name] = {
-            "tokens": [shortened(token, 40) for token in one.tokens],
-            "heads": weights.shape[1],
-            "attention": base64.b64encode(levels).decode(),
-        }
-    return data

@@ -1,0 +1,159 @@
+"""Vectors that a caller passes, checked and made tensors: torch, numpy, lists of either, blocks of a large corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from minisbert.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Vectors: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Any]"
+"""[rows, dim], or a single [dim]: a tensor, whatever numpy makes an array of, or a list of such vectors or of lists of numbers."""
+
+
+# What may come in
+
+
+def as_matrices(a: Vectors, b: Vectors) -> tuple[Tensor, Tensor]:
+    """Two checked matrices of one width, dtype and device."""
+    first, second = as_matrix("a", a), as_matrix("b", b)
+    check_same_width("a", first, "b", second)
+    if first.device != second.device:
+        raise ValueError(f"found a on {first.device} and b on {second.device}, expected one device. Move one with .to().")
+    first, second = check_finite("a", first), check_finite("b", second)
+    if not len(first) or not len(second):  # an empty list has no width of its own
+        width = max(first.shape[1], second.shape[1])
+        first, second = (matrix if len(matrix) else matrix.new_zeros(0, width) for matrix in (first, second))
+    dtype = torch.promote_types(first.dtype, second.dtype)
+    return first.to(dtype), second.to(dtype)
+
+
+def as_pairs(a: Vectors, b: Vectors) -> tuple[Tensor, Tensor]:
+    """Two checked matrices of as many rows, or vectors where there was a single one."""
+    first, second = as_matrices(a, b)
+    single_a, single_b = _is_vector(a), _is_vector(b)
+    if not single_a and not single_b and len(first) != len(second):
+        raise ValueError(f"found {len(first)} rows in a and {len(second)} in b, expected as many, or a single vector [dim].")
+    return first[0] if single_a else first, second[0] if single_b else second
+
+
+def _is_vector(value: Any) -> bool:
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return len(value) > 0 and isinstance(value[0], (int, float))
+    return len(shape) == 1 and shape[0] > 0 and str(getattr(value, "dtype", None)) != "object"
+
+
+def check_positive(name: str, value: int) -> None:
+    """Refuses an option that is not an integer from 1 up."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: found {type(value).__name__}, expected an int.")
+    if value < 1:
+        raise ValueError(f"{name}: found {value}, expected at least 1.")
+
+
+def check_same_width(name_a: str, a: Any, name_b: str, b: Any) -> None:
+    """Refuses two sides whose vectors have different widths."""
+    empty = any(tuple(matrix.shape) == (0, 0) for matrix in (a, b))
+    if a.shape[1] != b.shape[1] and not empty:
+        raise ValueError(
+            f"found vectors of {a.shape[1]} numbers in {name_a} and of {b.shape[1]} in {name_b}, expected as many. "
+            "Do both come from the same model?"
+        )
+
+
+def blocks_of(name: str, matrix: Any, size: int, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
+    """The number of its first row, and the block: [at most size, dim], checked."""
+    for start in range(0, len(matrix), size):
+        yield start, check_finite(name, as_matrix(name, matrix[start : start + size]), start).to(dtype)
+
+
+def check_finite(name: str, vectors: Tensor, first: int = 0) -> Tensor:
+    """The vectors [rows, dim] themselves; a row with NaN or infinity is refused by its number, counted from `first`."""
+    finite = vectors.isfinite().all(dim=1)
+    if not finite.all():
+        row = int(finite.int().argmin())
+        wrong = vectors[row][~vectors[row].isfinite()][0].item()
+        raise ValueError(f"{name}: row {first + row} holds {wrong}, expected finite numbers only.")
+    return vectors
+
+
+def as_sliceable(name: str, value: Vectors) -> Any:
+    """A matrix [rows, dim] for `blocks_of`; an array stays one, so that a memory-mapped one is read block by block."""
+    if not isinstance(value, Tensor) and _is_array(value):
+        array = _as_array(name, value)
+        if array.ndim == 2:
+            as_matrix(name, array[:0])  # a dtype that cannot be is known before the first block
+            return array
+    elif isinstance(value, Tensor) and value.dim() == 2 and value.layout == torch.strided:
+        return value
+    return as_matrix(name, value)
+
+
+def as_matrix(name: str, value: Vectors) -> Tensor:
+    """The caller's vectors as [rows, dim], float32 or float64."""
+    vectors = _tensor(name, value)
+    if vectors.layout != torch.strided:
+        raise TypeError(f"{name}: found a sparse tensor, expected a dense one. Convert it with .to_dense().")
+    if vectors.dtype == torch.bool or vectors.is_complex():
+        raise TypeError(f"{name}: found {vectors.dtype}, expected numbers such as torch.float32.")
+    if vectors.shape == (0,):
+        vectors = vectors.view(0, 0)
+    if vectors.dim() == 1:
+        vectors = vectors[None]
+    if vectors.dim() != 2:
+        raise ValueError(f"{name}: found the shape {list(vectors.shape)}, expected [rows, dim], or [dim] for one vector.")
+    if len(vectors) and not vectors.shape[1]:
+        raise ValueError(f"{name}: found {len(vectors)} vectors without numbers, expected [rows, dim].")
+    return vectors if vectors.dtype == torch.float64 else vectors.float()
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    if _is_array(value):
+        array = _as_array(name, value)
+        if array.dtype != object:
+            try:
+                # torch warns of an array that cannot be written to, and refuses negative strides and foreign byte orders
+                plain = array.flags.writeable and array.dtype.isnative and all(stride >= 0 for stride in array.strides)
+                return torch.from_numpy(array if plain else array.astype(array.dtype.newbyteorder("=")))
+            except TypeError as error:
+                raise TypeError(f"{name}: found an array of {array.dtype}, expected numbers such as float32.") from error
+        value = list(array)  # such as a pandas.Series of vectors
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}: found {type(value).__name__}, expected a tensor, an array, or a list of vectors.")
+    if all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in value):
+        return torch.tensor(value, dtype=torch.float32)
+    rows = [_tensor(f"{name}[{index}]", row) for index, row in enumerate(value)]
+    for index, row in enumerate(rows):
+        if row.shape != rows[0].shape or row.device != rows[0].device:
+            raise ValueError(
+                f"{name}[{index}]: found {list(row.shape)} on {row.device}, expected what {name}[0] is, {list(rows[0].shape)} on "
+                f"{rows[0].device}."
+            )
+    dtype = rows[0].dtype
+    for row in rows:
+        dtype = torch.promote_types(dtype, row.dtype)
+    return torch.stack([row.to(dtype) for row in rows])
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") and not isinstance(value, (list, tuple))
+
+
+def _as_array(name: str, value: Any) -> Any:
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{name}: a {type(value).__name__} needs numpy, which is not installed. Run pip install 'minisbert[numpy]', "
+            "or pass a tensor."
+        ) from error
+    return np.asarray(value)

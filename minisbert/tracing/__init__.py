@@ -1,0 +1,76 @@
+"""Everything that happened on the way of one sentence, or of two that are compared: `minisbert.trace`.
+
+    record.py   hooks note what the model's parts give while a sentence is encoded
+    pairs.py    how much each pair of tokens adds to the cosine
+    page.py     the trace as an HTML page: `steps.py` and `comparison.py` say what each step shows, `html.py` has the pieces
+
+The package is not called `trace`, because `minisbert.trace` is the function. Nothing else in minisbert imports it at start; it
+imports the encoder and what lies below it.
+
+Notation as in `bert.py`; here `tokens` are those of one sentence, special tokens included, and `dim` is the width of its vector.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from minisbert.encoder import SentenceEncoder
+from minisbert.errors import MinisbertWarning
+from minisbert.inference.threads import fork_safe
+from minisbert.tracing.pairs import Traced
+from minisbert.tracing.record import Neighbours, SentenceTrace, corpus_texts, layer_neighbours, trace_sentence
+
+__all__ = ["Neighbours", "SentenceTrace", "Trace", "trace"]
+
+
+class Trace(Traced):
+    """What happened to one sentence, or to two. Made by `minisbert.trace`; a notebook shows it as the page that `save_html` writes.
+
+    Attributes:
+        a: the first sentence.
+        b: the second, or None.
+        encoder: the encoder that was traced.
+        corpus: the texts among which neighbours were looked for; empty without a corpus.
+    """
+
+    def html(self) -> str:
+        """The page: one self-contained HTML document that needs no network."""
+        from minisbert.tracing.page import render
+
+        return fork_safe(lambda: render(self))
+
+    def save_html(self, path: str | os.PathLike[str]) -> None:
+        """Writes the page. It opens in any browser by a double click, and asks nothing of any network."""
+        Path(path).write_text(self.html(), encoding="utf-8", newline="\n")
+
+    def _repr_html_(self) -> str:
+        from minisbert.tracing.page import in_a_frame
+
+        return in_a_frame(self.html())
+
+
+def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequence[str] | None = None) -> Trace:
+    """See `minisbert.trace`, which is this for a model by name."""
+    for name, text in (("a", a), *([("b", b)] if b is not None else ())):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}: found {type(text).__name__}, expected str.")
+    texts = corpus_texts(corpus)
+    sentences = [fork_safe(partial(trace_sentence, encoder, text)) for text in ([a] if b is None else [a, b])]
+    for name, sentence in zip("ab", sentences, strict=False):
+        if sentence.cut:
+            warnings.warn(
+                f"{name}: {len(sentence.cut)} of its {len(sentence.tokens) + len(sentence.cut)} tokens are beyond the limit of "
+                f"{encoder.max_seq_length} and were cut. The model never saw them.",
+                MinisbertWarning,
+                stacklevel=3,
+            )
+    if texts:
+        vectors = [sentence.layer_vectors for sentence in sentences]
+        found = fork_safe(lambda: layer_neighbours(encoder, vectors, texts))
+        sentences = [replace(sentence, neighbours=neighbours) for sentence, neighbours in zip(sentences, found, strict=True)]
+    return Trace(encoder, sentences[0], sentences[1] if b is not None else None, texts)

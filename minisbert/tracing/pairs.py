@@ -1,0 +1,128 @@
+"""How much each pair of tokens adds to the cosine of two sentences: exact, since pooling is linear."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minisbert.encoder import SentenceEncoder
+from minisbert.inference.threads import fork_safe
+from minisbert.pooling import Dense, LayerNorm, token_weights
+from minisbert.tracing.record import Neighbours, SentenceTrace
+
+
+class Traced:
+    """What happened to one sentence, or to two, and what follows from it: the cosines, and what each pair of tokens adds.
+
+    Attributes:
+        a: the first sentence.
+        b: the second, or None.
+        encoder: the encoder that was traced.
+        corpus: the texts among which neighbours were looked for; empty without a corpus.
+    """
+
+    def __init__(self, encoder: SentenceEncoder, a: SentenceTrace, b: SentenceTrace | None, corpus: list[str]) -> None:
+        self.encoder = encoder
+        self.a = a
+        self.b = b
+        self.corpus = corpus
+
+    def __repr__(self) -> str:
+        texts = repr(self.a.text) if self.b is None else f"{self.a.text!r}, {self.b.text!r}"
+        return f"{type(self).__name__}({texts}, model={self.encoder.model!r})"
+
+    @property
+    def neighbours(self) -> Neighbours | None:
+        """Those of the first sentence; the second one's are `b.neighbours`."""
+        return self.a.neighbours
+
+    @property
+    def cosine(self) -> float:
+        """The cosine of the two embeddings, computed in float64."""
+        b = self._second("cosine")
+        return F.cosine_similarity(self.a.embedding.double(), b.embedding.double(), dim=0).item()
+
+    @cached_property
+    def layer_cosines(self) -> Tensor:
+        """[layers + 1], float64: the cosine if the model had ended after the embeddings, or after that layer."""
+        b = self._second("layer_cosines")
+        return F.cosine_similarity(self.a.layer_vectors.double(), b.layer_vectors.double(), dim=1)
+
+    @cached_property
+    def pair_matrix(self) -> Tensor:
+        """[tokens of a, tokens of b], float64: how much each pair of tokens adds to the cosine. The entries sum to it.
+
+        Exact, since pooling is linear: with u = Σᵢ uᵢ, the shares of the tokens in one sentence vector, and v = Σⱼ vⱼ in the
+        other, cos(u, v) = u·v / ‖u‖‖v‖ = Σᵢⱼ uᵢ·vⱼ / ‖u‖‖v‖. What follows the pooling is spread over the shares; see `shares`.
+
+        Raises:
+            ValueError: if there is one sentence only, or if the model's sentence vector is no sum over tokens.
+        """
+        b = self._second("pair_matrix")
+        return fork_safe(lambda: pair_matrix(self.encoder, self.a, b))
+
+    def _second(self, name: str) -> SentenceTrace:
+        if self.b is None:
+            raise ValueError(f"{name}: only one sentence was traced, expected two. Call minisbert.trace(a, b).")
+        return self.b
+
+
+def pair_matrix(encoder: SentenceEncoder, a: SentenceTrace, b: SentenceTrace) -> Tensor:
+    """[tokens of a, tokens of b], float64; see `Trace.pair_matrix`."""
+    ours, theirs = shares(encoder, a), shares(encoder, b)  # [tokens of a, dim], [tokens of b, dim]
+    scale = ours.sum(dim=0).norm() * theirs.sum(dim=0).norm()
+    return ours @ theirs.T / scale.clamp(min=1e-30)  # a vector of zeros has cosine 0 with any other
+
+
+def shares(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
+    """[tokens, dim], float64: what each token gives to the sentence vector, which is their sum.
+
+    A dense layer without a bend is applied to each share, since it is linear. Normalize and layer norm divide every share by a
+    number that belongs to the whole vector. A bias belongs to no token, and is given to each by its pooling weight.
+
+    Raises:
+        ValueError: if the sentence vector is no sum over tokens.
+    """
+    _check_sum(encoder)
+    vectors = sentence.hidden[-1].double()  # [tokens, hidden]
+    ones = vectors.new_ones(1, len(vectors))
+    skip = encoder.prompt_tokens(sentence.prompt)
+    given = torch.cat([token_weights(mode, ones, skip).T * vectors for mode in encoder.pooling.modes], dim=1)
+    bias_given = sentence.pooling_weights.double()[:, None]  # [tokens, 1]
+    for head in encoder.heads:
+        whole = given.sum(dim=0)
+        if isinstance(head, Dense):
+            turned = given @ _double(head.linear.weight).T
+            if head.linear.bias is not None:
+                turned = turned + bias_given * _double(head.linear.bias)
+            if head.residual is not None:
+                turned = turned + (given @ _double(head.residual.weight).T if isinstance(head.residual, nn.Linear) else given)
+            given = turned
+        elif isinstance(head, LayerNorm):
+            norm = head.norm
+            centred = given - given.mean(dim=1, keepdim=True)
+            given = centred / (whole.var(correction=0) + norm.eps).sqrt() * _double(norm.weight) + bias_given * _double(norm.bias)
+        else:
+            given = given / whole.norm().clamp(min=1e-12)
+    return given[:, : encoder.dimension]
+
+
+def _double(weight: Tensor) -> Tensor:
+    return weight.detach().cpu().double()
+
+
+def _check_sum(encoder: SentenceEncoder) -> None:
+    if "max" in encoder.pooling.modes:
+        raise ValueError(
+            "pair_matrix: this model pools with max, which takes each number of the sentence vector from the token where it is "
+            "largest. Its cosine is no sum over pairs of tokens, so there are no exact shares. Take a model with another pooling."
+        )
+    for head in encoder.heads:
+        if isinstance(head, Dense) and not isinstance(head.activation, nn.Identity):
+            raise ValueError(
+                f"pair_matrix: this model bends the pooled vector with {type(head.activation).__name__} in a dense layer. Its "
+                "cosine is no sum over pairs of tokens, so there are no exact shares. Take a model without such a layer."
+            )
