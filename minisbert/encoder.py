@@ -508,7 +508,7 @@ class SentenceEncoder:
         """Whether a batch has the same bits on one core and on all of them."""
         config = self.bert.config
         # oneDNN's products have. Attention differed with heads of 8 numbers, and with a single head; not with 16, 24, 32 or 64
-        # numbers and 2 heads or more, at any length up to 512 (tests/test_bits.py has all-MiniLM-L6-v2's).
+        # numbers and 2 heads or more, at any length up to 512 (tests/inference/test_bits.py has all-MiniLM-L6-v2's).
         by_onednn = isinstance(self.bert.layers[0].get_submodule("attention.out"), OneDNNLinear)
         return by_onednn and config.num_attention_heads > 1 and config.head_dim >= 16
 

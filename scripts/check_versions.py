@@ -33,12 +33,12 @@ LEGS = ("lowest", "newest")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 TESTS = (
     "tests/test_versions.py",
-    "tests/test_batching.py",
+    "tests/inference/test_batching.py",
     "tests/test_bert.py",
-    "tests/test_engine.py",
+    "tests/inference/test_engine.py",
     "tests/test_errors.py",
-    "tests/test_learn.py",
-    "tests/test_pickled.py",
+    "tests/scripts/test_learn.py",
+    "tests/checkpoint/test_pickle_reader.py",
     "tests/test_pooling.py",
     "minisbert",
 )

@@ -15,7 +15,7 @@ from checkpoints import save_tiny
 
 import minisbert
 
-SCRIPT = Path(__file__).parent.parent / "scripts/check_checkpoint.py"
+SCRIPT = Path(__file__).parents[2] / "scripts/check_checkpoint.py"
 
 
 @pytest.fixture(scope="module")

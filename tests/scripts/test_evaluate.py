@@ -17,7 +17,7 @@ from checkpoints import save_tiny
 
 import minisbert
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HEADER = "score\tsentence1\tsentence2\n"
 
 

@@ -14,7 +14,7 @@ from checkpoints import TINY_VOCAB, save_tiny
 
 import minisbert
 
-sys.path.append(str(Path(__file__).parent.parent / "scripts"))  # for the processes that it starts, too
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))  # for the processes that it starts, too
 
 import benchmark
 from benchmark import Result, Way, Workload

@@ -19,7 +19,7 @@ from minisbert import SentenceEncoder
 from minisbert.inference.inputs import ATTRIBUTES, OPTIONS
 from minisbert.util import semantic_search
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 SECTION = README.partition("### Coming from sentence-transformers\n")[2].partition("\n#")[0]
 NAMED = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", SECTION))))
 

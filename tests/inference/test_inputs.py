@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TABLE = (ROOT / "README.md").read_text("utf-8").partition("### What odd input gives\n")[2].partition("\n#")[0]
 ROWS = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in TABLE.splitlines() if line.startswith("|")][2:]
 

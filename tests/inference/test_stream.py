@@ -21,7 +21,7 @@ import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
 from minisbert.inference.stream import FIRST_WINDOW, WINDOW, windows
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WORDS = ("a", "man", "is", "sat", "food", ".", "the", "cat", "mat", "on")
 TEXTS = [" ".join(random.Random(n).choices(WORDS, k=n % 28)) for n in range(1000)]
 OVER = "a " * 40  # 42 tokens, of which 32 are allowed

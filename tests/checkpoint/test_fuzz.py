@@ -1,6 +1,6 @@
 """Checkpoints with something changed at random: each gives a CheckpointError, or a model whose vectors are finite; nothing else.
 
-`MINISBERT_FUZZ=5000 pytest tests/test_fuzz.py -n0` looks at so many for each kind of change, at other ones every time.
+`MINISBERT_FUZZ=5000 pytest tests/checkpoint/test_fuzz.py -n0` looks at so many for each kind of change, at other ones every time.
 """
 
 from __future__ import annotations

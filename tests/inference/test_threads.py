@@ -442,7 +442,7 @@ def test_encoding_takes_and_leaves_the_callers_number_of_threads(tiny: SentenceE
 
 def test_the_soak_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Four seconds of it, to see that it works; ten minutes are for a release."""
-    script = Path(__file__).parent.parent / "scripts/soak.py"
+    script = Path(__file__).parents[2] / "scripts/soak.py"
     done = subprocess.run(
         [sys.executable, script, "--minutes", "0.07", "--threads", "2"], capture_output=True, text=True, timeout=120, check=False
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LEARN = ROOT / "scripts/learn"
 LAST = ROOT / "tests/parity/plain_bert.py"
 
