@@ -1,19 +1,23 @@
 """BERT, the encoder, and nothing else.
 
-Read it from top to bottom: a token becomes a vector (`Embeddings`), vectors look at each other (`SelfAttention`), each is
+Read it from top to bottom. A token becomes a vector (`Embeddings`), tokens attend to each other (`SelfAttention`), each is
 transformed alone (`FeedForward`), both steps make a `Layer`, and a stack of layers is `Bert`. After Devlin et al. 2019 (BERT) and
 Vaswani et al. 2017 (the Transformer), with weights and results equal to those of transformers' `BertModel`.
 
-Sentences differ in length. Instead of padding them to a rectangle and masking the padding away, a batch here is *packed*: the
-tokens of all its sentences stand end to end, sentences of equal length side by side. Only attention needs to know where a sentence
-ends, so everything else sees one long list of tokens, and no work is spent on padding.
+Sentences differ in length. Instead of padding them to one length and masking the padding, a batch here is *packed*: the tokens of
+all its sentences stand end to end, and sentences of equal length are neighbours. Only attention needs to know where a sentence
+ends. Everything else sees one long list of tokens, and nothing is spent on padding.
+
+    sentences   "a b c" "d e" "f g"
+    ids         [a b c d e f g]             tokens = 7
+    groups      [(1, 3), (2, 2)]            one sentence of 3 tokens, then two of 2
 
 Notation, used in the shapes beside the code:
 
     tokens      all tokens of a batch, of all its sentences, end to end
-    run         (sentences, length): so many sentences of exactly that length, one after the other; a batch is a list of runs
-    hidden      width of a token's vector, 768 in bert-base;      heads × head_dim = hidden
-    inner       width inside the feed-forward step, usually 4 × hidden
+    group       (sentences, length): the number of neighbouring sentences of exactly that length; a batch is a list of groups
+    hidden      size of a token's vector, 768 in bert-base;      heads × head_dim = hidden
+    inner       size inside the feed-forward step, usually 4 × hidden
     batch       rows of the padded interface, used in `Bert.forward` only
 """
 
@@ -61,7 +65,8 @@ class BertConfig:
         return self.hidden_size // self.num_attention_heads
 
 
-Run = tuple[int, int]
+LengthGroup = tuple[int, int]
+"""(sentences, length)"""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,  # exact: x Φ(x), with the error function (Hendrycks & Gimpel 2016)
@@ -73,7 +78,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Embeddings(nn.Module):
-    """Which word, where in the sentence, in which segment: three looked-up vectors, added and normalized.
+    """The sum of three embeddings, normalized: which word, where in the sentence, in which segment.
 
     [tokens] ids, [tokens] positions, [tokens] types → [tokens, hidden]          Devlin et al. 2019, section 3, figure 2
     """
@@ -91,7 +96,7 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every token gathers from all tokens of its own sentence, in several heads at once.
+    """Every token takes a weighted mean over all tokens of its own sentence, in several heads at once.
 
     [tokens, hidden] → [tokens, hidden]                                          Vaswani et al. 2017, section 3.2
     """
@@ -102,15 +107,15 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # query, key and value in one product
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
+    def forward(self, x: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
         qkv = self.qkv(x)  # [tokens, 3 × hidden]
-        stretches = qkv.split([sentences * length for sentences, length in runs])
-        gathered = []
-        for (sentences, length), stretch in zip(runs, stretches, strict=True):  # a run is a rectangle: no sentence needs a mask
-            rectangle = stretch.view(sentences, length, 3, self.heads, self.head_dim)
-            query, key, value = rectangle.permute(2, 0, 3, 1, 4)  # each [sentences, heads, length, head_dim]
-            gathered.append(attend(query, key, value).transpose(1, 2).reshape(len(stretch), -1))
-        return self.out(torch.cat(gathered))  # [tokens, hidden]
+        chunks = qkv.split([sentences * length for sentences, length in groups])
+        contexts = []
+        for (sentences, length), chunk in zip(groups, chunks, strict=True):  # equal lengths: no mask
+            block = chunk.view(sentences, length, 3, self.heads, self.head_dim)
+            query, key, value = block.permute(2, 0, 3, 1, 4)  # each [sentences, heads, length, head_dim]
+            contexts.append(attend(query, key, value).transpose(1, 2).reshape(len(chunk), -1))
+        return self.out(torch.cat(contexts))  # [tokens, hidden]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -124,7 +129,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    """Each token's vector, by itself, through a wider layer and back.
+    """Two linear layers with a nonlinearity between them, applied to each token alone.
 
     [tokens, hidden] → [tokens, inner] → [tokens, hidden]                        Vaswani et al. 2017, section 3.3
     """
@@ -140,7 +145,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then feed-forward; each adds to what came in, and the sum is normalized ("post-norm").
+    """Attention, then feed-forward. Each adds its output to its input, and the sum is normalized ("post-norm").
 
     [tokens, hidden] → [tokens, hidden]                                          Vaswani et al. 2017, section 3.1
     """
@@ -152,8 +157,8 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
-        x = self.attention_norm(x + self.attention(x, runs))
+    def forward(self, x: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
+        x = self.attention_norm(x + self.attention(x, groups))
         return self.feed_forward_norm(x + self.feed_forward(x))
 
 
@@ -168,13 +173,13 @@ class Bert(nn.Module):
         self.requires_grad_(False)
 
     def forward_packed(
-        self, ids: Tensor, runs: Sequence[Run], positions: Tensor | None = None, token_types: Tensor | None = None
+        self, ids: Tensor, groups: Sequence[LengthGroup], positions: Tensor | None = None, token_types: Tensor | None = None
     ) -> Tensor:
         """[tokens] → [tokens, hidden], the vectors of the last layer.
 
         Args:
-            ids: [tokens], the word pieces of all sentences, end to end, in the order of `runs`.
-            runs: (sentences, length) for each stretch of sentences of equal length; they add up to `tokens`.
+            ids: [tokens], the token ids of all sentences, end to end, in the order of `groups`.
+            groups: (sentences, length) for each group of sentences of equal length; they add up to `tokens`.
             positions: [tokens]; by default each sentence counts 0, 1, 2 …
             token_types: [tokens]; by default all 0, the first segment.
 
@@ -182,19 +187,19 @@ class Bert(nn.Module):
             [tokens, hidden].
         """
         if positions is None:
-            positions = torch.cat([torch.arange(length).repeat(sentences) for sentences, length in runs]).to(ids.device)
+            positions = torch.cat([torch.arange(length).repeat(sentences) for sentences, length in groups]).to(ids.device)
         if token_types is None:
             token_types = torch.zeros_like(ids)
         x = self.embeddings(ids, positions, token_types)  # [tokens, hidden]
         for layer in self.layers:
-            x = layer(x, runs)
+            x = layer(x, groups)
         return x
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> Tensor:
-        """[batch, length] → [batch, length, hidden]: the padded interface that everyone knows, over the packed code.
+        """[batch, length] → [batch, length, hidden]: the usual padded interface, over the packed code.
 
-        A position whose mask is 0 is not computed, is seen by no other token, and is zero in the result. Any mask will do: padding
-        on the right or on the left, holes, a row of zeros. A token's position is its column, as in transformers.
+        A position whose mask is 0 is not computed, no token attends to it, and the result is zero there. Any mask works: padding on
+        the right or left, holes, a row of zeros. A token's position is its column, as in transformers.
 
         Args:
             input_ids: [batch, length], integers below `vocab_size`.
@@ -221,14 +226,14 @@ class Bert(nn.Module):
         lengths, order = mask.bool().sum(dim=1).sort(stable=True)  # rows of equal length side by side
         row, column = mask[order].nonzero(as_tuple=True)  # both [tokens]
         row = order[row]
-        runs = [
+        groups = [
             (sentences, length)
             for length, sentences in zip(*(x.tolist() for x in lengths.unique_consecutive(return_counts=True)), strict=True)
             if length
         ]
         hidden = self.embeddings.word.weight.new_zeros(*input_ids.shape, self.config.hidden_size)
-        if runs:
-            hidden[row, column] = self.forward_packed(input_ids[row, column], runs, column, types[row, column])
+        if groups:
+            hidden[row, column] = self.forward_packed(input_ids[row, column], groups, column, types[row, column])
         return hidden  # [batch, length, hidden]
 
     def _check_padded(self, input_ids: Tensor, mask: Tensor, types: Tensor) -> None:

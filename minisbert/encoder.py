@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.bert import Bert, Run
+from minisbert.bert import Bert, LengthGroup
 from minisbert.checkpoint.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIONS, CheckpointConfig
 from minisbert.checkpoint.info import Info, describe
 from minisbert.errors import MinisbertError, MinisbertWarning, MissingExtraError, NotFiniteError
-from minisbert.inference.batching import Batch, even_plan, plan
-from minisbert.inference.engine import compute, halving
+from minisbert.inference.batching import Batch, balanced_batches, plan
+from minisbert.inference.engine import compute, with_oom_retry
 from minisbert.inference.inputs import (
     ATTRIBUTES,
     check_text,
@@ -36,9 +36,9 @@ from minisbert.inference.inputs import (
 from minisbert.inference.kernels import OneDNNLinear
 from minisbert.inference.stream import (
     WINDOW,
-    Cut,
     Progress,
     TokenRows,
+    TruncationReport,
     VectorStream,
     Window,
     beginning,
@@ -49,7 +49,7 @@ from minisbert.inference.stream import (
 )
 from minisbert.inference.threads import computing, fork_safe
 from minisbert.inference.vectors import Vectors
-from minisbert.pooling import Pooling, build_heads, vector_dtype_of
+from minisbert.pooling import Pooling, build_modules, vector_dtype_of
 from minisbert.tokenizer import WordPiece
 from minisbert.util import similarity, similarity_pairwise
 
@@ -92,18 +92,18 @@ class SentenceEncoder:
         origin: str = "",
         heads: nn.Sequential | None = None,
         files: Mapping[str, Path] | None = None,
-        remarks: Sequence[str] = (),
+        load_warnings: Sequence[str] = (),
         loaded: Callable[..., SentenceEncoder] | None = None,
     ) -> None:
         self.bert = bert
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.config = config
-        self.heads = build_heads(config.heads) if heads is None else heads
+        self.heads = build_modules(config.heads) if heads is None else heads
         self.model = model
         self.origin = origin
         self.files = dict(files or {})
-        self.remarks = tuple(remarks)
+        self.load_warnings = tuple(load_warnings)
         self.loaded = loaded
         self.prompts: dict[str, str] = EVERY_MODELS_PROMPTS | dict(config.usage.prompts)
         self.default_prompt_name = config.usage.default_prompt_name
@@ -286,7 +286,7 @@ class SentenceEncoder:
             raise unknown_option("encode", unknown)
         texts, single = read_texts(sentences)
         options = self._options(
-            before=self._prompt(prompt, prompt_name),
+            prompt=self._prompt(prompt, prompt_name),
             batch_size=batch_size,
             batch_tokens=batch_tokens,
             show_progress_bar=show_progress_bar,
@@ -296,7 +296,7 @@ class SentenceEncoder:
             convert_to_numpy=numpy_wanted(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor),
             on_truncate=on_truncate,
         )
-        cut = Cut(self.max_seq_length)
+        cut = TruncationReport(self.max_seq_length)
         window = self._tokenize(texts, cut, options)
         if cut.cut and options.on_truncate == "warn":
             warnings.warn(cut.message(), MinisbertWarning, stacklevel=2)
@@ -361,7 +361,7 @@ class SentenceEncoder:
         texts = iterate_texts(sentences)
         count("window", window, optional=False)
         options = self._options(
-            before=self._prompt(prompt, prompt_name),
+            prompt=self._prompt(prompt, prompt_name),
             batch_size=batch_size,
             batch_tokens=batch_tokens,
             show_progress_bar=show_progress_bar,
@@ -370,7 +370,7 @@ class SentenceEncoder:
             convert_to_numpy=numpy_wanted(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor),
             on_truncate=on_truncate,
         )
-        cut = Cut(self.max_seq_length)
+        cut = TruncationReport(self.max_seq_length)
         progress = Progress(options.show_progress_bar, len(sentences) if isinstance(sentences, Sized) else None)
 
         def rows() -> Generator[Any, None, None]:
@@ -447,7 +447,7 @@ class SentenceEncoder:
         [2, 8]
         """
         texts, single = read_texts(sentences)
-        lengths = self.tokenizer(texts).full_lengths
+        lengths = self.tokenizer(texts).untruncated_lengths
         return lengths[0] if single else lengths
 
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
@@ -500,7 +500,7 @@ class SentenceEncoder:
             The batches, longest sentences first.
         """
         if batch_tokens is None and self.device.type == "cpu":
-            return even_plan(lengths, torch.get_num_threads(), batch_size)
+            return balanced_batches(lengths, torch.get_num_threads(), batch_size)
         return plan(lengths, batch_tokens or ACCELERATOR_TOKENS, batch_size)
 
     @property
@@ -512,17 +512,17 @@ class SentenceEncoder:
         by_onednn = isinstance(self.bert.layers[0].get_submodule("attention.out"), OneDNNLinear)
         return by_onednn and config.num_attention_heads > 1 and config.head_dim >= 16
 
-    def finish(self, pooled: Tensor, keep: int | None = None) -> Tensor:
-        """Pooled vectors through the heads, then the first `keep` numbers: [sentences, hidden × modes] → [sentences, dim].
+    def finish(self, pooled: Tensor, dimension: int | None = None) -> Tensor:
+        """Pooled vectors through the heads, then the first `dimension` values: [sentences, hidden × modes] → [sentences, dim].
 
         Args:
             pooled: what `pooling` gives.
-            keep: how many numbers of each vector to keep. Default: all.
+            dimension: how many values of each vector to keep. Default: all.
 
         Returns:
-            [sentences, dim], or [sentences, keep].
+            [sentences, dim], or [sentences, dimension].
         """
-        return self.heads(pooled)[:, :keep]
+        return self.heads(pooled)[:, :dimension]
 
     def similarity(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
         """Every vector of the one side against every one of the other, by `similarity_fn_name`: `minisbert.similarity`.
@@ -551,7 +551,7 @@ class SentenceEncoder:
     def _options(
         self,
         *,
-        before: str,
+        prompt: str,
         batch_size: int | None,
         batch_tokens: int | None,
         show_progress_bar: bool | None,
@@ -577,24 +577,24 @@ class SentenceEncoder:
                     "convert_to_numpy: numpy is not installed. Run pip install 'minisbert[numpy]', or take the tensors."
                 ) from error
         return _Options(
-            before=before,
-            skip=self.prompt_tokens(before),
+            prompt=prompt,
+            prompt_tokens=self.prompt_tokens(prompt),
             batch_size=None if batch_size is None else count("batch_size", batch_size),
             batch_tokens=None if batch_tokens is None else count("batch_tokens", batch_tokens),
             show_progress_bar=None if show_progress_bar is None else flag("show_progress_bar", show_progress_bar),
             of_tokens=of_tokens,
             normalize=normalize_embeddings,
-            keep=self.dimension if truncate_dim is None else self._kept(truncate_dim),
+            dimension=self.dimension if truncate_dim is None else self._kept(truncate_dim),
             convert_to_numpy=convert_to_numpy,
             on_truncate=on_truncate,
         )
 
-    def _tokenize(self, texts: list[str], cut: Cut, options: _Options) -> Window:
+    def _tokenize(self, texts: list[str], cut: TruncationReport, options: _Options) -> Window:
         """Tokenizes some texts, each of the different ones once, and counts those that are too long."""
         unique = list(dict.fromkeys(texts))
         start = cut.texts
         with computing():
-            tokenized = self.tokenizer([options.before + text for text in unique] if options.before else unique)
+            tokenized = self.tokenizer([options.prompt + text for text in unique] if options.prompt else unique)
         if [] in tokenized.ids:
             text = unique[tokenized.ids.index([])]
             raise ValueError(
@@ -608,17 +608,19 @@ class SentenceEncoder:
 
     def _compute(self, window: Window, options: _Options, progress: Progress) -> Any:
         """The vectors of a window of texts, in its order."""
-        model = halving(self.bert.forward_packed)
+        model = with_oom_retry(self.bert.forward_packed)
         rows: Tensor | TokenRows = TokenRows(window.ids)
         if not options.of_tokens:
-            rows = torch.empty(len(window.ids), options.keep, dtype=self.vector_dtype)  # [sentences, dim]
+            rows = torch.empty(len(window.ids), options.dimension, dtype=self.vector_dtype)  # [sentences, dim]
 
-        def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+        def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
             with computing():
-                token_vectors = model(packed, runs).to(self.vector_dtype)  # [tokens, hidden]
+                token_vectors = model(packed, groups).to(self.vector_dtype)  # [tokens, hidden]
                 if options.of_tokens:
-                    return padded(token_vectors, runs)  # [sentences, longest, hidden]
-                vectors = self.finish(self.pooling(token_vectors, runs, options.skip), options.keep)  # [sentences, dim]
+                    return padded(token_vectors, groups)  # [sentences, longest, hidden]
+                vectors = self.finish(
+                    self.pooling(token_vectors, groups, options.prompt_tokens), options.dimension
+                )  # [sentences, dim]
                 return F.normalize(vectors, dim=1) if options.normalize else vectors
 
         batches = self.plan([len(ids) for ids in window.ids], options.batch_tokens, options.batch_size)
@@ -635,7 +637,7 @@ class SentenceEncoder:
         )
         with closing(computed):
             while (batch := fork_safe(lambda: next(computed, None))) is not None:
-                progress.update(len(batch.order), batch.tokens)
+                progress.update(len(batch.indices), batch.tokens)
         return fork_safe(lambda: in_order(rows, window, as_numpy=options.convert_to_numpy))
 
     def _see_that_it_is_finite(self, window: Window, batch: Batch, vectors: Tensor) -> None:
@@ -684,14 +686,14 @@ class SentenceEncoder:
 class _Options:
     """The options of `encode`, checked, with their defaults filled in."""
 
-    before: str
-    skip: int
+    prompt: str
+    prompt_tokens: int
     batch_size: int | None
     batch_tokens: int | None
     show_progress_bar: bool | None
     of_tokens: bool
     normalize: bool
-    keep: int
+    dimension: int
     convert_to_numpy: bool
     on_truncate: OnTruncate
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.inference.batching import spare_tokens
+from minisbert.inference.batching import padding_tokens
 
 POOLING_MODES: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """In the order in which modes that are given as booleans are concatenated; a list of modes has its own."""
@@ -68,11 +68,11 @@ class NormalizeConfig:
     """The sentence vector is scaled to length 1."""
 
 
-HeadConfig = DenseConfig | LayerNormConfig | NormalizeConfig
+ModuleConfig = DenseConfig | LayerNormConfig | NormalizeConfig
 """A module after the pooling."""
 
 
-def width(pooling: PoolingConfig, heads: Sequence[HeadConfig]) -> int:
+def width(pooling: PoolingConfig, heads: Sequence[ModuleConfig]) -> int:
     """Numbers in a vector that went through the pooling and these heads."""
     dimension = pooling.dimension * len(pooling.modes)
     for head in heads:
@@ -81,21 +81,21 @@ def width(pooling: PoolingConfig, heads: Sequence[HeadConfig]) -> int:
     return dimension
 
 
-def token_weights(mode: str, mask: Tensor, skip: int = 0) -> Tensor:
+def token_weights(mode: str, mask: Tensor, prompt_tokens: int = 0) -> Tensor:
     """How much each token counts: [sentences, length] of 0 and 1 → [sentences, length]. A row without tokens gets zeros.
 
     Args:
         mode: any of `POOLING_MODES` but "max".
         mask: which positions hold a token.
-        skip: how many tokens at the start are left out, such as those of a prompt. The others keep their places: the weights of
+        prompt_tokens: how many tokens at the start are left out, because they belong to a prompt. The others keep their places: the weights of
             weightedmean go on counting from the first token of all. Where nothing else is left, "cls" takes the first of all.
 
     >>> token_weights("mean", torch.tensor([[1.0, 1.0, 0.0, 0.0]]))
     tensor([[0.5000, 0.5000, 0.0000, 0.0000]])
-    >>> token_weights("weightedmean", torch.tensor([[1.0, 1.0, 1.0, 1.0]]), skip=2)
+    >>> token_weights("weightedmean", torch.tensor([[1.0, 1.0, 1.0, 1.0]]), prompt_tokens=2)
     tensor([[0.0000, 0.0000, 0.4286, 0.5714]])
     """
-    kept = kept_tokens(mask, skip)
+    kept = kept_tokens(mask, prompt_tokens)
     if mode == "cls":
         some = torch.where(kept.sum(dim=1, keepdim=True) > 0, kept, mask)
         return some * (some.cumsum(dim=1) == 1)
@@ -108,14 +108,14 @@ def token_weights(mode: str, mask: Tensor, skip: int = 0) -> Tensor:
     return kept / (count if mode == "mean" else count.sqrt())
 
 
-def kept_tokens(mask: Tensor, skip: int) -> Tensor:
-    """The mask without the first `skip` positions from the first token on: [sentences, length] → [sentences, length].
+def kept_tokens(mask: Tensor, prompt_tokens: int) -> Tensor:
+    """The mask without the first `prompt_tokens` positions from the first token on: [sentences, length] → [sentences, length].
 
-    >>> kept_tokens(torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), skip=2)
+    >>> kept_tokens(torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), prompt_tokens=2)
     tensor([[0, 0, 0, 1],
             [0, 0, 1, 1]])
     """
-    return mask * (_positions(mask) > skip) if skip else mask
+    return mask * (_positions(mask) > prompt_tokens) if prompt_tokens else mask
 
 
 def _positions(mask: Tensor) -> Tensor:
@@ -124,23 +124,23 @@ def _positions(mask: Tensor) -> Tensor:
     return torch.arange(1, mask.shape[1] + 1, device=mask.device) - first
 
 
-def pool(token_vectors: Tensor, mask: Tensor, modes: Sequence[str], skip: int = 0) -> Tensor:
+def pool(token_vectors: Tensor, mask: Tensor, modes: Sequence[str], prompt_tokens: int = 0) -> Tensor:
     """[sentences, length, hidden] and a mask [sentences, length] of 0 and 1 → [sentences, dim], a mode beside the other."""
     pooled = []
     for mode in modes:
         if mode == "max":
-            kept = kept_tokens(mask, skip)
+            kept = kept_tokens(mask, prompt_tokens)
             lowest = token_vectors.masked_fill(kept[..., None] == 0, -torch.inf).amax(dim=1)
             pooled.append(lowest.masked_fill(kept.sum(dim=1, keepdim=True) == 0, 0))
         else:
-            pooled.append((token_vectors * token_weights(mode, mask, skip)[..., None]).sum(dim=1))
+            pooled.append((token_vectors * token_weights(mode, mask, prompt_tokens)[..., None]).sum(dim=1))
     return torch.cat(pooled, dim=1)
 
 
 class Pooling(nn.Module):
-    """Pools packed tokens, run by run: [tokens, hidden] → [sentences, dim].
+    """Pools packed tokens, one length group at a time: [tokens, hidden] → [sentences, dim].
 
-    A run is a rectangle [sentences, length, hidden] without padding, so its mask is all ones.
+    A group is a block [sentences, length, hidden] without padding, so its mask is all ones.
     """
 
     def __init__(self, config: PoolingConfig) -> None:
@@ -149,13 +149,13 @@ class Pooling(nn.Module):
         self.include_prompt = config.include_prompt
         self.dimension = config.dimension * len(config.modes)
 
-    def forward(self, token_vectors: Tensor, runs: Sequence[tuple[int, int]], skip: int = 0) -> Tensor:
+    def forward(self, token_vectors: Tensor, groups: Sequence[tuple[int, int]], prompt_tokens: int = 0) -> Tensor:
         rows = []
         start = 0
-        for sentences, length in runs:
+        for sentences, length in groups:
             stop = start + sentences * length
             mask = token_vectors.new_ones(1, length)
-            rows.append(pool(token_vectors[start:stop].view(sentences, length, -1), mask, self.modes, skip))
+            rows.append(pool(token_vectors[start:stop].view(sentences, length, -1), mask, self.modes, prompt_tokens))
             start = stop
         return torch.cat(rows)
 
@@ -204,7 +204,7 @@ class Dense(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         sentences = len(vectors)
         # In a product of a few rows the bits of a row depend on their number; see `batching.filled`.
-        vectors = F.pad(vectors, (0, 0, 0, spare_tokens(sentences)))
+        vectors = F.pad(vectors, (0, 0, 0, padding_tokens(sentences)))
         out: Tensor = self.activation(self.linear(vectors))
         if self.residual is not None:
             out = out + self.residual(vectors)
@@ -230,7 +230,7 @@ class Normalize(nn.Module):
         return F.normalize(vectors, dim=1)
 
 
-def build_heads(configs: Sequence[HeadConfig]) -> nn.Sequential:
+def build_modules(configs: Sequence[ModuleConfig]) -> nn.Sequential:
     """The modules after the pooling, in their order, yet without their weights."""
     heads: list[nn.Module] = []
     for config in configs:

@@ -23,12 +23,12 @@ class Tokenized:
     """
 
     ids: list[list[int]]
-    full_lengths: list[int]
+    untruncated_lengths: list[int]
 
     @property
     def cut(self) -> list[int]:
         """The indices of the texts that lost something."""
-        return [index for index, ids in enumerate(self.ids) if len(ids) < self.full_lengths[index]]
+        return [index for index, ids in enumerate(self.ids) if len(ids) < self.untruncated_lengths[index]]
 
 
 class WordPiece:
@@ -49,14 +49,14 @@ class WordPiece:
         tokenizer: Tokenizer,
         max_length: int,
         truncation_side: str = "right",
-        remarks: Sequence[str] = (),
+        load_warnings: Sequence[str] = (),
         names: Mapping[str, str] | None = None,
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer = tokenizer
         self.truncation_side = truncation_side
-        self.remarks = tuple(remarks)
+        self.load_warnings = tuple(load_warnings)
         self.names = dict(names or {})
         special = tokenizer.encode("").ids
         content = tokenizer.encode("a", add_special_tokens=False).ids
@@ -92,14 +92,14 @@ class WordPiece:
         """The ids of each text, cut to the limit with the special tokens kept."""
         room = self.max_length - len(self.prefix) - len(self.suffix)
         ids = []
-        full_lengths = []
+        untruncated_lengths = []
         for some in _portions(texts):
             for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=False):
                 content = encoding.ids
-                full_lengths.append(len(self.prefix) + len(content) + len(self.suffix))
+                untruncated_lengths.append(len(self.prefix) + len(content) + len(self.suffix))
                 content = content[:room] if self.truncation_side == "right" else content[-room:]
                 ids.append(self.prefix + content + self.suffix)
-        return Tokenized(ids, full_lengths)
+        return Tokenized(ids, untruncated_lengths)
 
 
 def _portions(texts: Sequence[str], most: int = 1024, characters: int = 1 << 20) -> Iterator[list[str]]:

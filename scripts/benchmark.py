@@ -497,13 +497,13 @@ class Gemm(Minisbert):
     def encode(self, texts: list[str], way: Way, *, single: bool = False, part: int = 1) -> Any:
         import torch
 
-        from minisbert.inference.batching import spare_tokens
+        from minisbert.inference.batching import padding_tokens
         from minisbert.inference.threads import workers
 
         key = tuple(texts)
         if key not in self.sizes:  # counted once: what precedes the products is no part of them
             lengths = [len(ids) for ids in self.encoder.tokenizer(list(dict.fromkeys(texts))).ids]
-            self.sizes[key] = [batch.tokens + spare_tokens(batch.tokens) for batch in self.encoder.plan(lengths)]
+            self.sizes[key] = [batch.tokens + padding_tokens(batch.tokens) for batch in self.encoder.plan(lengths)]
         sizes = self.sizes[key][::part]
 
         def run(size: int) -> None:
@@ -1082,11 +1082,11 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure_start(folder: Path, clock: str, runs: int, systems: Sequence[str]) -> dict[str, Any]:
+def measure_start(folder: Path, clock: str, groups: int, systems: Sequence[str]) -> dict[str, Any]:
     """Seconds from a fresh interpreter to the first vector, and how many times those of `import torch`; taking turns."""
     codes = {"import torch": TORCH} | {name: code.format(folder=str(folder)) for name, code in FIRST.items() if name in systems}
     seconds: dict[str, list[float]] = {name: [] for name in codes}
-    for _ in range(runs):
+    for _ in range(groups):
         for name, code in codes.items():
             before, start = os.times(), time.perf_counter()
             subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

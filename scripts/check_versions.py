@@ -113,13 +113,13 @@ def run_leg(version: str, interpreter: str, leg: str, *, cuda: bool) -> Outcome:
     pip = [str(binaries / "python"), "-m", "pip", "--disable-pip-version-check"]
     bounds = lowest()
     wanted = [f"{name}=={number}" if leg == "lowest" else name for name, number in bounds.items()]
-    remark = ""
+    load_warning = ""
     if not cuda:
         reason = with_cuda(pip, wanted)
         if reason:
             others = [package for package in wanted if not package.startswith("torch")]
             fallback = [f"torch=={pinned_torch()}", *others]
-            remark = f" (torch {pinned_torch()} in place of {wanted[0].removeprefix('torch==')}: {reason})"
+            load_warning = f" (torch {pinned_torch()} in place of {wanted[0].removeprefix('torch==')}: {reason})"
             second = with_cuda(pip, fallback)
             if second:
                 return Outcome(version, leg, "–", f"left out: {second}; " + compiles(interpreter), good=True)
@@ -133,7 +133,7 @@ def run_leg(version: str, interpreter: str, leg: str, *, cuda: bool) -> Outcome:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         print("\n".join((done.stdout + done.stderr).splitlines()[-60:]))
-    return Outcome(version, leg, versions + remark, ending(done), done.returncode == 0)
+    return Outcome(version, leg, versions + load_warning, ending(done), done.returncode == 0)
 
 
 def ending(done: subprocess.CompletedProcess[str]) -> str:

@@ -114,10 +114,10 @@ def test_the_arguments_are_not_changed(bert: Bert) -> None:
 
 
 def test_packed_sentences_give_what_each_gives_alone(bert: Bert) -> None:
-    runs = [(2, 5), (1, 70), (3, 1), (1, 5)]
-    lengths = [length for sentences, length in runs for _ in range(sentences)]
+    groups = [(2, 5), (1, 70), (3, 1), (1, 5)]
+    lengths = [length for sentences, length in groups for _ in range(sentences)]
     sentences = random_ids(sum(lengths)).split(lengths)
-    found = bert.forward_packed(torch.cat(sentences), runs).split(lengths)
+    found = bert.forward_packed(torch.cat(sentences), groups).split(lengths)
     for ids, vectors in zip(sentences, found, strict=True):
         same(vectors, by_the_paper(bert, ids[None])[0])
 
@@ -132,9 +132,9 @@ def test_packed_and_padded_are_the_same_to_the_last_bit_in_float64_and_float32()
 
 
 def test_by_default_positions_count_from_0_and_all_is_the_first_segment(bert: Bert) -> None:
-    ids, runs = random_ids(7), [(2, 2), (1, 3)]
-    given = bert.forward_packed(ids, runs, torch.tensor([0, 1, 0, 1, 0, 1, 2]), torch.zeros(7, dtype=torch.int64))
-    assert torch.equal(bert.forward_packed(ids, runs), given)
+    ids, groups = random_ids(7), [(2, 2), (1, 3)]
+    given = bert.forward_packed(ids, groups, torch.tensor([0, 1, 0, 1, 0, 1, 2]), torch.zeros(7, dtype=torch.int64))
+    assert torch.equal(bert.forward_packed(ids, groups), given)
 
 
 def test_positions_are_counted_on_the_device_of_the_ids() -> None:

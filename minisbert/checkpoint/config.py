@@ -21,9 +21,9 @@ from typing import Final
 
 from minisbert.bert import BertConfig
 from minisbert.checkpoint.fields import DEFAULT, LARGEST_WIDTH, Fields, Find, brief, inside, read_fields
-from minisbert.checkpoint.modules import POOLING_FLAGS, describe_module, read_head, read_modules, read_pooling_config
+from minisbert.checkpoint.modules import POOLING_FLAGS, describe_module, read_module, read_modules, read_pooling_config
 from minisbert.errors import CheckpointError
-from minisbert.pooling import HeadConfig, PoolingConfig, width
+from minisbert.pooling import ModuleConfig, PoolingConfig, width
 
 MOST_LAYERS: Final = 1 << 10
 
@@ -56,7 +56,7 @@ class WordPieceConfig:
 
 
 @dataclass(frozen=True)
-class UsageConfig:
+class SentenceTransformersConfig:
     """How the vectors are meant to be asked for and compared: `config_sentence_transformers.json`.
 
     Attributes:
@@ -109,19 +109,19 @@ class CheckpointConfig:
         lower_case_first: whether the text is lower-cased before the tokenizer sees it.
         limit: the limit in tokens, and what it follows from.
         folder: where config.json, the tokenizer and the weights lie inside the checkpoint; "" is its root.
-        remarks: what a user should be told when this checkpoint is loaded.
+        load_warnings: what a user should be told when this checkpoint is loaded.
         settings: every setting that changes a vector, with the file that gave it.
     """
 
     bert: BertConfig
     wordpiece: WordPieceConfig
     pooling: PoolingConfig
-    heads: tuple[HeadConfig, ...]
-    usage: UsageConfig
+    heads: tuple[ModuleConfig, ...]
+    usage: SentenceTransformersConfig
     lower_case_first: bool
     limit: Limit
     folder: str = ""
-    remarks: tuple[str, ...] = ()
+    load_warnings: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = field(default=(), compare=False, repr=False)
 
     @property
@@ -176,7 +176,7 @@ OTHER_ARCHITECTURES: Final = {
 }
 
 
-def read_bert_config(fields: Fields, remarks: list[str]) -> BertConfig:
+def read_bert_config(fields: Fields, load_warnings: list[str]) -> BertConfig:
     """`config.json`: every setting that changes the result is obeyed or refused."""
     architectures = fields.values.get("architectures") or []
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
@@ -192,7 +192,9 @@ def read_bert_config(fields: Fields, remarks: list[str]) -> BertConfig:
             + "minisbert runs BERT only: load this checkpoint with sentence-transformers or transformers.",
         )
     if architectures and not is_bert:
-        remarks.append(f"{fields.file}: architectures is {brief(architectures)}, but model_type is bert; it is taken as a BERT")
+        load_warnings.append(
+            f"{fields.file}: architectures is {brief(architectures)}, but model_type is bert; it is taken as a BERT"
+        )
     refuse_remote_code(fields)
     fields.must_be(
         "is_decoder",
@@ -271,10 +273,10 @@ def read_wordpiece_config(fields: Fields) -> WordPieceConfig:
     )
 
 
-def read_usage(fields: Fields | None, dimension: int, remarks: list[str]) -> UsageConfig:
+def read_usage(fields: Fields | None, dimension: int, load_warnings: list[str]) -> SentenceTransformersConfig:
     """`config_sentence_transformers.json`. A missing one, as before sentence-transformers 2, says nothing."""
     if fields is None:
-        return UsageConfig()
+        return SentenceTransformersConfig()
     kind = fields.text("model_type")
     if kind not in (None, "SentenceTransformer"):
         fields.refuse(
@@ -292,7 +294,7 @@ def read_usage(fields: Fields | None, dimension: int, remarks: list[str]) -> Usa
         fields.refuse("default_prompt_name", "the name of a prompt: " + ", ".join(EVERY_MODELS_PROMPTS | prompts))
     similarity = fields.text("similarity_fn_name")
     if similarity is not None and similarity not in SIMILARITY_FUNCTIONS:
-        remarks.append(
+        load_warnings.append(
             f"{fields.file}: similarity_fn_name is {brief(similarity)}, not one of {', '.join(SIMILARITY_FUNCTIONS)}; "
             "cosine is used"
         )
@@ -301,8 +303,8 @@ def read_usage(fields: Fields | None, dimension: int, remarks: list[str]) -> Usa
     if fields.values.get("truncate_dim") is not None:
         keep = fields.integer("truncate_dim", maximum=sys.maxsize)
         if keep > dimension:
-            remarks.append(f"{fields.file}: truncate_dim is {keep}, but a vector has only {dimension} numbers; all are kept")
-    return UsageConfig(prompts, default, similarity, keep)
+            load_warnings.append(f"{fields.file}: truncate_dim is {keep}, but a vector has only {dimension} numbers; all are kept")
+    return SentenceTransformersConfig(prompts, default, similarity, keep)
 
 
 def read_sentence_config(fields: Fields) -> None:
@@ -340,7 +342,7 @@ def read_sentence_config(fields: Fields) -> None:
             fields.refuse(name, "nothing that changes a vector, only " + ", ".join(sorted(harmless)), load)
 
 
-def decide_limit(sizes: Fields, wordpiece: Fields, asked: int | None, sentence: Fields, remarks: list[str]) -> Limit:
+def decide_limit(sizes: Fields, wordpiece: Fields, asked: int | None, sentence: Fields, load_warnings: list[str]) -> Limit:
     """How many tokens a sentence may have: `max_seq_length`, else `model_max_length`, and never more than the positions.
 
     Args:
@@ -348,7 +350,7 @@ def decide_limit(sizes: Fields, wordpiece: Fields, asked: int | None, sentence: 
         wordpiece: tokenizer_config.json.
         asked: its model_max_length.
         sentence: sentence_bert_config.json.
-        remarks: what should be told is added here.
+        load_warnings: what the user should be told is added here.
 
     Raises:
         CheckpointError: if there is no room for [CLS], [SEP] and one word piece.
@@ -371,7 +373,7 @@ def decide_limit(sizes: Fields, wordpiece: Fields, asked: int | None, sentence: 
     reasons.append(f"{last} is {positions}, and no sentence can have more")
     if limit > positions:
         if source.startswith(sentence.file):
-            remarks.append(
+            load_warnings.append(
                 f"{sentence.file}: max_seq_length is {limit}, but the model has only {positions} positions; "
                 f"the limit is {positions} tokens"
             )
@@ -390,7 +392,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
     Raises:
         CheckpointError: naming file, field, found, expected, and what to do.
     """
-    remarks: list[str] = []
+    load_warnings: list[str] = []
     modules = read_modules(find)
     folder = modules[0].folder if modules else ""
 
@@ -407,15 +409,15 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
         return read_fields(find, file) or Fields({}, file)
 
     sizes = required(inside(folder, "config.json"))
-    bert = read_bert_config(sizes, remarks)
+    bert = read_bert_config(sizes, load_warnings)
     words = optional(inside(folder, "tokenizer_config.json"))
     wordpiece = read_wordpiece_config(words)
 
-    heads: list[HeadConfig] = []
+    heads: list[ModuleConfig] = []
     settings: list[Setting] = []
     if modules is None:
         pooling = PoolingConfig(bert.hidden_size)
-        remarks.append(
+        load_warnings.append(
             "modules.json: no such file, so this is a plain BERT without instructions for sentences; "
             "its token vectors are averaged (mean pooling), and no sentence_bert_config.json or config_sentence_transformers.json "
             "is looked for, as in sentence-transformers"
@@ -425,7 +427,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
     else:
         file = inside(modules[1].folder, "config.json")
         fields = required(file)
-        pooling = read_pooling_config(fields, remarks)
+        pooling = read_pooling_config(fields, load_warnings)
         if pooling.dimension != bert.hidden_size:
             raise CheckpointError(
                 f"{file}: the dimension is {pooling.dimension}, expected {bert.hidden_size}, the hidden_size of "
@@ -441,14 +443,14 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
                 fields = Fields({}, file) if module.name == "sentence_transformers.models.Normalize" else optional(file)
             else:
                 fields = required(file)
-            heads.append(read_head(module, fields, width(pooling, heads), remarks))
+            heads.append(read_module(module, fields, width(pooling, heads), load_warnings))
             settings.append(Setting(module.kind, describe_module(heads[-1]), file if fields.values else "modules.json"))
         sentence = optional(inside(folder, "sentence_bert_config.json"))
         usage_fields = read_fields(find, "config_sentence_transformers.json")
 
     read_sentence_config(sentence)
-    usage = read_usage(usage_fields, width(pooling, heads), remarks)
-    limit = decide_limit(sizes, words, wordpiece.model_max_length, sentence, remarks)
+    usage = read_usage(usage_fields, width(pooling, heads), load_warnings)
+    limit = decide_limit(sizes, words, wordpiece.model_max_length, sentence, load_warnings)
     lower_case_first = bool(sentence.boolean("do_lower_case", default=False))
     stated = usage_fields or Fields({}, "config_sentence_transformers.json")
     return CheckpointConfig(
@@ -460,7 +462,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
         lower_case_first=lower_case_first,
         limit=limit,
         folder=folder,
-        remarks=tuple(remarks),
+        load_warnings=tuple(load_warnings),
         settings=(
             *(Setting(name, value, sizes.source(name)) for name, value in vars(bert).items()),
             Setting("lower_case_first", lower_case_first, sentence.source("do_lower_case")),

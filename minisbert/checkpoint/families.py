@@ -16,7 +16,7 @@ from torch import Tensor
 from minisbert.bert import Bert, BertConfig
 
 # (names on the hub, our name). {n} is a layer, {p} is weight or bias. Several names: stacked along the first axis, in this order.
-TABLE: tuple[tuple[tuple[str, ...], str], ...] = (
+HUB_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("embeddings.word_embeddings.weight",), "embeddings.word.weight"),
     (("embeddings.position_embeddings.weight",), "embeddings.position.weight"),
     (("embeddings.token_type_embeddings.weight",), "embeddings.token_type.weight"),
@@ -37,7 +37,7 @@ TABLE: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 # What else lies in published files, and why a sentence vector does not need it. Anything else that is unused is named in a warning.
-LEFTOVERS: tuple[tuple[str, str], ...] = (
+IGNORED: tuple[tuple[str, str], ...] = (
     (r"embeddings\.position_ids", "the numbers 0, 1, 2 …, saved by old versions of transformers"),
     (r"embeddings\.token_type_ids", "zeros, saved likewise"),
     (r"pooler\..*", "the next-sentence head's input, a layer on top of [CLS] that sentence vectors do not use"),
@@ -50,7 +50,7 @@ LEFTOVERS: tuple[tuple[str, str], ...] = (
 def names(config: BertConfig) -> dict[str, tuple[str, ...]]:
     """`TABLE` written out for a model of that many layers: our name → the names on the hub."""
     table = {}
-    for theirs, ours in TABLE:
+    for theirs, ours in HUB_NAMES:
         for layer in range(config.num_hidden_layers) if "{n}" in ours else [0]:
             for part in ("weight", "bias") if "{p}" in ours else [""]:
                 table[ours.format(n=layer, p=part)] = tuple(name.format(n=layer, p=part) for name in theirs)
@@ -79,4 +79,4 @@ def current_name(name: str) -> str:
 
 def is_ignored(name: str) -> bool:
     """Whether a tensor of this name is known and not needed; see `IGNORED`."""
-    return any(re.fullmatch(pattern, name) for pattern, _ in LEFTOVERS)
+    return any(re.fullmatch(pattern, name) for pattern, _ in IGNORED)

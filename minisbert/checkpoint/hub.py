@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minisbert.checkpoint.bundled import carried_model
+from minisbert.checkpoint.bundled import bundled_model
 from minisbert.errors import CheckpointError, MinisbertWarning, ModelNotFoundError
 
 DEFAULT_ORGANISATION = "sentence-transformers"
@@ -66,9 +66,9 @@ class Source:
         return self.place.find
 
     @property
-    def remarks(self) -> Sequence[str]:
+    def load_warnings(self) -> Sequence[str]:
         """What has been said in warnings up to now."""
-        return self.place.remarks
+        return self.place.load_warnings
 
     @property
     def commit(self) -> str | None:
@@ -124,7 +124,7 @@ def locate(
     missing = repository.take_cached()
     if not missing:
         return Source(name, "the hub's cache", repository)
-    carried, why_not = carried_model(name, revision, repository.remarks)
+    carried, why_not = bundled_model(name, revision, repository.load_warnings)
     if carried is not None:
         return Source(name, carried[1], _LocalFolder(*carried))
     repository.tried.extend(["a local folder: none of that name", f"the hub's cache {cache}: {missing}", *why_not])
@@ -182,7 +182,7 @@ def _brief(text: str, most: int = 100) -> str:
 class _LocalFolder:
     root: Path
     origin: str = "a local folder"
-    remarks: tuple[str, ...] = ()
+    load_warnings: tuple[str, ...] = ()
 
     @property
     def commit(self) -> str | None:
@@ -234,7 +234,7 @@ class _Repository:
     commit: str | None = None
     cached: bool = False
     tried: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
+    load_warnings: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -305,12 +305,12 @@ class _Repository:
                 "Give the path of a folder that holds it, or a name that the hub has."
             ) from cause
         if not self._has_other_form(file) and Path(file).name not in OBSOLETE:
-            remark = (
+            load_warning = (
                 f"the hub's cache does not say whether this model has a {file}, and the hub cannot be asked ({self.closed}); "
                 "it is taken to have none"
             )
-            self.remarks.append(remark)
-            warnings.warn(f"{self.name}: {remark}", MinisbertWarning, stacklevel=2)
+            self.load_warnings.append(load_warning)
+            warnings.warn(f"{self.name}: {load_warning}", MinisbertWarning, stacklevel=2)
         return None
 
     def _has_other_form(self, file: str) -> bool:

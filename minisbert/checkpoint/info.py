@@ -116,7 +116,7 @@ def describe(encoder: SentenceEncoder) -> Info:
         ),
         limit=limit.reasons if tokens == limit.tokens else (*limit.reasons, f"{SET}: max_seq_length is {tokens}"),
         files=tuple(_file(name, path) for name, path in encoder.files.items()),
-        warnings=encoder.remarks,
+        warnings=encoder.load_warnings,
     )
 
 

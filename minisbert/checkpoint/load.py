@@ -16,12 +16,12 @@ from minisbert.checkpoint.config import read_checkpoint
 from minisbert.checkpoint.fields import inside
 from minisbert.checkpoint.hub import locate
 from minisbert.checkpoint.tokenizer_files import read_tokenizer
-from minisbert.checkpoint.weights import load_head, load_weights, open_weights
+from minisbert.checkpoint.weights import load_module, load_weights, open_weights
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import MinisbertWarning
 from minisbert.inference.kernels import suits, use_onednn
 from minisbert.inference.threads import computing, fork_safe
-from minisbert.pooling import NormalizeConfig, Pooling, build_heads, vector_dtype_of
+from minisbert.pooling import NormalizeConfig, Pooling, build_modules, vector_dtype_of
 
 
 def load_encoder(
@@ -53,18 +53,18 @@ def load_encoder(
     tokenizer = read_tokenizer(find, config)
     with torch.device("meta"), _Unfilled():  # the shapes without the memory
         bert = Bert(config.bert)
-        heads = build_heads(config.heads)
+        heads = build_modules(config.heads)
     stored = open_weights(find, config.folder)
 
     def fill() -> list[str]:
         with computing():
             return load_weights(bert, stored, dtype)
 
-    remarks = [*config.remarks, *tokenizer.remarks, *fork_safe(fill)]
+    load_warnings = [*config.load_warnings, *tokenizer.load_warnings, *fork_safe(fill)]
     for head, settings in zip(heads, config.heads, strict=True):
         if not isinstance(settings, NormalizeConfig):
             stored = open_weights(find, settings.folder)
-            remarks.extend(load_head(head, stored, vector_dtype_of(dtype), inside(settings.folder, "config.json")))
+            load_warnings.extend(load_module(head, stored, vector_dtype_of(dtype), inside(settings.folder, "config.json")))
     # No token: secrets are not pickled.
     again = os.path.abspath(source.model) if source.origin == "a local folder" else source.model  # noqa: PTH100 (links stay)
     loaded = partial(load_encoder, again, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -80,13 +80,13 @@ def load_encoder(
         source.origin,
         heads=heads.to(device).eval(),
         files=files,
-        remarks=[*source.remarks, *remarks],
+        load_warnings=[*source.load_warnings, *load_warnings],
         loaded=loaded,
     )
     if truncate_dim is not None:
         encoder.truncate_dim = truncate_dim
-    for remark in remarks:
-        warnings.warn(f"{source.model}: {remark}", MinisbertWarning, stacklevel=3)
+    for load_warning in load_warnings:
+        warnings.warn(f"{source.model}: {load_warning}", MinisbertWarning, stacklevel=3)
     return encoder
 
 

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from minisbert.checkpoint.fields import LARGEST_WIDTH, Fields, Find, brief, read_json, unknown
 from minisbert.errors import CheckpointError
-from minisbert.pooling import POOLING_MODES, DenseConfig, HeadConfig, LayerNormConfig, NormalizeConfig, PoolingConfig
+from minisbert.pooling import POOLING_MODES, DenseConfig, LayerNormConfig, ModuleConfig, NormalizeConfig, PoolingConfig
 
 MOST_MODULES: Final = 1 << 6
 
@@ -33,7 +33,7 @@ POOLING_FLAGS: Final = {
 }
 
 
-def read_pooling_config(fields: Fields, remarks: list[str]) -> PoolingConfig:
+def read_pooling_config(fields: Fields, load_warnings: list[str]) -> PoolingConfig:
     """`1_Pooling/config.json` of either generation: a boolean for each mode, or `pooling_mode` as a text or a list."""
     old, new = "word_embedding_dimension", "embedding_dimension"
     dimension = fields.integer(old if old in fields.values else new, maximum=LARGEST_WIDTH)
@@ -49,14 +49,14 @@ def read_pooling_config(fields: Fields, remarks: list[str]) -> PoolingConfig:
         modes = tuple(mode for flag, mode in POOLING_FLAGS.items() if fields.boolean(flag, default=False))
         if not modes and not fields.values.keys() & POOLING_FLAGS.keys():
             modes = PoolingConfig.modes
-            remarks.append(f"{fields.file}: no pooling mode is given; it is mean, as in sentence-transformers")
+            load_warnings.append(f"{fields.file}: no pooling mode is given; it is mean, as in sentence-transformers")
         elif not modes:
             raise CheckpointError(
                 f"{fields.file}: no pooling mode is switched on, expected at least one of {', '.join(POOLING_FLAGS)}. "
                 "Set the one the model was trained with to true (mean_tokens for most)."
             )
     known = {old, new, "pooling_mode", "include_prompt", *POOLING_FLAGS}
-    remarks.extend(unknown(fields, known))
+    load_warnings.extend(unknown(fields, known))
     return PoolingConfig(dimension, modes, fields.boolean("include_prompt", default=True) is not False)
 
 
@@ -200,14 +200,14 @@ _DENSE_NAMES: Final = {
 }
 
 
-def read_head(module: Module, fields: Fields, dimension: int, remarks: list[str]) -> HeadConfig:
+def read_module(module: Module, fields: Fields, dimension: int, load_warnings: list[str]) -> ModuleConfig:
     """A module after the pooling.
 
     Args:
         module: its row in modules.json.
         fields: its config.json.
         dimension: the numbers in the vector that comes to it.
-        remarks: what should be told is added here.
+        load_warnings: what the user should be told is added here.
     """
     why = "minisbert has only the sentence vector there. Load this checkpoint with sentence-transformers."
     for name in "module_input_name", "module_output_name", "key_name":  # key_name: once written, never read
@@ -215,7 +215,7 @@ def read_head(module: Module, fields: Fields, dimension: int, remarks: list[str]
             fields.must_be(name, "sentence_embedding", why)
     known = {"module_input_name", "module_output_name", "key_name"}
     if module.kind == "normalize":
-        remarks.extend(unknown(fields, known))
+        load_warnings.extend(unknown(fields, known))
         return NormalizeConfig()
 
     size = "dimension" if module.kind == "layer_norm" else "in_features"
@@ -226,7 +226,7 @@ def read_head(module: Module, fields: Fields, dimension: int, remarks: list[str]
             "The two modules are of different models; take an unchanged copy.",
         )
     if module.kind == "layer_norm":
-        remarks.extend(unknown(fields, known | {size}))
+        load_warnings.extend(unknown(fields, known | {size}))
         return LayerNormConfig(module.folder, dimension)
 
     name = fields.string("activation_function", default="torch.nn.modules.activation.Tanh")
@@ -236,7 +236,7 @@ def read_head(module: Module, fields: Fields, dimension: int, remarks: list[str]
             "a class of torch.nn: one of " + ", ".join(DENSE_ACTIVATIONS),
             "It is looked up in a table, and no code is ever imported by name; load this checkpoint with sentence-transformers.",
         )
-    remarks.extend(unknown(fields, known | {size, "out_features", "bias", "activation_function", "use_residual"}))
+    load_warnings.extend(unknown(fields, known | {size, "out_features", "bias", "activation_function", "use_residual"}))
     return DenseConfig(
         folder=module.folder,
         in_features=dimension,
@@ -247,7 +247,7 @@ def read_head(module: Module, fields: Fields, dimension: int, remarks: list[str]
     )
 
 
-def describe_module(head: HeadConfig) -> str:
+def describe_module(head: ModuleConfig) -> str:
     """A post-pooling module in a few words."""
     if isinstance(head, DenseConfig):
         parts = ("" if head.bias else ", no bias") + (", residual" if head.residual else "")

@@ -32,7 +32,7 @@ from torch import Tensor
 from minisbert.checkpoint.families import to_hub_names
 from minisbert.checkpoint.modules import POOLING_FLAGS
 from minisbert.errors import MinisbertError
-from minisbert.pooling import DenseConfig, HeadConfig, LayerNormConfig, PoolingConfig
+from minisbert.pooling import DenseConfig, LayerNormConfig, ModuleConfig, PoolingConfig
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -90,7 +90,7 @@ def write(encoder: SentenceEncoder, folder: Path) -> None:
     for number, (head, settings) in enumerate(zip(encoder.heads, config.heads, strict=True), start=2):
         kind = type(settings).__name__.removesuffix("Config")
         modules.append((f"{number}_{kind}", kind))
-        if (values := _head_json(settings)) is not None:
+        if (values := _module_json(settings)) is not None:
             _write_json(folder / f"{number}_{kind}/config.json", values)
             write_safetensors(head.state_dict(), folder / f"{number}_{kind}/model.safetensors")
     usage: dict[str, Any] = {
@@ -142,7 +142,7 @@ def _pooling_json(config: PoolingConfig) -> dict[str, Any]:
     }
 
 
-def _head_json(config: HeadConfig) -> dict[str, Any] | None:
+def _module_json(config: ModuleConfig) -> dict[str, Any] | None:
     if isinstance(config, LayerNormConfig):
         return {"dimension": config.dimension}
     if not isinstance(config, DenseConfig):

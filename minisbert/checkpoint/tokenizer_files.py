@@ -45,7 +45,7 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
     settings = _Settings.read(find, config)
     file = inside(config.folder, "tokenizer.json")
     path = find(file)
-    remarks: list[str] = []
+    load_warnings: list[str] = []
     side = config.wordpiece.truncation_side
     if path is not None:
         tokenizer = _from_tokenizer_json(path, file)
@@ -71,7 +71,7 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
 
     with rust_errors(complaint):
         if settings.bert:
-            tokenizer = settings.as_bert(tokenizer, file, remarks)
+            tokenizer = settings.as_bert(tokenizer, file, load_warnings)
         settings.add_tokens(tokenizer, config.bert.vocab_size)
         tokenizer.encode_special_tokens = settings.split_special_tokens
         highest = max(tokenizer.get_vocab().values(), default=-1)
@@ -92,7 +92,7 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
                 steps.append(tokenizer.normalizer)
             tokenizer.normalizer = normalizers.Sequence(steps)
         names = {role: token.content for role, token in settings.named.items()}
-        return WordPiece(tokenizer, config.max_seq_length, (side or "right").lower(), remarks, names)
+        return WordPiece(tokenizer, config.max_seq_length, (side or "right").lower(), load_warnings, names)
 
 
 def _lowers(tokenizer: Tokenizer) -> bool:
@@ -160,7 +160,7 @@ class _Settings:
                 settings._read_added(added)
         return settings
 
-    def as_bert(self, tokenizer: Tokenizer, file: str, remarks: list[str]) -> Tokenizer:
+    def as_bert(self, tokenizer: Tokenizer, file: str, load_warnings: list[str]) -> Tokenizer:
         """The tokenizer that transformers' BertTokenizer would build from the same vocabulary; what differs is remarked upon."""
         unknown = self.named["unk_token"].content
         normalizer = BertNormalizer(
@@ -180,12 +180,12 @@ class _Settings:
                 ("pre_tokenizer", tokenizer.pre_tokenizer, built.pre_tokenizer),
             ):
                 if _state(before) != _state(after):
-                    remarks.append(
+                    load_warnings.append(
                         f"{file}: its {name} is {brief(_state(before))}, and {_state(after)} is taken, as in transformers: "
                         "the settings of tokenizer_config.json hold"
                     )
             if not same_model:
-                remarks.append(f"{file}: its model has other settings than BERT's, which are taken, as in transformers")
+                load_warnings.append(f"{file}: its model has other settings than BERT's, which are taken, as in transformers")
         there = tokenizer.get_added_tokens_decoder()
         if not same_model or (self.has_decoder and {n: _plain(t) for n, t in there.items()} != self._plain_added()):
             built = Tokenizer(WordPieceModel(tokenizer.get_vocab(with_added_tokens=False), unk_token=unknown))

@@ -23,11 +23,11 @@ FLOATS = {
 
 
 # Those of published models stay below 100.
-LARGEST_NUMBER = 1e6
+LARGEST_VALUE = 1e6
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """One tensor of a file, not read yet. `dtype` is None when it is no floating-point number, `kind` its name in the file."""
 
     name: str
@@ -38,7 +38,7 @@ class Stored:
     read: Callable[[], Tensor]
 
 
-def load_weights(bert: Bert, stored: Iterable[Stored], dtype: torch.dtype = torch.float32) -> list[str]:
+def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype = torch.float32) -> list[str]:
     """Fills a model that was built on the meta device, with a strict check of every tensor first.
 
     One tensor at a time goes from the file to where it stays, so that memory holds the weights once. Half-precision files are
@@ -50,7 +50,7 @@ def load_weights(bert: Bert, stored: Iterable[Stored], dtype: torch.dtype = torc
     Raises:
         CheckpointError: listing every tensor that is missing, misshapen, not floating-point, given twice, or not finite.
     """
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredTensor] = {}
     problems: list[str] = []
     for tensor in stored:
         name = current_name(tensor.name)
@@ -78,7 +78,7 @@ def load_weights(bert: Bert, stored: Iterable[Stored], dtype: torch.dtype = torc
         whole = torch.empty(expected[ours], dtype=dtype)
         for name, part in zip(theirs, whole.chunk(len(theirs)), strict=True):
             part.copy_(found[name].read().reshape(part.shape))
-        if wrong := unfit(whole):
+        if wrong := non_finite(whole):
             problems.append(f"{', '.join(theirs)} (here {ours}): {wrong}")
         state[ours] = whole
     if problems:
@@ -86,16 +86,18 @@ def load_weights(bert: Bert, stored: Iterable[Stored], dtype: torch.dtype = torc
     bert.load_state_dict(state, assign=True)
 
     used = {name for theirs in table.values() for name in theirs}
-    remarks = []
+    load_warnings = []
     unused = [found[name].name for name in found if name not in used and not is_ignored(name)]
     if unused:
-        remarks.append(f"the checkpoint has tensors that are not used: {_some(unused)}")
+        load_warnings.append(f"the checkpoint has tensors that are not used: {_some(unused)}")
     if dtype == torch.float32 and any(found[name].dtype == torch.float64 for name in used):
-        remarks.append("the checkpoint's weights are float64 and were rounded to float32; ask for dtype=torch.float64 to keep them")
-    return remarks
+        load_warnings.append(
+            "the checkpoint's weights are float64 and were rounded to float32; ask for dtype=torch.float64 to keep them"
+        )
+    return load_warnings
 
 
-def load_head(head: nn.Module, stored: Sequence[Stored], dtype: torch.dtype, config: str) -> list[str]:
+def load_module(head: nn.Module, stored: Sequence[StoredTensor], dtype: torch.dtype, config: str) -> list[str]:
     """Fills a module of `pooling.build_heads`, whose tensors have the checkpoint's own names, with the same strict check.
 
     Args:
@@ -123,7 +125,7 @@ def load_head(head: nn.Module, stored: Sequence[Stored], dtype: torch.dtype, con
         else:
             state[name] = found[name]
     values = {} if problems else {name: tensor.read().to(dtype) for name, tensor in state.items()}
-    problems += [f"{name}: {wrong}" for name, value in values.items() if (wrong := unfit(value))]
+    problems += [f"{name}: {wrong}" for name, value in values.items() if (wrong := non_finite(value))]
     if problems:
         raise _complaint(problems, found.values(), config)
     head.load_state_dict({name: value.clone() for name, value in values.items()}, assign=True)
@@ -131,25 +133,25 @@ def load_head(head: nn.Module, stored: Sequence[Stored], dtype: torch.dtype, con
     return [f"{stored[0].file} has tensors that are not used: {_some(unused)}"] if unused else []
 
 
-def unfit(values: Tensor) -> str:
+def non_finite(values: Tensor) -> str:
     """What is wrong with the numbers of a parameter, or "".
 
     A flipped bit makes a number of any size, and one that is beyond all measure makes every vector infinite or NaN.
     """
     low, high = (float(end) for end in values.aminmax())  # NaN, if one is among them
-    if -LARGEST_NUMBER <= low <= high <= LARGEST_NUMBER:
+    if -LARGEST_VALUE <= low <= high <= LARGEST_VALUE:
         return ""
     what = (
         "NaN or infinite values" if not math.isfinite(low) or not math.isfinite(high) else f"numbers from {low:.3g} to {high:.3g}"
     )
-    return f"found {what}, expected finite numbers of at most {LARGEST_NUMBER:,.0f}"
+    return f"found {what}, expected finite numbers of at most {LARGEST_VALUE:,.0f}"
 
 
 def _some(items: list[str], most: int = 20) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _complaint(problems: list[str], found: Iterable[Stored], config: str = "config.json") -> CheckpointError:
+def _complaint(problems: list[str], found: Iterable[StoredTensor], config: str = "config.json") -> CheckpointError:
     files = sorted({tensor.file for tensor in found}) or ["the weights"]
     return CheckpointError(
         f"{_some(files)}: {len(problems)} of the tensors are not what {config} asks for. The weights and {config} must come "
@@ -169,7 +171,7 @@ MOST_SHARDS = 1 << 10
 SHARD_NAME = re.compile(r"\w[\w.-]{0,200}", re.ASCII)
 
 
-def open_weights(find: Find, folder: str) -> list[Stored]:
+def open_weights(find: Find, folder: str) -> list[StoredTensor]:
     """The tensors in a folder of a checkpoint, none of them read yet. Nothing in a file is ever run.
 
     The first that is there, as in transformers: `model.safetensors`, its parts (`model.safetensors.index.json`),
@@ -194,7 +196,7 @@ def open_weights(find: Find, folder: str) -> list[Stored]:
     )
 
 
-def open_file(path: Path, file: str) -> list[Stored]:
+def open_file(path: Path, file: str) -> list[StoredTensor]:
     """The tensors of one file, by the ending of its name."""
     tensors = list(_open_safetensors(path, file) if file.endswith(".safetensors") else _open_pickled(path, file))
     if not tensors:
@@ -202,7 +204,7 @@ def open_file(path: Path, file: str) -> list[Stored]:
     return tensors
 
 
-def _open_parts(find: Find, folder: str, index: Fields) -> list[Stored]:
+def _open_parts(find: Find, folder: str, index: Fields) -> list[StoredTensor]:
     """Weights in several files, and an index that says which tensor is in which. All must agree, to the last tensor."""
     where = index.values.get("weight_map")
     if not isinstance(where, dict) or not where or not all(isinstance(part, str) for part in where.values()):
@@ -244,7 +246,7 @@ def _open_parts(find: Find, folder: str, index: Fields) -> list[Stored]:
     return stored
 
 
-def _open_safetensors(path: Path, file: str) -> Iterable[Stored]:
+def _open_safetensors(path: Path, file: str) -> Iterable[StoredTensor]:
     def reader(name: str) -> Callable[[], Tensor]:
         def read() -> Tensor:
             # The file is opened anew for each tensor, since an open one is mapped into memory, and all its pages that were read
@@ -269,13 +271,13 @@ def _open_safetensors(path: Path, file: str) -> Iterable[Stored]:
         for name in opened.keys():  # noqa: SIM118 (not a dict)
             header = opened.get_slice(name)
             kind = header.get_dtype()
-            yield Stored(name, file, tuple(header.get_shape()), FLOATS.get(kind), kind, reader(name))
+            yield StoredTensor(name, file, tuple(header.get_shape()), FLOATS.get(kind), kind, reader(name))
 
 
-def _open_pickled(path: Path, file: str) -> Iterable[Stored]:
+def _open_pickled(path: Path, file: str) -> Iterable[StoredTensor]:
     from minisbert.checkpoint.pickle_reader import open_pickled  # imported only when there is such a file
 
     for tensor in open_pickled(path, file):
         floating = tensor.dtype if tensor.dtype in FLOATS.values() else None
         kind = str(tensor.dtype).removeprefix("torch.")
-        yield Stored(tensor.name, file, tensor.shape, floating, kind, tensor.read)
+        yield StoredTensor(tensor.name, file, tensor.shape, floating, kind, tensor.read)

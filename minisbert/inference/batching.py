@@ -4,7 +4,7 @@ Pure functions on lists of lengths: what they return can be written down by hand
 
 A batch is measured in *tokens*, not in sentences, since that is what it costs. Longest first: the largest batch comes at once, so
 memory is at its peak, and a time estimate at its most pessimistic, from the start. Equal lengths stand side by side, because the
-model computes each run of them as one rectangle.
+model computes each length group as one block.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ class Batch:
     """One call of the model.
 
     Attributes:
-        order: which sentences, as indices into the caller's list, in the order in which they are computed.
-        runs: (sentences, length) for each stretch of equal length, in that order.
+        indices: which sentences, as indices into the caller's list, in the order in which they are computed.
+        groups: (sentences, length) for each length group, in that order.
     """
 
-    order: tuple[int, ...]
-    runs: tuple[tuple[int, int], ...]
+    indices: tuple[int, ...]
+    groups: tuple[tuple[int, int], ...]
 
     @property
     def tokens(self) -> int:
         """What this batch costs."""
-        return sum(sentences * length for sentences, length in self.runs)
+        return sum(sentences * length for sentences, length in self.groups)
 
 
-def runs_of(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Stretches of equal length.
+def length_groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Consecutive equal lengths, counted.
 
     >>> runs_of([5, 5, 3])
     ((2, 5), (1, 3))
@@ -52,19 +52,19 @@ def plan(lengths: Sequence[int], batch_tokens: int, batch_size: int | None = Non
         batch_tokens: the most tokens of one batch.
         batch_size: the most sentences of one batch; None: no limit.
 
-    >>> [batch.order for batch in plan([3, 1, 2], batch_tokens=4)]
+    >>> [batch.indices for batch in plan([3, 1, 2], batch_tokens=4)]
     [(0,), (2, 1)]
     """
-    order = _longest_first(lengths)
+    indices = _longest_first(lengths)
     batches: list[Batch] = []
     start = stop = tokens = 0
-    while start < len(order):
-        while stop < len(order) and stop - start != batch_size:
-            tokens += lengths[order[stop]]
+    while start < len(indices):
+        while stop < len(indices) and stop - start != batch_size:
+            tokens += lengths[indices[stop]]
             if tokens > batch_tokens and stop > start:
                 break
             stop += 1
-        batches.append(_batch(order[start:stop], lengths))
+        batches.append(_batch(indices[start:stop], lengths))
         start, tokens = stop, 0
     return batches
 
@@ -75,13 +75,13 @@ core (sentences per second of all-MiniLM-L6-v2 at 128, 192, 256, 384 and 512 tok
 168, 160, 173, 166 mixed ones), and every 100 tokens take 5 MB more for each worker."""
 
 
-def even_plan(lengths: Sequence[int], threads: int, batch_size: int | None = None) -> list[Batch]:
+def balanced_batches(lengths: Sequence[int], threads: int, batch_size: int | None = None) -> list[Batch]:
     """Packs sentences for so many threads, each of which computes batches, so that all of them are done at about the same time.
 
     Longest first, ties in the caller's order. There are as many batches for each thread, of equal shares of the tokens, which lie
     between about `LEAST_TOKENS` and `MOST_TOKENS`; a longer sentence makes a batch of its own. A batch may end a quarter below its
     share at most, where it has to be filled up least (see `filled`), as long as there are batches to come that make up for it.
-    Against steps of 256 tokens, whatever is left over, that computes 1.2 % fewer tokens for the 2,552 short sentences of
+    Against steps of 256 tokens, whatever is left over, this computes 1.2 % fewer tokens for the 2,552 short sentences of
     scripts/benchmark.py, and 16 % fewer on the busier of 2 cores for 64 of them.
 
     Args:
@@ -96,26 +96,26 @@ def even_plan(lengths: Sequence[int], threads: int, batch_size: int | None = Non
     >>> [batch.tokens for batch in even_plan([14] * 10, threads=2)]
     [140]
     """
-    order = _longest_first(lengths)
+    indices = _longest_first(lengths)
     rest = sum(lengths)
     left = min(threads * -(-rest // (threads * MOST_TOKENS)), rest // LEAST_TOKENS)
     batches: list[Batch] = []
     start = 0
-    while start < len(order):
+    while start < len(indices):
         left = max(-(-rest // MOST_TOKENS), min(left, 2 * rest // LEAST_TOKENS))
         share = rest / left
         end = stop = start
         kept = tokens = 0
         least = 1.0
-        while stop < len(order) and stop - start != batch_size:
-            length = lengths[order[stop]]
+        while stop < len(indices) and stop - start != batch_size:
+            length = lengths[indices[stop]]
             if stop > start and (tokens + length / 2 > share or tokens + length > MOST_TOKENS):
                 break
             stop, tokens = stop + 1, tokens + length
-            waste = spare_tokens(tokens) / tokens
+            waste = padding_tokens(tokens) / tokens
             if waste <= least or kept < 0.75 * share or left <= threads:
                 end, kept, least = stop, tokens, waste
-        batches.append(_batch(order[start:end], lengths))
+        batches.append(_batch(indices[start:end], lengths))
         start, rest, left = end, rest - kept, left - 1
     return batches
 
@@ -124,11 +124,11 @@ def _longest_first(lengths: Sequence[int]) -> list[int]:
     return sorted(range(len(lengths)), key=lambda index: -lengths[index])
 
 
-def _batch(order: Sequence[int], lengths: Sequence[int]) -> Batch:
-    return Batch(tuple(order), runs_of([lengths[index] for index in order]))
+def _batch(indices: Sequence[int], lengths: Sequence[int]) -> Batch:
+    return Batch(tuple(indices), length_groups([lengths[index] for index in indices]))
 
 
-def filled(tokens: int) -> int:
+def bucket_size(tokens: int) -> int:
     """The number of tokens that a batch of so many is filled up to: the next of a few sizes, 4 to 16 to each doubling.
 
     They are multiples of 4: a matrix library computes rows in groups of 4, and a rest of 1 to 3 rows with other roundings; so every
@@ -143,10 +143,10 @@ def filled(tokens: int) -> int:
     return max(8, -(-tokens // step) * step)
 
 
-def spare_tokens(tokens: int) -> int:
+def padding_tokens(tokens: int) -> int:
     """How many tokens to add to a batch, as sentences of one token each that nobody reads, to fill it up.
 
     >>> spare_tokens(30)
     2
     """
-    return filled(tokens) - tokens
+    return bucket_size(tokens) - tokens

@@ -17,11 +17,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from minisbert.bert import Run
-from minisbert.inference.batching import Batch, runs_of, spare_tokens
+from minisbert.bert import LengthGroup
+from minisbert.inference.batching import Batch, length_groups, padding_tokens
 from minisbert.inference.threads import workers
 
-Forward = Callable[[Tensor, Sequence[Run]], Tensor]
+Forward = Callable[[Tensor, Sequence[LengthGroup]], Tensor]
 """[tokens] ids and the runs they form → [sentences, dim], one row for each sentence, in the order of the runs."""
 
 
@@ -56,18 +56,18 @@ def compute(
     """
 
     def run(batch: Batch) -> Batch:
-        pieces = [piece for index in batch.order for piece in ids[index]]
-        spare = spare_tokens(len(pieces))
-        runs = (*batch.runs, (spare, 1)) if spare else batch.runs
+        pieces = [piece for index in batch.indices for piece in ids[index]]
+        spare = padding_tokens(len(pieces))
+        groups = (*batch.groups, (spare, 1)) if spare else batch.groups
         packed = torch.tensor(pieces + pieces[:1] * spare, device=device)  # [tokens]
         # Only the model runs in inference mode: a caller may train something on top of the rows.
         with torch.inference_mode():
-            vectors = forward(packed, runs)[: len(batch.order)].cpu()
+            vectors = forward(packed, groups)[: len(batch.indices)].cpu()
         # Not by the caller of this generator: one small operation on all cores, and OpenMP's threads spin for 6 ms in the hope of
         # another, on the cores that the workers need. That took an eighth of the speed (scripts/benchmark.py, "Tried and dropped").
         if check is not None:
             check(batch, vectors)
-        rows[list(batch.order)] = vectors
+        rows[list(batch.indices)] = vectors
         return batch
 
     threads = torch.get_num_threads()
@@ -83,7 +83,7 @@ def compute(
         _drop(futures)
 
 
-def halving(forward: Forward) -> Forward:
+def with_oom_retry(forward: Forward) -> Forward:
     """A model that, when the accelerator's memory does not hold a batch, computes the batch in two halves, and so on.
 
     Args:
@@ -93,13 +93,13 @@ def halving(forward: Forward) -> Forward:
         torch.OutOfMemoryError: if it does not even hold a single sentence.
     """
 
-    def forward_in_parts(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+    def forward_in_parts(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
         try:
-            return forward(packed, runs)
+            return forward(packed, groups)
         except torch.cuda.OutOfMemoryError as error:
             reason = str(error)
         # Outside of the except block, where the error no longer keeps what was computed so far alive.
-        lengths = [length for sentences, length in runs for _ in range(sentences)]
+        lengths = [length for sentences, length in groups for _ in range(sentences)]
         if len(lengths) == 1:
             raise torch.cuda.OutOfMemoryError(
                 f"one sentence of {lengths[0]} tokens, alone, does not fit the memory of {packed.device}. Free memory there, set a "
@@ -110,7 +110,7 @@ def halving(forward: Forward) -> Forward:
         half = len(lengths) // 2
         tokens = sum(lengths[:half])
         parts = (packed[:tokens], lengths[:half]), (packed[tokens:], lengths[half:])
-        return torch.cat([forward_in_parts(part, runs_of(its_lengths)) for part, its_lengths in parts])
+        return torch.cat([forward_in_parts(part, length_groups(its_lengths)) for part, its_lengths in parts])
 
     return forward_in_parts
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minisbert.bert import Run
+from minisbert.bert import LengthGroup
 from minisbert.inference.batching import Batch
 from minisbert.tokenizer import Tokenized
 
@@ -52,7 +52,7 @@ def windows(texts: Iterable[str], most: int, characters: int = WINDOW_CHARACTERS
 class VectorStream(Iterator[Any]):
     """What `SentenceEncoder.encode_stream` returns: an iterator over batches of rows, [sentences, dim] each."""
 
-    def __init__(self, rows: Generator[Any, None, None], cut: Cut, progress: Progress) -> None:
+    def __init__(self, rows: Generator[Any, None, None], cut: TruncationReport, progress: Progress) -> None:
         self._rows = rows
         self._cut = cut
         self._progress = progress
@@ -88,7 +88,7 @@ class VectorStream(Iterator[Any]):
         self._rows.close()
 
 
-class Cut:
+class TruncationReport:
     """The texts that were longer than the limit, counted window after window.
 
     Attributes:
@@ -114,7 +114,7 @@ class Cut:
             unique: each of them once.
             tokenized: the ids of `unique`.
         """
-        lengths = {unique[index]: tokenized.full_lengths[index] for index in tokenized.cut}
+        lengths = {unique[index]: tokenized.untruncated_lengths[index] for index in tokenized.cut}
         if lengths:
             cut = [index for index, text in enumerate(texts) if text in lengths]
             if not self.cut:
@@ -209,19 +209,19 @@ def first_not_finite(vectors: Tensor, batch: Batch) -> int | None:
     if finite.all():
         return None
     rows = finite.flatten(1).all(dim=1).tolist()
-    return min(index for index, good in zip(batch.order, rows, strict=True) if not good)
+    return min(index for index, good in zip(batch.indices, rows, strict=True) if not good)
 
 
-def padded(token_vectors: Tensor, runs: Sequence[Run]) -> Tensor:
+def padded(token_vectors: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
     """[tokens, hidden] → [sentences, longest, hidden], with zeros behind the shorter ones."""
-    longest = max(length for _, length in runs)
-    rectangles = []
+    longest = max(length for _, length in groups)
+    blocks = []
     start = 0
-    for sentences, length in runs:
+    for sentences, length in groups:
         stop = start + sentences * length
-        rectangles.append(F.pad(token_vectors[start:stop].view(sentences, length, -1), (0, 0, 0, longest - length)))
+        blocks.append(F.pad(token_vectors[start:stop].view(sentences, length, -1), (0, 0, 0, longest - length)))
         start = stop
-    return torch.cat(rectangles)
+    return torch.cat(blocks)
 
 
 def in_order(rows: Tensor | TokenRows, window: Window, *, as_numpy: bool) -> Any:

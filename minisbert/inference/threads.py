@@ -75,7 +75,7 @@ def fork_safe(function: Callable[[], Result]) -> Result:
     if not _forked:
         return function()
     future: Future[Result] = Future()
-    thread = threading.Thread(target=settle, args=(future, function))
+    thread = threading.Thread(target=run_into_future, args=(future, function))
     thread.start()
     try:
         return future.result()
@@ -83,7 +83,7 @@ def fork_safe(function: Callable[[], Result]) -> Result:
         thread.join()
 
 
-def settle(future: Future[Result], function: Callable[[], Result]) -> None:
+def run_into_future(future: Future[Result], function: Callable[[], Result]) -> None:
     """Calls a function, unless its future was cancelled, and has the future give what it returns or raises."""
     if future.set_running_or_notify_cancel():
         try:
@@ -169,7 +169,7 @@ class Workers:
         all_started.wait()
         while True:
             task = self._waiting.get()
-            settle(*task)
+            run_into_future(*task)
             del task  # or the last batch would stay in memory until the next one comes
 
 

@@ -26,7 +26,7 @@ from minisbert.tracing.html import (
     sub,
     sum_over,
 )
-from minisbert.tracing.pairs import Traced, pair_matrix, shares
+from minisbert.tracing.pairs import Traced, contributions, pair_matrix
 from minisbert.tracing.record import SentenceTrace, layer_neighbours
 from minisbert.tracing.steps import Named, how_computed, sentence_badge, step_html
 
@@ -81,7 +81,7 @@ def pairs_step(trace: Traced, b: SentenceTrace) -> tuple[str, str]:
         f"[{len(trace.a.tokens)}, {len(b.tokens)}], tokens of A and tokens of B",
         "by linearity of the pooling; Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
         source(pair_matrix, "pair_matrix"),
-        source(shares, "shares"),
+        source(contributions, "shares"),
     )
     try:
         matrix = trace.pair_matrix

@@ -72,12 +72,12 @@ class Traced:
 
 def pair_matrix(encoder: SentenceEncoder, a: SentenceTrace, b: SentenceTrace) -> Tensor:
     """[tokens of a, tokens of b], float64; see `Trace.pair_matrix`."""
-    ours, theirs = shares(encoder, a), shares(encoder, b)  # [tokens of a, dim], [tokens of b, dim]
+    ours, theirs = contributions(encoder, a), contributions(encoder, b)  # [tokens of a, dim], [tokens of b, dim]
     scale = ours.sum(dim=0).norm() * theirs.sum(dim=0).norm()
     return ours @ theirs.T / scale.clamp(min=1e-30)  # a vector of zeros has cosine 0 with any other
 
 
-def shares(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
+def contributions(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
     """[tokens, dim], float64: what each token gives to the sentence vector, which is their sum.
 
     A dense layer without a bend is applied to each share, since it is linear. Normalize and layer norm divide every share by a
@@ -89,8 +89,8 @@ def shares(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
     _check_sum(encoder)
     vectors = sentence.hidden[-1].double()  # [tokens, hidden]
     ones = vectors.new_ones(1, len(vectors))
-    skip = encoder.prompt_tokens(sentence.prompt)
-    given = torch.cat([token_weights(mode, ones, skip).T * vectors for mode in encoder.pooling.modes], dim=1)
+    prompt_tokens = encoder.prompt_tokens(sentence.prompt)
+    given = torch.cat([token_weights(mode, ones, prompt_tokens).T * vectors for mode in encoder.pooling.modes], dim=1)
     bias_given = sentence.pooling_weights.double()[:, None]  # [tokens, 1]
     for head in encoder.heads:
         whole = given.sum(dim=0)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.bert import Bert, Run
+from minisbert.bert import Bert, LengthGroup
 from minisbert.encoder import SentenceEncoder
 from minisbert.inference import threads as forks
 from minisbert.inference.engine import compute
@@ -129,7 +129,7 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
     by_worker = encoder.device.type == "cpu" and threads > 1 and not encoder.same_on_all_cores and not forks.forked()
     embedding, noted = workers(threads).submit(encode).result() if by_worker else encode()  # [dim]
     prompt = _prompt(encoder)
-    skip = encoder.prompt_tokens(prompt)
+    prompt_tokens = encoder.prompt_tokens(prompt)
     text = prompt + text
 
     (ids,) = wordpiece([text]).ids
@@ -175,8 +175,8 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
         attention_out=stack(".attention"),
         after_attention=stack(".attention_norm"),
         feed_forward_out=stack(".feed_forward"),
-        pooling_weights=_pooling_weights(encoder, hidden[-1], skip),
-        layer_vectors=_ending(encoder, hidden.flatten(0, 1), [(len(hidden), tokens)], skip),
+        pooling_weights=_pooling_weights(encoder, hidden[-1], prompt_tokens),
+        layer_vectors=_ending(encoder, hidden.flatten(0, 1), [(len(hidden), tokens)], prompt_tokens),
         embedding=embedding,
     )
 
@@ -195,39 +195,39 @@ def _prompt(encoder: SentenceEncoder) -> str:
     return encoder.prompts.get(encoder.default_prompt_name or "", "")
 
 
-def _pooling_weights(encoder: SentenceEncoder, vectors: Tensor, skip: int) -> Tensor:
+def _pooling_weights(encoder: SentenceEncoder, vectors: Tensor, prompt_tokens: int) -> Tensor:
     """[tokens, hidden] → [tokens], each token's share in the sentence vector."""
     ones = vectors.new_ones(1, len(vectors))
     modes = []
     for mode in encoder.pooling.modes:
         if mode == "max":
-            kept = kept_tokens(ones, skip)[0]
+            kept = kept_tokens(ones, prompt_tokens)[0]
             weights = vectors.masked_fill(kept[:, None] == 0, -torch.inf).argmax(dim=0).bincount(minlength=len(vectors)) * kept
         else:
-            weights = token_weights(mode, ones, skip)[0]
+            weights = token_weights(mode, ones, prompt_tokens)[0]
         modes.append(weights / weights.sum() if weights.any() else weights)
     return torch.stack(modes).mean(dim=0)
 
 
-def _ending(encoder: SentenceEncoder, vectors: Tensor, runs: Sequence[Run], skip: int) -> Tensor:
+def _ending(encoder: SentenceEncoder, vectors: Tensor, groups: Sequence[LengthGroup], prompt_tokens: int) -> Tensor:
     """[tokens, hidden] → [sentences, dim]: pooling and what follows it, as in `encode`."""
     with torch.no_grad():
         vectors = vectors.to(encoder.device, encoder.vector_dtype)
-        return encoder.finish(encoder.pooling(vectors, runs, skip), encoder.truncate_dim).cpu()
+        return encoder.finish(encoder.pooling(vectors, groups, prompt_tokens), encoder.truncate_dim).cpu()
 
 
 def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[str]) -> list[Neighbours]:
     """For each of our [layers + 1, dim] the closest texts at each layer."""
     prompt = _prompt(encoder)
-    skip = encoder.prompt_tokens(prompt)
+    prompt_tokens = encoder.prompt_tokens(prompt)
     ids = encoder.tokenizer([prompt + text for text in corpus]).ids
     names = ["embeddings", *(f"layers.{number}" for number in range(len(encoder.bert.layers)))]
 
-    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+    def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
         with _noted(encoder.bert, names) as noted:
-            encoder.bert.forward_packed(packed, runs)
+            encoder.bert.forward_packed(packed, groups)
         theirs = torch.stack(
-            [_ending(encoder, noted[name][0], runs, skip) for name in names], dim=1
+            [_ending(encoder, noted[name][0], groups, prompt_tokens) for name in names], dim=1
         )  # [sentences, layers + 1, dim]
         return torch.cat([F.cosine_similarity(one, theirs, dim=2) for one in ours], dim=1)
 

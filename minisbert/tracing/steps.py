@@ -35,7 +35,7 @@ from minisbert.tracing.html import (
     sum_over,
     sum_picture,
 )
-from minisbert.tracing.pairs import Traced, shares
+from minisbert.tracing.pairs import Traced, contributions
 from minisbert.tracing.record import SentenceTrace, attention_weights
 
 
@@ -353,7 +353,7 @@ def pooling_step(trace: Traced, sentences: Named) -> tuple[str, str]:
         columns = ["token", "weight"]
         cells = [[bar(w, weights.max().item(), decimal(w, 4)) for w in weights.tolist()]]
         try:
-            given = shares(trace.encoder, one)
+            given = contributions(trace.encoder, one)
         except ValueError:
             pass
         else:

@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning
 from minisbert.bert import BertConfig
-from minisbert.checkpoint.config import CheckpointConfig, Limit, UsageConfig, WordPieceConfig, read_checkpoint
+from minisbert.checkpoint.config import CheckpointConfig, Limit, SentenceTransformersConfig, WordPieceConfig, read_checkpoint
 from minisbert.checkpoint.fields import brief, read_json
 from minisbert.checkpoint.modules import MODULE_KINDS
 from minisbert.pooling import DenseConfig, LayerNormConfig, NormalizeConfig, PoolingConfig
@@ -109,7 +109,7 @@ def test_every_field_of_a_healthy_checkpoint_arrives(folder: Path) -> None:
         wordpiece=WordPieceConfig(do_lower_case=False, model_max_length=48),
         pooling=PoolingConfig(32, ("mean",)),
         heads=(NormalizeConfig(),),
-        usage=UsageConfig(),
+        usage=SentenceTransformersConfig(),
         lower_case_first=False,
         limit=Limit(
             24,
@@ -140,7 +140,7 @@ def test_what_sentence_transformers_writes_today_is_read_as_it_was_meant(tmp_pat
     config = read(tmp_path / "new")
     assert config.pooling == PoolingConfig(32, ("mean", "cls"))
     assert (config.heads, config.max_seq_length, config.wordpiece.do_lower_case) == ((NormalizeConfig(),), 40, True)
-    assert config.remarks == ()
+    assert config.load_warnings == ()
 
 
 # --- config.json --------------------------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_a_bert_by_another_class_s_name_is_taken_as_one_and_that_is_said(folder:
     change(folder, "config.json", architectures=["SplendidModel"])
     config = read(folder)
     assert config.bert.hidden_size == 32
-    assert config.remarks == (
+    assert config.load_warnings == (
         'config.json: architectures is ["SplendidModel"] (list), but model_type is bert; it is taken as a BERT',
     )
 
@@ -301,7 +301,7 @@ def test_the_heads_are_read_in_their_order_and_dropout_is_passed_over(folder: Pa
         NormalizeConfig(),
         DenseConfig("6_Dense", 8, 5, False, "Identity", residual=True),
     )
-    assert (config.dimension, config.remarks) == (5, ())
+    assert (config.dimension, config.load_warnings) == (5, ())
 
 
 def test_the_folders_that_modules_name_are_where_their_files_are_read(folder: Path) -> None:
@@ -449,7 +449,7 @@ def test_a_pooling_without_a_mode_is_mean_and_that_is_said(folder: Path) -> None
     write_json(folder / "1_Pooling/config.json", {"word_embedding_dimension": 32, "made_by": "me"})
     config = read(folder)
     assert config.pooling == PoolingConfig(32, ("mean",))
-    assert config.remarks == (
+    assert config.load_warnings == (
         "1_Pooling/config.json: no pooling mode is given; it is mean, as in sentence-transformers",
         '1_Pooling/config.json: not known here, and not used: "made_by" (str)',
     )
@@ -503,18 +503,18 @@ def test_a_layer_norm_of_another_width_and_a_normalization_of_something_else_are
 
 
 def test_prompts_and_the_like_are_read(folder: Path) -> None:
-    assert read(folder).usage == UsageConfig({}, None, None, None)
+    assert read(folder).usage == SentenceTransformersConfig({}, None, None, None)
     prompts = {"query": "query: ", "passage": None}
     values = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot", "truncate_dim": 16}
     write_json(folder / "config_sentence_transformers.json", values)
-    assert read(folder).usage == UsageConfig({"query": "query: ", "passage": ""}, "query", "dot", 16)
+    assert read(folder).usage == SentenceTransformersConfig({"query": "query: ", "passage": ""}, "query", "dot", 16)
     write_json(folder / "config_sentence_transformers.json", {"default_prompt_name": "document", "similarity_fn_name": "maxsim"})
     config = read(folder)
-    assert config.usage == UsageConfig({}, "document", None, None)
-    (remark,) = config.remarks
-    assert 'similarity_fn_name is "maxsim" (str), not one of cosine, dot, euclidean, manhattan; cosine is used' in remark
+    assert config.usage == SentenceTransformersConfig({}, "document", None, None)
+    (load_warning,) = config.load_warnings
+    assert 'similarity_fn_name is "maxsim" (str), not one of cosine, dot, euclidean, manhattan; cosine is used' in load_warning
     write_json(folder / "config_sentence_transformers.json", {"truncate_dim": 64})
-    assert "truncate_dim is 64, but a vector has only 32 numbers" in read(folder).remarks[0]
+    assert "truncate_dim is 64, but a vector has only 32 numbers" in read(folder).load_warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -617,7 +617,7 @@ def test_a_pooling_that_minisbert_does_not_do_is_refused(folder: Path, settings:
     ],
 )
 def test_the_limit_is_the_smallest_that_the_files_give_in_their_order(
-    tmp_path: Path, max_seq_length: object, model_max_length: object, limit: int, remarks: int
+    tmp_path: Path, max_seq_length: object, model_max_length: object, limit: int, load_warnings: int
 ) -> None:
     save_tiny(tmp_path)  # 40 positions
     given = {"sentence_bert_config.json": {"max_seq_length": max_seq_length}}
@@ -626,9 +626,9 @@ def test_the_limit_is_the_smallest_that_the_files_give_in_their_order(
         write_json(tmp_path / file, {field: value for field, value in fields.items() if value is not MISSING})
     config = read(tmp_path)
     assert config.max_seq_length == limit
-    assert len(config.remarks) == remarks
-    if remarks:
-        assert f"max_seq_length is {max_seq_length}, but the model has only 40 positions" in config.remarks[0]
+    assert len(config.load_warnings) == load_warnings
+    if load_warnings:
+        assert f"max_seq_length is {max_seq_length}, but the model has only 40 positions" in config.load_warnings[0]
     elif model_max_length not in (None, 10**400):  # sentence-transformers fails on these
         assert SentenceTransformer(str(tmp_path), device="cpu").max_seq_length == limit
 

@@ -1,6 +1,7 @@
 """Broken and hostile checkpoints, a row each: one CheckpointError that says what and where, and nothing of theirs is run.
 
-The rows about json files are in test_config.py and test_modules.py, those about vocabularies in test_tokenizer_files.py. Those that ask for
+The rows about json files are in test_config.py and test_modules.py, those about vocabularies in
+test_tokenizer_files.py. Those that ask for
 more time or memory than there is run in a process of their own, with little of both.
 """
 

@@ -22,7 +22,7 @@ from sentence_transformers import SentenceTransformer
 
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning, ModelNotFoundError
-from minisbert.checkpoint.bundled import CARRIED
+from minisbert.checkpoint.bundled import BUNDLED
 from minisbert.checkpoint.hub import checked_path, hub_cache, is_network_error, locate
 
 SENTENCES = ["a man is eating food .", "the cat sat on the mat", "Some dogs run!"]
@@ -418,14 +418,14 @@ def test_the_carried_model_is_found_in_whatever_case_its_name_is_written(minilm_
 def test_a_doctored_copy_of_the_package_is_refused_with_a_warning(
     tmp_path: Path, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "site" / CARRIED[0].module
+    package = tmp_path / "site" / BUNDLED[0].module
     shutil.copytree(minilm_folder, package / "model", ignore=shutil.ignore_patterns("*.safetensors", "onnx"))
     (package / "__init__.py").write_text("raise SystemExit('the package was imported')")
     weights = bytearray((minilm_folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (package / "model/model.safetensors").write_bytes(weights)
     monkeypatch.syspath_prepend(tmp_path / "site")
-    assert importlib.util.find_spec(CARRIED[0].module).origin == str(package / "__init__.py")
+    assert importlib.util.find_spec(BUNDLED[0].module).origin == str(package / "__init__.py")
     with (
         pytest.warns(
             MinisbertWarning, match=r"the sha256 of its model\.safetensors is [0-9a-f]{64}, not 53aa5117.*; it is not used"

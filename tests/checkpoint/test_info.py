@@ -108,7 +108,7 @@ def test_every_warning_of_the_loading_is_kept(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         info = minisbert.load(tmp_path / "one", device="cpu").info()
-    assert [str(one.message) for one in said] == [f"{info.model}: {remark}" for remark in info.warnings]
+    assert [str(one.message) for one in said] == [f"{info.model}: {load_warning}" for load_warning in info.warnings]
     assert len(info.warnings) == 1
 
 

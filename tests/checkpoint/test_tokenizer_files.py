@@ -38,7 +38,7 @@ TEXTS = [
 ACCENTED = ["café", "Café", "CAFÉ", "Cat", "CAT", "猫", "男", "食", "c", "##a", "##f", "##é", "##e", "Z", "##ü", "ü", "u"]
 
 
-def settle(folder: Path, vocab: list[str] = TINY_VOCAB, rows: int | None = None, **settings: Any) -> None:
+def run_into_future(folder: Path, vocab: list[str] = TINY_VOCAB, rows: int | None = None, **settings: Any) -> None:
     """A checkpoint's tokenizer: vocab.txt and tokenizer_config.json alone, and a config.json with room for `rows` ids."""
     (folder / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
     write_json(folder / "tokenizer_config.json", settings)
@@ -65,7 +65,7 @@ def check(folder: Path, texts: list[str] = TEXTS, limit: int = 32) -> WordPiece:
     theirs = reference(texts, truncation=True, max_length=limit)
     assert tokenizer.max_length == limit
     assert tokenizer(texts).ids == theirs["input_ids"]
-    assert tokenizer(texts).full_lengths == [len(ids) for ids in reference(texts)["input_ids"]]
+    assert tokenizer(texts).untruncated_lengths == [len(ids) for ids in reference(texts)["input_ids"]]
     assert not any(map(any, theirs["token_type_ids"])) if "token_type_ids" in theirs else True
     return tokenizer
 
@@ -99,7 +99,7 @@ SETTINGS = [lower | accents | chinese for lower in LOWER for accents in ACCENTS 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_every_combination_of_settings_gives_the_ids_of_the_reference(folder: Path, settings: dict[str, Any]) -> None:
-    settle(folder, TINY_VOCAB + ACCENTED, **settings)
+    run_into_future(folder, TINY_VOCAB + ACCENTED, **settings)
     check(folder)
     as_json(folder)
     check(folder)
@@ -109,7 +109,7 @@ def test_the_settings_make_a_difference(folder: Path) -> None:
     """So that the test above could fail."""
     ids = set()
     for settings in ({}, {"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}):
-        settle(folder, TINY_VOCAB + ACCENTED, **settings)
+        run_into_future(folder, TINY_VOCAB + ACCENTED, **settings)
         ids.add(str(ours(folder)(TEXTS).ids))
     assert len(ids) == 4
 
@@ -119,7 +119,7 @@ def test_the_settings_make_a_difference(folder: Path) -> None:
 @pytest.mark.parametrize("form", ["vocab.txt", "tokenizer.json"])
 def test_lower_casing_may_be_asked_for_in_either_file(folder: Path, form: str, lower: bool, lower_first: bool) -> None:
     save_tiny(folder)
-    settle(folder, TINY_VOCAB + ACCENTED, rows=len(TINY_VOCAB), do_lower_case=lower)
+    run_into_future(folder, TINY_VOCAB + ACCENTED, rows=len(TINY_VOCAB), do_lower_case=lower)
     if form == "tokenizer.json":
         as_json(folder)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": lower_first})
@@ -142,7 +142,7 @@ X = {"content": "<x>", "lstrip": False, "normalized": False, "rstrip": False, "s
 @pytest.mark.parametrize("where", ["tokenizer_config.json", "special_tokens_map.json", "both", "objects"])
 @pytest.mark.parametrize("form", ["vocab.txt", "tokenizer.json"])
 def test_own_special_tokens_are_taken_from_either_file(folder: Path, form: str, where: str) -> None:
-    settle(folder, OWN, **NAMES)
+    run_into_future(folder, OWN, **NAMES)
     if form == "tokenizer.json":
         as_json(folder)
     if where != "tokenizer_config.json":
@@ -169,7 +169,7 @@ ADDED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", ADDED)
 @pytest.mark.parametrize("form", ["vocab.txt", "tokenizer.json"])
 def test_added_tokens_have_the_ids_of_the_reference(folder: Path, form: str, name: str) -> None:
-    settle(folder, **ADDED[name])
+    run_into_future(folder, **ADDED[name])
     if form == "tokenizer.json":
         as_json(folder)
     check(folder)
@@ -177,7 +177,7 @@ def test_added_tokens_have_the_ids_of_the_reference(folder: Path, form: str, nam
 
 @pytest.mark.parametrize("form", ["vocab.txt", "tokenizer.json"])
 def test_added_tokens_json_of_old_repositories_is_read(folder: Path, form: str) -> None:
-    settle(folder)
+    run_into_future(folder)
     if form == "tokenizer.json":
         as_json(folder)
     write_json(folder / "added_tokens.json", {"<y>": 34, "<x>": 33})
@@ -186,7 +186,7 @@ def test_added_tokens_json_of_old_repositories_is_read(folder: Path, form: str) 
 
 
 def test_the_list_of_added_tokens_in_the_settings_stands_for_that_of_tokenizer_json(folder: Path) -> None:
-    settle(folder, added_tokens_decoder={"33": X})
+    run_into_future(folder, added_tokens_decoder={"33": X})
     as_json(folder)
     write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": {"33": X | {"content": "<y>"}}})
     assert ours(folder).tokenizer.token_to_id("<x>") is None
@@ -194,7 +194,7 @@ def test_the_list_of_added_tokens_in_the_settings_stands_for_that_of_tokenizer_j
 
 
 def test_a_token_for_masks_that_has_no_place_is_a_text(folder: Path) -> None:
-    settle(folder, [token for token in TINY_VOCAB if token != "[MASK]"], rows=len(TINY_VOCAB) - 1)
+    run_into_future(folder, [token for token in TINY_VOCAB if token != "[MASK]"], rows=len(TINY_VOCAB) - 1)
     tokenizer = ours(folder)
     assert tokenizer.vocab_size == len(TINY_VOCAB) - 1
     assert max(tokenizer(["[MASK] a"]).ids[0]) < len(TINY_VOCAB) - 1
@@ -224,7 +224,7 @@ def test_a_token_for_masks_that_has_no_place_is_a_text(folder: Path) -> None:
     ],
 )
 def test_a_wrong_setting_is_named(folder: Path, settings: dict[str, Any], found: str) -> None:
-    settle(folder, **settings)
+    run_into_future(folder, **settings)
     refused(folder, found)
 
 
@@ -257,13 +257,13 @@ def test_some_classes_take_tokenizer_json_as_it_is(folder: Path, name: str) -> N
     values["post_processor"] = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
     write_json(folder / "tokenizer.json", values)
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": name, "model_max_length": 512})
-    assert check(folder).remarks == ()
+    assert check(folder).load_warnings == ()
     assert 1 in ours(folder)(["The"]).ids[0]
 
 
 @pytest.mark.parametrize("name", ["BertTokenizerFast", "BertTokenizer", "DistilBertTokenizer", "ElectraTokenizerFast"])
 def test_the_other_names_of_the_same_class_are_known(folder: Path, name: str) -> None:
-    settle(folder, tokenizer_class=name)
+    run_into_future(folder, tokenizer_class=name)
     check(folder)
     write_json(folder / "tokenizer_config.json", {})
     write_json(folder / "config.json", json.loads((folder / "config.json").read_text()) | {"tokenizer_class": name})
@@ -286,7 +286,7 @@ def test_baked_in_truncation_and_padding_are_overridden_and_the_side_is_kept(fol
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("limit", [3, 4, 17, 32])
 def test_the_limit_counts_the_special_tokens(folder: Path, side: str, limit: int) -> None:
-    settle(folder, truncation_side=side)
+    run_into_future(folder, truncation_side=side)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": limit})
     texts = ["a " * n for n in (0, 1, limit - 3, limit - 2, limit - 1, limit, 100)] + TEXTS
     tokenizer = check(folder, texts, limit)
@@ -329,13 +329,15 @@ def test_a_step_that_bert_has_not_is_refused(folder: Path, field: str, value: An
 
 @pytest.mark.parametrize("settings", [{}, {"added_tokens_decoder": {"33": X}}])
 def test_a_model_with_other_settings_gets_those_of_bert_and_that_is_said(folder: Path, settings: dict[str, Any]) -> None:
-    settle(folder, **settings)
+    run_into_future(folder, **settings)
     values = as_json(folder)
     added = [{"id": 33, **X}] if settings else values["added_tokens"]
     model = values["model"] | {"max_input_chars_per_word": 3, "continuing_subword_prefix": "@@"}
     write_json(folder / "tokenizer.json", values | {"model": model, "added_tokens": added})
     tokenizer = check(folder, ["a man is eating [MASK] <x> food ."])
-    assert tokenizer.remarks == ("tokenizer.json: its model has other settings than BERT's, which are taken, as in transformers",)
+    assert tokenizer.load_warnings == (
+        "tokenizer.json: its model has other settings than BERT's, which are taken, as in transformers",
+    )
 
 
 def test_a_tokenizer_json_that_is_too_large_is_refused_before_it_is_read(folder: Path) -> None:
@@ -394,11 +396,11 @@ def test_endless_added_tokens_are_refused(folder: Path) -> None:
 
 
 def test_a_vocabulary_may_be_smaller_than_the_embedding_and_not_larger(folder: Path) -> None:
-    settle(folder, rows=len(TINY_VOCAB) + 500)
+    run_into_future(folder, rows=len(TINY_VOCAB) + 500)
     check(folder)
-    settle(folder, rows=len(TINY_VOCAB) - 1)
+    run_into_future(folder, rows=len(TINY_VOCAB) - 1)
     refused(folder, "vocab.txt: the highest token id is 32, expected at most 31, since config.json gives vocab_size 32")
-    settle(folder, rows=len(TINY_VOCAB), added_tokens_decoder={"33": X})
+    run_into_future(folder, rows=len(TINY_VOCAB), added_tokens_decoder={"33": X})
     refused(folder, "the highest token id is 33, expected at most 32")
 
 
@@ -416,7 +418,7 @@ def test_a_vocabulary_may_be_smaller_than_the_embedding_and_not_larger(folder: P
     ],
 )
 def test_a_broken_vocabulary_is_named_by_its_line(folder: Path, content: bytes, found: str) -> None:
-    settle(folder, rows=4)
+    run_into_future(folder, rows=4)
     (folder / "vocab.txt").write_bytes(content)
     assert re.search(r"vocab\.txt: ", refused(folder, found))
 
@@ -459,6 +461,6 @@ def test_a_vocabulary_of_many_scripts_cased(folder: Path) -> None:
     """Every letter of many scripts, by itself and inside words, as multilingual BERT and LaBSE have it."""
     letters = sorted({letter for text in many_texts(600) for letter in text if letter.isalpha()})
     vocab = [*TINY_VOCAB[:5], *letters, *(f"##{letter}" for letter in letters)]
-    settle(folder, vocab, do_lower_case=False, strip_accents=False)
+    run_into_future(folder, vocab, do_lower_case=False, strip_accents=False)
     tokenizer = check(folder, many_texts(300))
     assert len({number for ids in tokenizer(many_texts(300)).ids for number in ids}) > 500

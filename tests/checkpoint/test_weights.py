@@ -24,9 +24,9 @@ import minisbert
 from minisbert import CheckpointError, MinisbertWarning
 from minisbert.bert import Bert, BertConfig
 from minisbert.checkpoint.config import read_checkpoint
-from minisbert.checkpoint.families import LEFTOVERS, TABLE, current_name, names, to_hub_names
+from minisbert.checkpoint.families import HUB_NAMES, IGNORED, current_name, names, to_hub_names
 from minisbert.checkpoint.pickle_reader import open_pickled
-from minisbert.checkpoint.weights import FLOATS, LARGEST_NUMBER, MOST_SHARDS, load_weights, open_file, open_weights, unfit
+from minisbert.checkpoint.weights import FLOATS, LARGEST_VALUE, MOST_SHARDS, load_weights, non_finite, open_file, open_weights
 
 WORDS = "embeddings.word_embeddings.weight"
 QUERY, KEY, VALUE = (f"encoder.layer.1.attention.self.{part}.weight" for part in ("query", "key", "value"))
@@ -98,7 +98,7 @@ def test_every_parameter_is_filled_and_none_is_left_on_the_meta_device(original:
 
 
 def test_the_table_has_no_row_twice() -> None:
-    ours = [row for _, row in TABLE]
+    ours = [row for _, row in HUB_NAMES]
     assert len(ours) == len(set(ours))
 
 
@@ -165,7 +165,7 @@ def test_a_known_leftover_is_passed_over_in_silence(folder: Path, expected: Tens
 
 
 def test_every_row_of_the_leftovers_says_why() -> None:
-    for pattern, why in LEFTOVERS:
+    for pattern, why in IGNORED:
         assert pattern
         assert len(why) > 10
 
@@ -212,7 +212,7 @@ def test_a_file_of_another_model_names_at_most_forty_tensors(folder: Path) -> No
     assert len(message.splitlines()) == 42
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 2 * LARGEST_NUMBER, -3e38])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 2 * LARGEST_VALUE, -3e38])
 @pytest.mark.parametrize("name", [WORDS, VALUE, "embeddings.LayerNorm.bias"])
 def test_a_number_that_no_model_has_is_found(folder: Path, name: str, value: float) -> None:
     state = weights_of(folder)
@@ -495,9 +495,9 @@ def whole_message(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("values", "found"),
     [
-        ([LARGEST_NUMBER, -LARGEST_NUMBER], ""),
-        ([LARGEST_NUMBER, LARGEST_NUMBER], ""),
-        ([-LARGEST_NUMBER, -LARGEST_NUMBER], ""),
+        ([LARGEST_VALUE, -LARGEST_VALUE], ""),
+        ([LARGEST_VALUE, LARGEST_VALUE], ""),
+        ([-LARGEST_VALUE, -LARGEST_VALUE], ""),
         ([1.0, 1.0], ""),  # a layer norm that was never trained
         ([0.0, 2.5e6], "found numbers from 0 to 2.5e+06, expected finite numbers of at most 1,000,000"),
         ([-2.5e6, 1.0], "found numbers from -2.5e+06 to 1, expected finite numbers of at most 1,000,000"),
@@ -507,7 +507,7 @@ def whole_message(folder: Path) -> str:
     ],
 )
 def test_the_largest_number_itself_is_fit_and_what_is_not_is_told_in_numbers(values: list[float], found: str) -> None:
-    assert unfit(torch.tensor(values)) == found
+    assert non_finite(torch.tensor(values)) == found
 
 
 def test_numbers_that_no_model_has_are_told_with_the_names_of_all_that_stand_together(folder: Path) -> None:
@@ -548,7 +548,7 @@ def test_without_a_single_tensor_the_weights_as_such_are_named() -> None:
 
 def test_only_weights_that_were_rounded_are_said_to_be(folder: Path) -> None:
     said = "the checkpoint's weights are float64 and were rounded to float32; ask for dtype=torch.float64 to keep them"
-    for stored, asked, remarks in (
+    for stored, asked, load_warnings in (
         (torch.float64, torch.float32, [said]),
         (torch.float64, torch.float64, []),
         (torch.float32, torch.float32, []),
@@ -557,7 +557,7 @@ def test_only_weights_that_were_rounded_are_said_to_be(folder: Path) -> None:
         replace_weights(folder, {name: tensor.to(stored) for name, tensor in weights_of(folder).items()})
         with torch.device("meta"):
             bert = Bert(read_checkpoint(finder(folder)).bert)
-        assert load_weights(bert, open_file(folder / "model.safetensors", "model.safetensors"), asked) == remarks
+        assert load_weights(bert, open_file(folder / "model.safetensors", "model.safetensors"), asked) == load_warnings
 
 
 def test_integers_in_a_bin_file_are_told_by_their_kind(folder: Path) -> None:

@@ -8,27 +8,38 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minisbert.inference.batching import LEAST_TOKENS, MOST_TOKENS, Batch, even_plan, filled, plan, runs_of, spare_tokens
+from minisbert.inference.batching import (
+    LEAST_TOKENS,
+    MOST_TOKENS,
+    Batch,
+    balanced_batches,
+    bucket_size,
+    length_groups,
+    padding_tokens,
+    plan,
+)
 
 
 def batches(lengths: list[int], batch_tokens: int, batch_size: int | None = None) -> list[tuple[tuple[int, ...], tuple]]:
-    return [(batch.order, batch.runs) for batch in plan(lengths, batch_tokens, batch_size)]
+    return [(batch.indices, batch.groups) for batch in plan(lengths, batch_tokens, batch_size)]
 
 
 def check_plan(packed: list[Batch], lengths: list[int], most: int, batch_size: int | None) -> None:
     """What holds for every plan, of batches of so many tokens and sentences at most."""
-    order = [index for batch in packed for index in batch.order]
+    order = [index for batch in packed for index in batch.indices]
 
     assert sorted(order) == list(range(len(lengths))), "every sentence once"
     assert order == sorted(order, key=lambda index: (-lengths[index], index)), "longest first, ties in the caller's order"
     for batch in packed:
-        assert batch.order, "no batch is empty"
-        assert batch.tokens == sum(lengths[index] for index in batch.order)
-        assert batch.tokens <= most or len(batch.order) == 1, "within the budget, but for one that is longer by itself"
-        assert batch_size is None or len(batch.order) <= batch_size
-        assert [length for sentences, length in batch.runs for _ in range(sentences)] == [lengths[index] for index in batch.order]
-        assert len({length for _, length in batch.runs}) == len(batch.runs), "equal lengths are one run"
-        assert list(batch.runs) == list(runs_of([lengths[index] for index in batch.order]))
+        assert batch.indices, "no batch is empty"
+        assert batch.tokens == sum(lengths[index] for index in batch.indices)
+        assert batch.tokens <= most or len(batch.indices) == 1, "within the budget, but for one that is longer by itself"
+        assert batch_size is None or len(batch.indices) <= batch_size
+        assert [length for sentences, length in batch.groups for _ in range(sentences)] == [
+            lengths[index] for index in batch.indices
+        ]
+        assert len({length for _, length in batch.groups}) == len(batch.groups), "equal lengths are one group"
+        assert list(batch.groups) == list(length_groups([lengths[index] for index in batch.indices]))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +76,7 @@ def test_whatever_the_lengths(lengths: list[int], batch_tokens: int, batch_size:
     packed = plan(lengths, batch_tokens, batch_size)
     check_plan(packed, lengths, batch_tokens, batch_size)
     for batch, following in pairwise(packed):
-        full = batch.tokens + lengths[following.order[0]] > batch_tokens or len(batch.order) == batch_size
+        full = batch.tokens + lengths[following.indices[0]] > batch_tokens or len(batch.indices) == batch_size
         assert full, "no batch is closed before it must be"
     assert plan(lengths, batch_tokens, batch_size) == packed, "the same again"
 
@@ -73,10 +84,10 @@ def test_whatever_the_lengths(lengths: list[int], batch_tokens: int, batch_size:
 @given(lengths=st.lists(st.integers(1, 5), max_size=20))
 @settings(max_examples=100, deadline=None)
 def test_runs_are_the_stretches_of_equal_length(lengths: list[int]) -> None:
-    runs = runs_of(lengths)
-    assert [length for sentences, length in runs for _ in range(sentences)] == lengths
-    assert [length for _, length in runs] == [length for length, _ in groupby(lengths)]
-    assert all(sentences > 0 for sentences, _ in runs)
+    groups = length_groups(lengths)
+    assert [length for sentences, length in groups for _ in range(sentences)] == lengths
+    assert [length for _, length in groups] == [length for length, _ in groupby(lengths)]
+    assert all(sentences > 0 for sentences, _ in groups)
 
 
 def test_a_plan_leaves_the_list_of_lengths_alone() -> None:
@@ -89,7 +100,7 @@ def test_a_batch_knows_what_it_costs_and_cannot_be_changed() -> None:
     batch = Batch((4, 7, 1), ((2, 5), (1, 3)))
     assert batch.tokens == 13
     with pytest.raises(AttributeError):
-        batch.order = ()  # type: ignore[misc]
+        batch.indices = ()  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +123,7 @@ def test_a_batch_knows_what_it_costs_and_cannot_be_changed() -> None:
     ],
 )
 def test_the_spare_tokens_fill_up_to_the_next_of_a_few_sizes(tokens: int, spare: int) -> None:
-    assert spare_tokens(tokens) == spare
+    assert padding_tokens(tokens) == spare
 
 
 @pytest.mark.parametrize(
@@ -141,7 +152,7 @@ def test_the_spare_tokens_fill_up_to_the_next_of_a_few_sizes(tokens: int, spare:
     ],
 )
 def test_a_small_even_plan_is_the_one_written_down(lengths: list[int], threads: int, tokens: list[int]) -> None:
-    assert [batch.tokens for batch in even_plan(lengths, threads)] == tokens
+    assert [batch.tokens for batch in balanced_batches(lengths, threads)] == tokens
 
 
 @given(
@@ -152,15 +163,15 @@ def test_a_small_even_plan_is_the_one_written_down(lengths: list[int], threads: 
 @example(lengths=[14] * 200, threads=2, batch_size=None)
 @settings(max_examples=300, deadline=None)
 def test_an_even_plan_whatever_the_lengths(lengths: list[int], threads: int, batch_size: int | None) -> None:
-    packed = even_plan(lengths, threads, batch_size)
+    packed = balanced_batches(lengths, threads, batch_size)
     check_plan(packed, lengths, MOST_TOKENS, batch_size)
-    assert even_plan(lengths, threads, batch_size) == packed, "the same again"
+    assert balanced_batches(lengths, threads, batch_size) == packed, "the same again"
 
 
 @given(lengths=st.lists(st.integers(3, 40), min_size=1, max_size=400), threads=st.integers(1, 4))
 @settings(max_examples=300, deadline=None)
 def test_an_even_plan_gives_each_thread_as_much_to_do(lengths: list[int], threads: int) -> None:
-    tokens = [batch.tokens for batch in even_plan(lengths, threads)]
+    tokens = [batch.tokens for batch in balanced_batches(lengths, threads)]
     busy = [0] * threads
     for cost in tokens:  # each batch goes to the thread that is free first
         busy[busy.index(min(busy))] += cost
@@ -175,15 +186,15 @@ def test_an_even_plan_of_many_sentences_fills_up_little() -> None:
     lengths = [5 + 20 * index // 2000 for index in range(2000)]
 
     def computed(packed: list[Batch]) -> float:
-        return sum(filled(batch.tokens) for batch in packed) / sum(lengths)
+        return sum(bucket_size(batch.tokens) for batch in packed) / sum(lengths)
 
-    assert computed(even_plan(lengths, 2)) < 1.01
+    assert computed(balanced_batches(lengths, 2)) < 1.01
     assert computed(plan(lengths, MOST_TOKENS)) > 1.015
 
 
 def test_the_sizes_are_multiples_of_4_few_and_near() -> None:
-    sizes = {filled(tokens) for tokens in range(1, 513)}
+    sizes = {bucket_size(tokens) for tokens in range(1, 513)}
     assert all(size % 4 == 0 for size in sizes)
     assert len(sizes) == 39
-    assert all(tokens <= filled(tokens) < 1.25 * tokens for tokens in range(13, 513))
-    assert all(filled(size) == size for size in sizes)
+    assert all(tokens <= bucket_size(tokens) < 1.25 * tokens for tokens in range(13, 513))
+    assert all(bucket_size(size) == size for size in sizes)

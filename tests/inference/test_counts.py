@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import minisbert
 from minisbert import SentenceEncoder
-from minisbert.inference.batching import runs_of, spare_tokens
+from minisbert.inference.batching import length_groups, padding_tokens
 
 LAYERS, HIDDEN, INNER = 3, 32, 40
 LINEAR = {"linear", "_linear_pointwise"}  # MKL's or oneDNN's
@@ -69,12 +69,14 @@ class Plan:
     def __init__(self, encoder: SentenceEncoder, texts: list[str]) -> None:
         lengths = [len(ids) for ids in encoder.tokenizer(list(dict.fromkeys(texts))).ids]
         batches = encoder.plan(lengths)
-        spare = [spare_tokens(batch.tokens) for batch in batches]
+        spare = [padding_tokens(batch.tokens) for batch in batches]
         self.sentences = len(lengths)
         self.spare = sum(spare)
         self.real_tokens = sum(lengths)
         self.tokens = [batch.tokens + more for batch, more in zip(batches, spare, strict=True)]
-        self.runs = sum(len(runs_of([lengths[index] for index in batch.order])) for batch in batches) + sum(map(bool, spare))
+        self.groups = sum(len(length_groups([lengths[index] for index in batch.indices])) for batch in batches) + sum(
+            map(bool, spare)
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +119,7 @@ def test_the_tokens_that_fill_batches_up_are_few(encoder: SentenceEncoder, corpu
 
 def test_attention_is_one_call_for_each_run_and_layer(encoder: SentenceEncoder, corpus: list[str]) -> None:
     counts, plan = counted(encoder, corpus), Plan(encoder, corpus)
-    assert counts.calls["scaled_dot_product_attention"] == LAYERS * plan.runs
+    assert counts.calls["scaled_dot_product_attention"] == LAYERS * plan.groups
 
 
 def test_norms_sums_and_activations_are_one_call_for_each_batch(encoder: SentenceEncoder, corpus: list[str]) -> None:

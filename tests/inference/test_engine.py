@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from minisbert.bert import Run
-from minisbert.inference.batching import filled, plan
+from minisbert.bert import LengthGroup
+from minisbert.inference.batching import bucket_size, plan
 from minisbert.inference.engine import compute
 
 CPU = torch.device("cpu")
@@ -22,9 +22,9 @@ IDS = [[number + 1] * length for number, length in enumerate(LENGTHS)]
 EXPECTED = torch.tensor([[float(sum(ids)), float(len(ids))] for ids in IDS])
 
 
-def sums(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+def sums(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
     """A model whose vectors can be worked out by hand: the sum of a sentence's ids, and their number. [tokens] → [sentences, 2]"""
-    lengths = [length for sentences, length in runs for _ in range(sentences)]
+    lengths = [length for sentences, length in groups for _ in range(sentences)]
     return torch.stack([torch.stack([ids.sum(), torch.tensor(len(ids))]) for ids in packed.split(lengths)]).float()
 
 
@@ -44,18 +44,18 @@ def test_every_row_is_in_its_place_whatever_the_batches(batch_tokens: int, batch
 
 
 def test_the_model_is_given_whole_sentences_filled_up_to_one_of_a_few_sizes() -> None:
-    seen: list[tuple[Tensor, Sequence[Run]]] = []
+    seen: list[tuple[Tensor, Sequence[LengthGroup]]] = []
 
-    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
-        seen.append((packed, runs))
-        return sums(packed, runs)
+    def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
+        seen.append((packed, groups))
+        return sums(packed, groups)
 
     for batch_tokens in 1, 16, 32, 1000:
         seen.clear()
         run(forward, batch_tokens)
-        for packed, runs in seen:
-            assert len(packed) == filled(len(packed))
-            assert len(packed) == sum(sentences * length for sentences, length in runs)
+        for packed, groups in seen:
+            assert len(packed) == bucket_size(len(packed))
+            assert len(packed) == sum(sentences * length for sentences, length in groups)
             assert packed.dtype == torch.int64
             assert set(packed.tolist()) <= {number for ids in IDS for number in ids}, "the spare tokens are ids too"
 
@@ -63,15 +63,15 @@ def test_the_model_is_given_whole_sentences_filled_up_to_one_of_a_few_sizes() ->
 def test_the_spare_tokens_come_last_and_their_row_is_thrown_away() -> None:
     rows = torch.full((2, 1), torch.nan)
 
-    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
-        return torch.arange(sum(sentences for sentences, _ in runs)).float()[:, None]
+    def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
+        return torch.arange(sum(sentences for sentences, _ in groups)).float()[:, None]
 
     assert len(list(compute(forward, [[5, 5], [6]], plan([2, 1], 100), rows, CPU))) == 1
     assert rows.tolist() == [[0.0], [1.0]]
 
 
 def test_nothing_to_do_calls_nobody() -> None:
-    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+    def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
         raise AssertionError
 
     assert list(compute(forward, [], [], torch.empty(0, 2), CPU)) == []
@@ -81,9 +81,9 @@ def test_the_model_runs_without_gradients_and_its_rows_can_be_trained_on() -> No
     weight = torch.ones(2, requires_grad=True)
     modes: list[bool] = []
 
-    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+    def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
         modes.append(torch.is_inference_mode_enabled())
-        return sums(packed, runs) * weight
+        return sums(packed, groups) * weight
 
     rows, _ = run(forward)
     assert all(modes)
@@ -102,7 +102,7 @@ def test_between_batches_the_caller_is_not_in_inference_mode() -> None:
 
 
 def test_an_error_of_the_model_arrives_as_it_is_and_the_next_call_works() -> None:
-    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+    def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
         raise ArithmeticError("in the model")
 
     with pytest.raises(ArithmeticError, match="in the model"):
@@ -124,11 +124,11 @@ def test_what_has_not_begun_when_the_caller_stops_is_never_computed(two_threads:
     begun: list[int] = []
     closing = threading.Event()
 
-    def forward(packed: Tensor, runs: Sequence[Run]) -> Tensor:
+    def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
         begun.append(len(packed))
         if len(begun) > 1:
             closing.wait(0.5)
-        return sums(packed, runs)
+        return sums(packed, groups)
 
     computing = compute(forward, IDS, plan(LENGTHS, 1), torch.empty(len(IDS), 2), CPU)
     next(computing)

@@ -20,8 +20,8 @@ import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
 
 ROOT = Path(__file__).parents[2]
-TABLE = (ROOT / "README.md").read_text("utf-8").partition("### What odd input gives\n")[2].partition("\n#")[0]
-ROWS = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in TABLE.splitlines() if line.startswith("|")][2:]
+HUB_NAMES = (ROOT / "README.md").read_text("utf-8").partition("### What odd input gives\n")[2].partition("\n#")[0]
+ROWS = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in HUB_NAMES.splitlines() if line.startswith("|")][2:]
 
 TEXTS = ["a man is eating food.", "the cat sat on the mat.", "a man"]
 

@@ -144,13 +144,13 @@ MASKS = {
 }
 
 
-def by_both(mode: str, mask: Tensor, skip: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def by_both(mode: str, mask: Tensor, prompt_tokens: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The vectors and the gradients, ours and those of sentence-transformers."""
     ours = torch.randn(*mask.shape, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
-    vectors = pool(ours, mask.double(), (mode,), skip)
-    module = Pooling(4, mode, include_prompt=not skip)
-    expected = module({"token_embeddings": theirs, "attention_mask": mask, "prompt_length": skip})["sentence_embedding"]
+    vectors = pool(ours, mask.double(), (mode,), prompt_tokens)
+    module = Pooling(4, mode, include_prompt=not prompt_tokens)
+    expected = module({"token_embeddings": theirs, "attention_mask": mask, "prompt_length": prompt_tokens})["sentence_embedding"]
     for pooled in vectors, expected:
         pooled.square().sum().backward()
     assert ours.grad is not None
@@ -172,8 +172,8 @@ def test_padded_tokens_are_pooled_and_trained_through_as_in_sentence_transformer
 @pytest.mark.parametrize("skip", [1, 2])
 @pytest.mark.parametrize("masks", ["nothing is padded", "right", "left"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_prompt_is_left_out_of_padded_tokens_as_in_sentence_transformers(mode: str, masks: str, skip: int) -> None:
-    vectors, expected, gradient, theirs = by_both(mode, torch.tensor(MASKS[masks]), skip)
+def test_a_prompt_is_left_out_of_padded_tokens_as_in_sentence_transformers(mode: str, masks: str, prompt_tokens: int) -> None:
+    vectors, expected, gradient, theirs = by_both(mode, torch.tensor(MASKS[masks]), prompt_tokens)
     close("vectors", vectors, expected, 1e-12)
     close("gradient", gradient, theirs, 1e-12)
 

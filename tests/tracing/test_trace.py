@@ -25,7 +25,7 @@ from transformers import AutoModel
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
 from minisbert.tracing.html import source
-from minisbert.tracing.pairs import shares
+from minisbert.tracing.pairs import contributions
 
 TEXTS = ("the cat sat on the mat, the dog is running!", "someone is eating a meal.", "a man", "", "the red water " * 8)
 LONG = "the cat sat on the mat, the dog ran. " * 5
@@ -254,7 +254,7 @@ def check_pairs(encoder: SentenceEncoder) -> None:
         for one, vector in zip((t.a, t.b), vectors, strict=True):
             assert same_bits(one.embedding, vector)
             assert abs(one.pooling_weights.sum().item() - 1) < 1e-6
-            close(shares(encoder, one).sum(dim=0), one.embedding, 1e-6 * max(1, one.embedding.abs().max().item()))
+            close(contributions(encoder, one).sum(dim=0), one.embedding, 1e-6 * max(1, one.embedding.abs().max().item()))
 
 
 HEADS: dict[str, list[Any]] = {

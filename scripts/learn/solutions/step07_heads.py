@@ -16,5 +16,5 @@ def multi_head(x: Tensor, w: dict[str, Tensor], heads: int) -> Tensor:
         return x.unflatten(-1, (heads, -1)).transpose(0, 1)
 
     query, key, value = (split(linear(x, f"self.{part}")) for part in ("query", "key", "value"))
-    gathered = attention(query, key, value).transpose(0, 1).flatten(1)  # [length, hidden]
-    return linear(gathered, "output.dense")
+    contexts = attention(query, key, value).transpose(0, 1).flatten(1)  # [length, hidden]
+    return linear(contexts, "output.dense")
