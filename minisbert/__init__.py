@@ -12,6 +12,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,7 +22,7 @@ with warnings.catch_warnings():
     import torch
 
 from minisbert.bert import Bert
-from minisbert.checkpoint.load import load_encoder
+from minisbert.checkpoint.load import load_checkpoint
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import (
     CheckpointError,
@@ -32,6 +33,8 @@ from minisbert.errors import (
     NotFiniteError,
 )
 from minisbert.inference.inputs import unknown_option
+from minisbert.inference.kernels import suits, use_onednn
+from minisbert.inference.threads import fork_safe
 from minisbert.pooling import mean_pooling
 from minisbert.tokenizer import WordPiece
 from minisbert.util import community_detection, paraphrase_mining, semantic_search, similarity
@@ -113,16 +116,19 @@ def load(
     """
     if unknown:
         raise unknown_option("load", unknown)
-    return load_encoder(
-        model,
-        device=device,
-        dtype=dtype,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        truncate_dim=truncate_dim,
-    )
+    where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    checkpoint, source = load_checkpoint(model, device=device, dtype=dtype, token=token, **where)
+    if suits(checkpoint.bert):
+        fork_safe(lambda: use_onednn(checkpoint.bert))
+    # No token: secrets are not pickled.
+    again = os.path.abspath(source.model) if source.origin == "a local folder" else source.model  # noqa: PTH100 (links stay)
+    encoder = SentenceEncoder(checkpoint, reload=partial(load, again, **where))
+    if truncate_dim is not None:
+        encoder.truncate_dim = truncate_dim
+    for load_warning in checkpoint.warnings:
+        warnings.warn(f"{source.model}: {load_warning}", MinisbertWarning, stacklevel=2)
+    encoder.load_warnings = (*source.load_warnings, *checkpoint.warnings)
+    return encoder
 
 
 def encode(sentences: str | Iterable[str], model: str | os.PathLike[str] | SentenceEncoder = DEFAULT_MODEL, **options: Any) -> Any:

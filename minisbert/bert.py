@@ -172,6 +172,16 @@ class Bert(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.requires_grad_(False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embeddings.word.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return self.embeddings.word.weight.dtype
+
     def forward_packed(
         self, ids: Tensor, groups: Sequence[LengthGroup], positions: Tensor | None = None, token_types: Tensor | None = None
     ) -> Tensor:

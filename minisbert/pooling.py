@@ -23,8 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.inference.batching import padding_tokens
-
 POOLING_MODES: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """In the order in which modes that are given as booleans are concatenated; a list of modes has its own."""
 
@@ -72,12 +70,12 @@ ModuleConfig = DenseConfig | LayerNormConfig | NormalizeConfig
 """A module after the pooling."""
 
 
-def width(pooling: PoolingConfig, heads: Sequence[ModuleConfig]) -> int:
-    """Numbers in a vector that went through the pooling and these heads."""
+def width(pooling: PoolingConfig, modules: Sequence[ModuleConfig]) -> int:
+    """Numbers in a vector that went through the pooling and these modules."""
     dimension = pooling.dimension * len(pooling.modes)
-    for head in heads:
-        if isinstance(head, DenseConfig):
-            dimension = head.out_features
+    for module in modules:
+        if isinstance(module, DenseConfig):
+            dimension = module.out_features
     return dimension
 
 
@@ -87,8 +85,9 @@ def token_weights(mode: str, mask: Tensor, prompt_tokens: int = 0) -> Tensor:
     Args:
         mode: any of `POOLING_MODES` but "max".
         mask: which positions hold a token.
-        prompt_tokens: how many tokens at the start are left out, because they belong to a prompt. The others keep their places: the weights of
-            weightedmean go on counting from the first token of all. Where nothing else is left, "cls" takes the first of all.
+        prompt_tokens: how many tokens at the start are left out, because they belong to a prompt. The others keep their places:
+            the weights of weightedmean go on counting from the first token of all. Where nothing else is left, "cls" takes the
+            first of all.
 
     >>> token_weights("mean", torch.tensor([[1.0, 1.0, 0.0, 0.0]]))
     tensor([[0.5000, 0.5000, 0.0000, 0.0000]])
@@ -202,13 +201,10 @@ class Dense(nn.Module):
             self.residual = nn.Identity() if same else nn.Linear(config.in_features, config.out_features, bias=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        sentences = len(vectors)
-        # In a product of a few rows the bits of a row depend on their number; see `batching.filled`.
-        vectors = F.pad(vectors, (0, 0, 0, padding_tokens(sentences)))
         out: Tensor = self.activation(self.linear(vectors))
         if self.residual is not None:
             out = out + self.residual(vectors)
-        return out[:sentences]  # [sentences, out]
+        return out  # [sentences, out]
 
 
 class LayerNorm(nn.Module):
@@ -232,15 +228,15 @@ class Normalize(nn.Module):
 
 def build_modules(configs: Sequence[ModuleConfig]) -> nn.Sequential:
     """The modules after the pooling, in their order, yet without their weights."""
-    heads: list[nn.Module] = []
+    modules: list[nn.Module] = []
     for config in configs:
         if isinstance(config, DenseConfig):
-            heads.append(Dense(config))
+            modules.append(Dense(config))
         elif isinstance(config, LayerNormConfig):
-            heads.append(LayerNorm(config))
+            modules.append(LayerNorm(config))
         else:
-            heads.append(Normalize())
-    return nn.Sequential(*heads)
+            modules.append(Normalize())
+    return nn.Sequential(*modules)
 
 
 def mean_pooling(token_embeddings: Tensor | Sequence[Tensor], attention_mask: Tensor, mode: str = "mean") -> Tensor:

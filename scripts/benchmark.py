@@ -498,12 +498,13 @@ class Gemm(Minisbert):
         import torch
 
         from minisbert.inference.batching import padding_tokens
+        from minisbert.inference.engine import pack
         from minisbert.inference.threads import workers
 
         key = tuple(texts)
         if key not in self.sizes:  # counted once: what precedes the products is no part of them
             lengths = [len(ids) for ids in self.encoder.tokenizer(list(dict.fromkeys(texts))).ids]
-            self.sizes[key] = [batch.tokens + padding_tokens(batch.tokens) for batch in self.encoder.plan(lengths)]
+            self.sizes[key] = [batch.tokens + padding_tokens(batch.tokens) for batch in pack(lengths, self.encoder.device)]
         sizes = self.sizes[key][::part]
 
         def run(size: int) -> None:
@@ -546,7 +547,7 @@ class Peer(System):
 
         encoder = minisbert.load(self.folder)  # only its tokenizer is used, and kept
         self.tokenizer, self.dimension, self.usual = encoder.tokenizer, encoder.dimension, encoder.max_seq_length
-        self.normalize = bool(len(encoder.heads))
+        self.normalize = bool(len(encoder.modules))
         self.pool = ThreadPoolExecutor(self.threads)
 
     def limit(self, tokens: int | None) -> None:

@@ -154,9 +154,11 @@ def test_an_encoder_compares_as_its_checkpoint_says(tmp_path: Path) -> None:
         torch.testing.assert_close(encoder.similarity_pairwise(a, b), theirs.similarity_pairwise(a, b), rtol=0, atol=1e-12)
     encoder.similarity_fn_name = "dot"
     assert torch.equal(encoder.similarity(a, b), dot_score(a, b))
-    with pytest.raises(ValueError, match=r"similarity_fn_name: found 'cos', expected one of cosine, dot, euclidean, manhattan\."):
+    with pytest.raises(
+        ValueError, match=r"similarity_fn_name: found 'cos', expected 'cosine', 'dot', 'euclidean' or 'manhattan'\."
+    ):
         encoder.similarity_fn_name = "cos"
-    with pytest.raises(TypeError, match=r"similarity_fn_name: found NoneType, expected a str\."):
+    with pytest.raises(TypeError, match=r"similarity_fn_name: found NoneType, expected 'cosine'"):
         encoder.similarity_fn_name = None
 
 

@@ -104,7 +104,7 @@ class CheckpointConfig:
         bert: the sizes of the encoder.
         wordpiece: the settings of the tokenizer.
         pooling: from token vectors to a sentence vector.
-        heads: what happens to the sentence vector then.
+        modules: the post-pooling modules: what happens to the sentence vector then.
         usage: prompts and the like.
         lower_case_first: whether the text is lower-cased before the tokenizer sees it.
         limit: the limit in tokens, and what it follows from.
@@ -116,7 +116,7 @@ class CheckpointConfig:
     bert: BertConfig
     wordpiece: WordPieceConfig
     pooling: PoolingConfig
-    heads: tuple[ModuleConfig, ...]
+    modules: tuple[ModuleConfig, ...]
     usage: SentenceTransformersConfig
     lower_case_first: bool
     limit: Limit
@@ -132,7 +132,7 @@ class CheckpointConfig:
     @property
     def dimension(self) -> int:
         """Numbers in a sentence vector, as the chain of modules gives it, before any of them are left out."""
-        return width(self.pooling, self.heads)
+        return width(self.pooling, self.modules)
 
 
 # Other architectures that sentence vectors are made with, by the `model_type` of config.json. Named, so that the message says
@@ -413,7 +413,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
     words = optional(inside(folder, "tokenizer_config.json"))
     wordpiece = read_wordpiece_config(words)
 
-    heads: list[ModuleConfig] = []
+    post_pooling: list[ModuleConfig] = []
     settings: list[Setting] = []
     if modules is None:
         pooling = PoolingConfig(bert.hidden_size)
@@ -443,13 +443,13 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
                 fields = Fields({}, file) if module.name == "sentence_transformers.models.Normalize" else optional(file)
             else:
                 fields = required(file)
-            heads.append(read_module(module, fields, width(pooling, heads), load_warnings))
-            settings.append(Setting(module.kind, describe_module(heads[-1]), file if fields.values else "modules.json"))
+            post_pooling.append(read_module(module, fields, width(pooling, post_pooling), load_warnings))
+            settings.append(Setting(module.kind, describe_module(post_pooling[-1]), file if fields.values else "modules.json"))
         sentence = optional(inside(folder, "sentence_bert_config.json"))
         usage_fields = read_fields(find, "config_sentence_transformers.json")
 
     read_sentence_config(sentence)
-    usage = read_usage(usage_fields, width(pooling, heads), load_warnings)
+    usage = read_usage(usage_fields, width(pooling, post_pooling), load_warnings)
     limit = decide_limit(sizes, words, wordpiece.model_max_length, sentence, load_warnings)
     lower_case_first = bool(sentence.boolean("do_lower_case", default=False))
     stated = usage_fields or Fields({}, "config_sentence_transformers.json")
@@ -457,7 +457,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
         bert=bert,
         wordpiece=wordpiece,
         pooling=pooling,
-        heads=tuple(heads),
+        modules=tuple(post_pooling),
         usage=usage,
         lower_case_first=lower_case_first,
         limit=limit,

@@ -11,13 +11,11 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minisbert.checkpoint.config import EVERY_MODELS_PROMPTS, Setting
-
-if TYPE_CHECKING:
-    from minisbert.encoder import SentenceEncoder
-
+from minisbert.checkpoint.config import EVERY_MODELS_PROMPTS, SentenceTransformersConfig, Setting
+from minisbert.checkpoint.load import Checkpoint
+from minisbert.tokenizer import WordPiece
 
 SET = "set in this program"
 
@@ -82,54 +80,56 @@ class Info:
         return "\n".join(lines)
 
 
-def describe(encoder: SentenceEncoder) -> Info:
-    """See `SentenceEncoder.info`."""
-    config = encoder.config
+def describe(checkpoint: Checkpoint, usage: SentenceTransformersConfig) -> Info:
+    """See `SentenceEncoder.info`.
+
+    Args:
+        checkpoint: the parts that are in force, and what was read.
+        usage: the prompts and the like that are in force, which a program may have changed since.
+    """
+    config, source, tokenizer = checkpoint.config, checkpoint.source, checkpoint.tokenizer
     given = {setting.name: setting for setting in config.settings}
 
     def now(name: str, value: object) -> Setting:
         """A setting that a program may have changed since the checkpoint was read."""
-        before = given.pop(name)
-        return before if before.value == value else Setting(name, value, SET)
+        before = given.pop(name, None)  # None: the parts were put together by hand
+        return before if before is not None and before.value == value else Setting(name, value, SET)
 
     as_read = EVERY_MODELS_PROMPTS | dict(config.usage.prompts)
-    limit, tokens = config.limit, encoder.max_seq_length
+    limit, tokens = config.limit, tokenizer.max_length
     changeable = [
-        now("prompts", config.usage.prompts if encoder.prompts == as_read else encoder.prompts),
-        now("default_prompt_name", encoder.default_prompt_name),
-        Setting("similarity_fn_name", encoder.similarity_fn_name, given.pop("similarity_fn_name").source),
-        now("truncate_dim", encoder.truncate_dim),
+        now("prompts", config.usage.prompts if usage.prompts == as_read else usage.prompts),
+        now("default_prompt_name", usage.default_prompt_name),
+        now("similarity_fn_name", usage.similarity_fn_name),
+        now("truncate_dim", usage.truncate_dim),
     ]
+    file = next((name for name in checkpoint.files if name.endswith(("tokenizer.json", "vocab.txt"))), "")
     return Info(
-        model=encoder.model,
-        origin=encoder.origin,
-        revision=_revision(encoder.files.values()),
-        parameters=sum(part.numel() for module in (encoder.bert, encoder.heads) for part in module.parameters()),
-        dimension=encoder.dimension,
-        device=str(encoder.device),
-        dtype=str(encoder.dtype).removeprefix("torch."),
+        model="" if source is None else source.model,
+        origin="" if source is None else source.origin,
+        revision=_revision(checkpoint.files.values()),
+        parameters=sum(part.numel() for module in (checkpoint.bert, checkpoint.modules) for part in module.parameters()),
+        dimension=min(config.dimension, usage.truncate_dim or config.dimension),
+        device=str(checkpoint.bert.device),
+        dtype=str(checkpoint.bert.dtype).removeprefix("torch."),
         settings=(
             Setting("max_seq_length", tokens, limit.source if tokens == limit.tokens else SET),
-            *(Setting(name, value, _tokenizer_file(encoder)) for name, value in _tokenizer_settings(encoder).items()),
+            *(Setting(name, value, file) for name, value in _tokenizer_settings(tokenizer).items()),
             *given.values(),
             *changeable,
         ),
         limit=limit.reasons if tokens == limit.tokens else (*limit.reasons, f"{SET}: max_seq_length is {tokens}"),
-        files=tuple(_file(name, path) for name, path in encoder.files.items()),
-        warnings=encoder.load_warnings,
+        files=tuple(_file(name, path) for name, path in checkpoint.files.items()),
+        warnings=checkpoint.warnings,
     )
 
 
-def _tokenizer_file(encoder: SentenceEncoder) -> str:
-    return next((name for name in encoder.files if name.endswith(("tokenizer.json", "vocab.txt"))), "")
-
-
-def _tokenizer_settings(encoder: SentenceEncoder) -> dict[str, object]:
-    normalizer = encoder.tokenizer.tokenizer.normalizer
+def _tokenizer_settings(tokenizer: WordPiece) -> dict[str, object]:
+    normalizer = tokenizer.tokenizer.normalizer
     return {
         "normalizer": None if normalizer is None else json.loads(normalizer.__getstate__()),
-        "truncation_side": encoder.tokenizer.truncation_side,
-        "vocabulary": encoder.tokenizer.vocab_size,
+        "truncation_side": tokenizer.truncation_side,
+        "vocabulary": tokenizer.vocab_size,
     }
 
 

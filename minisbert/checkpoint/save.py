@@ -1,4 +1,4 @@
-"""An encoder → a checkpoint in the hub's layout.
+"""A `Checkpoint` → files in the hub's layout.
 
     config.json, model.safetensors             BERT, as transformers has it
     tokenizer.json, tokenizer_config.json      the vocabulary and its settings
@@ -29,13 +29,15 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from minisbert.bert import Bert
+from minisbert.checkpoint.config import SentenceTransformersConfig
 from minisbert.checkpoint.families import to_hub_names
+from minisbert.checkpoint.load import Checkpoint
 from minisbert.checkpoint.modules import POOLING_FLAGS
 from minisbert.errors import MinisbertError
 from minisbert.pooling import DenseConfig, LayerNormConfig, ModuleConfig, PoolingConfig
 
 if TYPE_CHECKING:
-    from minisbert.encoder import SentenceEncoder
     from minisbert.tokenizer import WordPiece
 
 
@@ -54,21 +56,20 @@ KEPT = ("README.md", ".gitattributes")
 """What a person wrote beside a checkpoint, and is carried over."""
 
 
-def save(encoder: SentenceEncoder, folder: str | os.PathLike[str]) -> None:
-    """See `SentenceEncoder.save`."""
+def save(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: str | os.PathLike[str]) -> None:
+    """See `SentenceEncoder.save`; `usage` has the prompts and the like that are in force now."""
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"folder: found {type(folder).__name__}, expected the path of a folder.")
     if not os.fspath(folder):
         raise ValueError("folder: found an empty text, expected the path of a folder.")
-    if encoder.dtype not in KINDS:
-        raise MinisbertError(
-            f"found weights of {encoder.dtype}, which are not saved, expected one of {', '.join(map(str, KINDS))}."
-        )
+    dtype = checkpoint.bert.dtype
+    if dtype not in KINDS:
+        raise MinisbertError(f"found weights of {dtype}, which are not saved, expected one of {', '.join(map(str, KINDS))}.")
     target = Path(os.path.realpath(Path(folder).expanduser()))  # a link stays, and what it points to is replaced
     check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _beside(target) as new:
-        write(encoder, new)
+        write(checkpoint, usage, new)
         for name in KEPT:
             if (target / name).is_file():
                 shutil.copy2(target / name, new / name)
@@ -77,32 +78,32 @@ def save(encoder: SentenceEncoder, folder: str | os.PathLike[str]) -> None:
         _replace(new, target)
 
 
-def write(encoder: SentenceEncoder, folder: Path) -> None:
+def write(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: Path) -> None:
     """Writes all files of a checkpoint into an empty folder."""
-    config, wordpiece = encoder.config, encoder.tokenizer
+    config, wordpiece = checkpoint.config, checkpoint.tokenizer
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    _write_json(folder / "config.json", _bert_json(encoder))
-    write_safetensors(to_hub_names(encoder.bert), folder / "model.safetensors")
+    _write_json(folder / "config.json", _bert_json(checkpoint.bert))
+    write_safetensors(to_hub_names(checkpoint.bert), folder / "model.safetensors")
     lower_first = _write_tokenizer(wordpiece, folder, lower_first=config.lower_case_first)
-    limits = {"max_seq_length": encoder.max_seq_length, "do_lower_case": lower_first}
+    limits = {"max_seq_length": wordpiece.max_length, "do_lower_case": lower_first}
     _write_json(folder / "sentence_bert_config.json", limits)
     _write_json(folder / "1_Pooling/config.json", _pooling_json(config.pooling))
-    for number, (head, settings) in enumerate(zip(encoder.heads, config.heads, strict=True), start=2):
+    for number, (module, settings) in enumerate(zip(checkpoint.modules, config.modules, strict=True), start=2):
         kind = type(settings).__name__.removesuffix("Config")
         modules.append((f"{number}_{kind}", kind))
-        if (values := _module_json(settings)) is not None:
-            _write_json(folder / f"{number}_{kind}/config.json", values)
-            write_safetensors(head.state_dict(), folder / f"{number}_{kind}/model.safetensors")
-    usage: dict[str, Any] = {
+        if (fields := _module_json(settings)) is not None:
+            _write_json(folder / f"{number}_{kind}/config.json", fields)
+            write_safetensors(module.state_dict(), folder / f"{number}_{kind}/model.safetensors")
+    values: dict[str, Any] = {
         "__version__": {"sentence_transformers": FORMAT_VERSION},
         "model_type": "SentenceTransformer",
-        "prompts": encoder.prompts,
-        "default_prompt_name": encoder.default_prompt_name,
-        "similarity_fn_name": encoder.similarity_fn_name,
+        "prompts": dict(usage.prompts),
+        "default_prompt_name": usage.default_prompt_name,
+        "similarity_fn_name": usage.similarity_fn_name,
     }
-    if encoder.truncate_dim is not None:
-        usage["truncate_dim"] = encoder.truncate_dim
-    _write_json(folder / "config_sentence_transformers.json", usage)
+    if usage.truncate_dim is not None:
+        values["truncate_dim"] = usage.truncate_dim
+    _write_json(folder / "config_sentence_transformers.json", values)
     rows = [
         {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for number, (path, kind) in enumerate(modules)
@@ -110,9 +111,9 @@ def write(encoder: SentenceEncoder, folder: Path) -> None:
     _write_json(folder / "modules.json", rows)
 
 
-def _bert_json(encoder: SentenceEncoder) -> dict[str, Any]:
-    sizes = encoder.bert.config
-    name = str(encoder.dtype).removeprefix("torch.")
+def _bert_json(bert: Bert) -> dict[str, Any]:
+    sizes = bert.config
+    name = str(bert.dtype).removeprefix("torch.")
     return {
         "architectures": ["BertModel"],
         "model_type": "bert",

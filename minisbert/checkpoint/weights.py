@@ -97,11 +97,11 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
     return load_warnings
 
 
-def load_module(head: nn.Module, stored: Sequence[StoredTensor], dtype: torch.dtype, config: str) -> list[str]:
+def load_module(module: nn.Module, stored: Sequence[StoredTensor], dtype: torch.dtype, config: str) -> list[str]:
     """Fills a module of `pooling.build_heads`, whose tensors have the checkpoint's own names, with the same strict check.
 
     Args:
-        head: built on the meta device.
+        module: built on the meta device.
         stored: the tensors that lie in its folder.
         dtype: the precision to hold them in.
         config: the file that gave the shapes, for messages.
@@ -115,7 +115,7 @@ def load_module(head: nn.Module, stored: Sequence[StoredTensor], dtype: torch.dt
     found = {tensor.name: tensor for tensor in stored}
     problems = []
     state = {}
-    for name, parameter in head.named_parameters():
+    for name, parameter in module.named_parameters():
         if name not in found:
             problems.append(f"{name}: missing, expected {list(parameter.shape)}")
         elif found[name].shape != parameter.shape:
@@ -128,7 +128,7 @@ def load_module(head: nn.Module, stored: Sequence[StoredTensor], dtype: torch.dt
     problems += [f"{name}: {wrong}" for name, value in values.items() if (wrong := non_finite(value))]
     if problems:
         raise _complaint(problems, found.values(), config)
-    head.load_state_dict({name: value.clone() for name, value in values.items()}, assign=True)
+    module.load_state_dict({name: value.clone() for name, value in values.items()}, assign=True)
     unused = [name for name in found if name not in values]
     return [f"{stored[0].file} has tensors that are not used: {_some(unused)}"] if unused else []
 
@@ -281,3 +281,10 @@ def _open_pickled(path: Path, file: str) -> Iterable[StoredTensor]:
         floating = tensor.dtype if tensor.dtype in FLOATS.values() else None
         kind = str(tensor.dtype).removeprefix("torch.")
         yield StoredTensor(tensor.name, file, tensor.shape, floating, kind, tensor.read)
+
+
+def checksum(*parts: nn.Module) -> int:
+    """A number that changes when a weight does: the sum of all bits, taken as whole numbers, so that it is exact in any order."""
+    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    weights = (weight.to_dense() if weight.is_mkldnn else weight for part in parts for weight in part.parameters())
+    return sum(int(weight.view(kinds[weight.element_size()]).sum(dtype=torch.int64)) for weight in weights)

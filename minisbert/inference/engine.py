@@ -11,18 +11,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, as_completed
+from contextlib import closing
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from minisbert.bert import LengthGroup
-from minisbert.inference.batching import Batch, length_groups, padding_tokens
-from minisbert.inference.threads import workers
+from minisbert.bert import Bert, LengthGroup
+from minisbert.errors import NotFiniteError
+from minisbert.inference.batching import Batch, balanced_batches, length_groups, padding_tokens, plan
+from minisbert.inference.inputs import Options
+from minisbert.inference.kernels import OneDNNLinear
+from minisbert.inference.stream import Progress, TokenRows, TruncationReport, Window, beginning, first_not_finite, in_order, padded
+from minisbert.inference.threads import computing, fork_safe, workers
+from minisbert.pooling import Pooling, vector_dtype_of
+from minisbert.tokenizer import WordPiece
 
 Forward = Callable[[Tensor, Sequence[LengthGroup]], Tensor]
 """[tokens] ids and the runs they form → [sentences, dim], one row for each sentence, in the order of the runs."""
+
+
+ACCELERATOR_TOKENS = 16_384
+"""Tokens in one batch on a GPU, which wants more of them at once than the cores of a processor do."""
 
 
 class Rows(Protocol):
@@ -81,6 +93,103 @@ def compute(
             yield future.result()
     finally:
         _drop(futures)
+
+
+def tokenize(tokenizer: WordPiece, texts: list[str], report: TruncationReport, options: Options) -> Window:
+    """Tokenizes a window of texts, each of the different ones once, and reports those that are too long.
+
+    Raises:
+        ValueError: if a text has no tokens, or is too long and `on_truncate` is "error".
+    """
+    unique = list(dict.fromkeys(texts))
+    start = report.texts
+    with computing():
+        tokenized = tokenizer([options.prompt + text for text in unique] if options.prompt else unique)
+    if [] in tokenized.ids:
+        text = unique[tokenized.ids.index([])]
+        raise ValueError(
+            f"sentences[{start + texts.index(text)}], {beginning(text)}: found no tokens, expected one at least, since the "
+            "tokenizer of this model puts no special tokens around a text. Leave such texts out."
+        )
+    report.add(texts, unique, tokenized)
+    if report.cut and options.on_truncate == "error":
+        raise ValueError(report.message(""))
+    return Window(texts, unique, tokenized.ids, start)
+
+
+def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, options: Options, progress: Progress) -> Any:
+    """The vectors of a window of texts, in its order: [texts, dim], or for token embeddings a list of [tokens, hidden]."""
+    model = with_oom_retry(bert.forward_packed)
+    dtype = vector_dtype_of(bert.dtype)
+    rows: Tensor | TokenRows = TokenRows(window.ids)
+    if not options.of_tokens:
+        rows = torch.empty(len(window.ids), options.dimension, dtype=dtype)  # [sentences, dim]
+
+    def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
+        with computing():
+            token_vectors = model(packed, groups).to(dtype)  # [tokens, hidden]
+            if options.of_tokens:
+                return padded(token_vectors, groups)  # [sentences, longest, hidden]
+            pooled = pooling(token_vectors, groups, options.prompt_tokens)  # [sentences, hidden × modes]
+            vectors = finish(modules, pooled, options.dimension)  # [sentences, dim]
+            return F.normalize(vectors, dim=1) if options.normalize else vectors
+
+    batches = pack([len(ids) for ids in window.ids], bert.device, options.batch_tokens, options.batch_size)
+    progress.start(len(batches))
+    progress.update(len(window.texts) - len(window.unique), 0)  # they cost nothing
+    computed = compute(
+        forward,
+        window.ids,
+        batches,
+        rows,
+        bert.device,
+        check=partial(_check_finite, window, bert.dtype),
+        alone_on_all_cores=same_on_all_cores(bert),
+    )
+    with closing(computed):
+        while (batch := fork_safe(lambda: next(computed, None))) is not None:
+            progress.update(len(batch.indices), batch.tokens)
+    return fork_safe(lambda: in_order(rows, window, as_numpy=options.convert_to_numpy))
+
+
+def pack(
+    lengths: Sequence[int], device: torch.device, batch_tokens: int | None = None, batch_size: int | None = None
+) -> list[Batch]:
+    """`batching.plan` for the tokens asked for, or what suits the device: `balanced_batches` on a processor."""
+    if batch_tokens is None and device.type == "cpu":
+        return balanced_batches(lengths, torch.get_num_threads(), batch_size)
+    return plan(lengths, batch_tokens or ACCELERATOR_TOKENS, batch_size)
+
+
+def finish(modules: nn.Sequential, pooled: Tensor, dimension: int | None = None) -> Tensor:
+    """Pooled vectors through the post-pooling modules, then the first `dimension` values: [sentences, hidden × modes] → [.., dim].
+
+    In a product of a few rows the bits of a row depend on their number, so the rows are padded as a batch is; see `bucket_size`.
+    """
+    sentences = len(pooled)
+    if len(modules):
+        pooled = modules(F.pad(pooled, (0, 0, 0, padding_tokens(sentences))))[:sentences]
+    return pooled[:, :dimension]
+
+
+def same_on_all_cores(bert: Bert) -> bool:
+    """Whether a batch has the same bits on one core and on all of them."""
+    # oneDNN's products have. Attention differed with heads of 8 dimensions, and with a single head; not with 16, 24, 32 or 64
+    # dimensions and 2 heads or more, at any length up to 512 (tests/inference/test_bits.py has all-MiniLM-L6-v2's).
+    by_onednn = isinstance(bert.layers[0].get_submodule("attention.out"), OneDNNLinear)
+    return by_onednn and bert.config.num_attention_heads > 1 and bert.config.head_dim >= 16
+
+
+def _check_finite(window: Window, dtype: torch.dtype, batch: Batch, vectors: Tensor) -> None:
+    bad = first_not_finite(vectors, batch)
+    if bad is not None:
+        text = window.unique[bad]
+        half = dtype in (torch.float16, torch.bfloat16)
+        remedy = "Load with dtype=torch.float32" if half else "Load an unchanged copy of the checkpoint"
+        raise NotFiniteError(
+            f"sentences[{window.start + window.texts.index(text)}], {beginning(text)}: its vector has NaN or infinite values, "
+            f"expected finite ones. The weights hold such values, or ones so large that {dtype} overflows. {remedy}."
+        )
 
 
 def with_oom_retry(forward: Forward) -> Forward:

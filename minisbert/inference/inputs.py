@@ -7,8 +7,12 @@ README.md has the same names in its section "Coming from sentence-transformers".
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from minisbert.errors import MinisbertWarning, MissingExtraError
 
 
 def read_texts(sentences: object) -> tuple[list[str], bool]:
@@ -132,12 +136,136 @@ def numpy_wanted(*, convert_to_numpy: bool | None = None, convert_to_tensor: boo
     return not convert_to_tensor and bool(convert_to_numpy or convert_to_tensor is False)
 
 
+def choose_prompt(prompts: Mapping[str, str], default_name: str | None, prompt: str | None, prompt_name: str | None) -> str:
+    """The text to put before each sentence.
+
+    Args:
+        prompts: those of the model, by name.
+        default_name: the name that holds where none is asked for.
+        prompt: the text itself; it comes before a name.
+        prompt_name: one of `prompts`.
+    """
+    if prompt_name is not None and not isinstance(prompt_name, str):
+        raise TypeError(f"prompt_name: found {type(prompt_name).__name__}, expected a str or None.")
+    if prompt is not None:
+        if prompt_name is not None:
+            warnings.warn(
+                f"prompt_name: {prompt_name!r} is not used, since a prompt is given as well. Give one of the two.",
+                MinisbertWarning,
+                stacklevel=4,
+            )
+        return check_text(prompt, "prompt")
+    argument = "prompt_name"
+    if prompt_name is None:
+        argument, prompt_name = "default_prompt_name", default_name
+    if prompt_name is None:
+        return ""
+    if prompt_name not in prompts:
+        known = ", ".join(map(repr, prompts))
+        raise ValueError(f"{argument}: found {prompt_name!r}, expected one of the prompts of this model: {known}.")
+    return check_text(prompts[prompt_name], f"prompts[{prompt_name!r}]")
+
+
+def document_prompt(model: str, prompts: Mapping[str, str]) -> str | None:
+    """The name of the first of the prompts "document", "passage" and "corpus" that there is, as in sentence-transformers."""
+    names = [name for name in ("document", "passage", "corpus") if name in prompts]
+    ignored = [name for name in names[1:] if prompts[name]]
+    if names and not prompts[names[0]] and ignored:
+        warnings.warn(
+            f"encode_document: {model} has a prompt {ignored[0]!r}, but its {names[0]!r} comes first and is empty. Nothing is put "
+            f"before the texts, as in sentence-transformers; pass prompt_name={ignored[0]!r} to have it.",
+            MinisbertWarning,
+            stacklevel=3,
+        )
+    return names[0] if names else None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `encode`, checked, with their defaults filled in.
+
+    Attributes:
+        prompt: the text before each sentence.
+        prompt_tokens: how many tokens at the start the pooling leaves out because of it.
+        batch_size: the most sentences in one batch; None: no limit.
+        batch_tokens: the most tokens in one batch; None: what suits the device.
+        show_progress_bar: None: on a terminal, when there is more than one batch.
+        of_tokens: token embeddings are asked for in place of sentence embeddings.
+        normalize: scale each vector to length 1.
+        dimension: how many values of each vector to keep.
+        convert_to_numpy: arrays in place of tensors.
+        on_truncate: "warn", "error" or "ignore".
+    """
+
+    prompt: str
+    prompt_tokens: int
+    batch_size: int | None
+    batch_tokens: int | None
+    show_progress_bar: bool | None
+    of_tokens: bool
+    normalize: bool
+    dimension: int
+    convert_to_numpy: bool
+    on_truncate: str
+
+
+def read_options(
+    function: str,
+    *,
+    prompt: str,
+    prompt_tokens: int,
+    truncate_dim: int | None,
+    dimension: int,
+    batch_size: int | None = None,
+    batch_tokens: int | None = None,
+    show_progress_bar: bool | None = None,
+    normalize_embeddings: bool = False,
+    convert_to_numpy: bool | None = None,
+    convert_to_tensor: bool | None = None,
+    on_truncate: str = "warn",
+    output_value: str = "sentence_embedding",
+    **unknown: object,
+) -> Options:
+    """The options of a caller of `function`, checked. `truncate_dim` was checked before; `dimension` holds where it is None."""
+    if function == "encode_stream" and output_value != "sentence_embedding":
+        unknown["output_value"] = output_value
+    if unknown:
+        raise unknown_option(function, unknown)
+    as_numpy = numpy_wanted(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor)
+    choice("on_truncate", on_truncate, ("warn", "error", "ignore"))
+    choice("output_value", output_value, ("sentence_embedding", "token_embeddings"))
+    of_tokens = output_value == "token_embeddings"
+    if flag("normalize_embeddings", normalize_embeddings) and of_tokens:
+        raise ValueError("normalize_embeddings: found True, expected False with token_embeddings, which are not pooled yet.")
+    if truncate_dim is not None and of_tokens:
+        raise ValueError("truncate_dim: found a number, expected None with token_embeddings, which are not pooled yet.")
+    if as_numpy:
+        try:
+            import numpy  # noqa: F401 (torch uses it)
+        except ImportError as error:
+            raise MissingExtraError(
+                "convert_to_numpy: numpy is not installed. Run pip install 'minisbert[numpy]', or take the tensors."
+            ) from error
+    return Options(
+        prompt=prompt,
+        prompt_tokens=prompt_tokens,
+        batch_size=None if batch_size is None else count("batch_size", batch_size),
+        batch_tokens=None if batch_tokens is None else count("batch_tokens", batch_tokens),
+        show_progress_bar=None if show_progress_bar is None else flag("show_progress_bar", show_progress_bar),
+        of_tokens=of_tokens,
+        normalize=normalize_embeddings,
+        dimension=dimension if truncate_dim is None else truncate_dim,
+        convert_to_numpy=as_numpy,
+        on_truncate=on_truncate,
+    )
+
+
 _ON_LOADING_DEVICE = "The device is chosen on loading: minisbert.load(name, device='cuda'), say."
 _ON_LOADING_DTYPE = "The precision is chosen on loading: minisbert.load(name, dtype=torch.float16), say."
 _AS_ATTRIBUTE = "It is an attribute of the encoder, to be set after loading."
 _BY_THREADS = "encode uses all cores, and many threads can share one encoder; make one encoder for each further device."
 _NO_TRAINING = "minisbert does not train; train with sentence-transformers, and load the result here."
-_NO_MODULES = "The parts are encoder.tokenizer, encoder.bert, encoder.pooling and encoder.heads."
+_NO_MODULES = "The parts are encoder.tokenizer, encoder.bert, encoder.pooling and encoder.modules."
 _NO_ADAPTERS = "Merge the adapter into the weights with peft, save the model, and load the result here."
 _NO_MODEL_CARD = "encoder.save writes no README.md, and keeps the one that is there."
 _BERT_ONLY = "minisbert computes BERT in PyTorch, from texts, and runs no code that comes with a checkpoint."
@@ -187,7 +315,7 @@ _TOGETHER: dict[tuple[str, ...], str] = {
     ("eval",): "Leave it out: an encoder has no dropout, and nothing else to switch off.",
     ("train", "training", "fit", "old_fit", "smart_batching_collate", "gradient_checkpointing_enable"): _NO_TRAINING,
     ("evaluate",): "Take scripts/evaluate_sts.py, or mteb with minisbert.integrations.for_mteb(encoder).",
-    ("parameters", "named_parameters", "state_dict"): "Take those of encoder.bert, and of encoder.heads if there are any.",
+    ("parameters", "named_parameters", "state_dict"): "Take those of encoder.bert, and of encoder.modules if there are any.",
     ("modules", "children", "forward", "append", "insert", "extend", "pop", "transformers_model", "get_model_kwargs"): _NO_MODULES,
     ("compile",): "There is nothing to compile: encode has its own fast path.",
     (

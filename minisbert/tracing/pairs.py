@@ -92,7 +92,7 @@ def contributions(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
     prompt_tokens = encoder.prompt_tokens(sentence.prompt)
     given = torch.cat([token_weights(mode, ones, prompt_tokens).T * vectors for mode in encoder.pooling.modes], dim=1)
     bias_given = sentence.pooling_weights.double()[:, None]  # [tokens, 1]
-    for head in encoder.heads:
+    for head in encoder.modules:
         whole = given.sum(dim=0)
         if isinstance(head, Dense):
             turned = given @ _double(head.linear.weight).T
@@ -120,7 +120,7 @@ def _check_sum(encoder: SentenceEncoder) -> None:
             "pair_matrix: this model pools with max, which takes each number of the sentence vector from the token where it is "
             "largest. Its cosine is no sum over pairs of tokens, so there are no exact shares. Take a model with another pooling."
         )
-    for head in encoder.heads:
+    for head in encoder.modules:
         if isinstance(head, Dense) and not isinstance(head.activation, nn.Identity):
             raise ValueError(
                 f"pair_matrix: this model bends the pooled vector with {type(head.activation).__name__} in a dense layer. Its "

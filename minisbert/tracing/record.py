@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from minisbert.bert import Bert, LengthGroup
 from minisbert.encoder import SentenceEncoder
 from minisbert.inference import threads as forks
-from minisbert.inference.engine import compute
+from minisbert.inference.engine import compute, finish, pack, same_on_all_cores
 from minisbert.inference.threads import workers
 from minisbert.pooling import kept_tokens, token_weights
 
@@ -126,7 +126,7 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
 
     # Where one core and all of them round differently, `encode` hands its batch to a worker; called by a worker, it keeps it there.
     threads = torch.get_num_threads()
-    by_worker = encoder.device.type == "cpu" and threads > 1 and not encoder.same_on_all_cores and not forks.forked()
+    by_worker = encoder.device.type == "cpu" and threads > 1 and not same_on_all_cores(encoder.bert) and not forks.forked()
     embedding, noted = workers(threads).submit(encode).result() if by_worker else encode()  # [dim]
     prompt = _prompt(encoder)
     prompt_tokens = encoder.prompt_tokens(prompt)
@@ -213,7 +213,7 @@ def _ending(encoder: SentenceEncoder, vectors: Tensor, groups: Sequence[LengthGr
     """[tokens, hidden] → [sentences, dim]: pooling and what follows it, as in `encode`."""
     with torch.no_grad():
         vectors = vectors.to(encoder.device, encoder.vector_dtype)
-        return encoder.finish(encoder.pooling(vectors, groups, prompt_tokens), encoder.truncate_dim).cpu()
+        return finish(encoder.modules, encoder.pooling(vectors, groups, prompt_tokens), encoder.truncate_dim).cpu()
 
 
 def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[str]) -> list[Neighbours]:
@@ -232,7 +232,7 @@ def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[
         return torch.cat([F.cosine_similarity(one, theirs, dim=2) for one in ours], dim=1)
 
     cosines = torch.empty(len(corpus), len(ours) * len(names), dtype=encoder.vector_dtype)
-    batches = encoder.plan([len(one) for one in ids])
+    batches = pack([len(one) for one in ids], encoder.device)
     for _ in compute(forward, ids, batches, cosines, encoder.device):
         pass
     found = []

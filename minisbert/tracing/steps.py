@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minisbert import bert, pooling
-from minisbert.encoder import SentenceEncoder
+from minisbert.inference.engine import finish
 from minisbert.tokenizer import WordPiece
 from minisbert.tracing.html import (
     bar,
@@ -415,8 +415,8 @@ def vector_step(trace: Traced, sentences: Named) -> tuple[str, str]:
             f"where both have the same sign it is more than 0. At length 1, these {len(product)} products add up to the cosine, "
             f"{decimal(trace.cosine, 6)}.</figcaption></figure>"
         )
-    formulas, sources = [], [source(SentenceEncoder.finish, "SentenceEncoder.finish")]
-    for head in trace.encoder.heads:
+    formulas, sources = [], [source(finish, "finish")]
+    for head in trace.encoder.modules:
         if isinstance(head, pooling.Dense):
             dense = (mi("W"), mi("s"), *((mo("+"), mi("b")) if head.linear.bias is not None else ()))
             bend = type(head.activation).__name__
@@ -431,7 +431,7 @@ def vector_step(trace: Traced, sentences: Named) -> tuple[str, str]:
         f"These {len(trace.a.embedding)} numbers are what encode() returns: the meaning of the sentence, as the model sees it. "
         "No single one means anything; the direction of all of them does."
     )
-    if len(trace.encoder.heads) and isinstance(trace.encoder.heads[-1], pooling.Normalize):
+    if len(trace.encoder.modules) and isinstance(trace.encoder.modules[-1], pooling.Normalize):
         plain += " This model scales its vectors to length 1."
     return step_html(
         "vector",

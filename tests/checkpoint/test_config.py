@@ -139,7 +139,7 @@ def test_what_sentence_transformers_writes_today_is_read_as_it_was_meant(tmp_pat
     SentenceTransformer(modules=[transformer, Pooling(32, ("mean", "cls")), Normalize()], device="cpu").save(str(tmp_path / "new"))
     config = read(tmp_path / "new")
     assert config.pooling == PoolingConfig(32, ("mean", "cls"))
-    assert (config.heads, config.max_seq_length, config.wordpiece.do_lower_case) == ((NormalizeConfig(),), 40, True)
+    assert (config.modules, config.max_seq_length, config.wordpiece.do_lower_case) == ((NormalizeConfig(),), 40, True)
     assert config.load_warnings == ()
 
 
@@ -295,7 +295,7 @@ def test_the_heads_are_read_in_their_order_and_dropout_is_passed_over(folder: Pa
     last = {"in_features": 8, "out_features": 5, "bias": False, "activation_function": "torch.nn.modules.linear.Identity"}
     write_json(folder / "6_Dense/config.json", last | {"use_residual": True})
     config = read(folder)
-    assert config.heads == (
+    assert config.modules == (
         DenseConfig("2_Dense", 32, 8, True, "Tanh", residual=False),
         LayerNormConfig("4_LayerNorm", 8),
         NormalizeConfig(),

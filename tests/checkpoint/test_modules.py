@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning
 from minisbert.checkpoint.modules import DENSE_ACTIVATIONS
+from minisbert.inference.engine import finish
 from minisbert.pooling import ACTIVATIONS
 
 Change = Callable[[dict[str, Tensor]], object]
@@ -69,7 +70,7 @@ def test_a_dense_layer_with_any_activation_gives_what_sentence_transformers_give
     vectors = torch.linspace(-9, 9, 40 * HIDDEN, dtype=torch.float64).view(40, HIDDEN)
     with torch.no_grad():
         expected = theirs.double()({"sentence_embedding": vectors})["sentence_embedding"]
-        torch.testing.assert_close(encoder.finish(vectors), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(finish(encoder.modules, vectors), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

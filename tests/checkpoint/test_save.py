@@ -141,7 +141,7 @@ def test_heads_prompts_and_the_rest_are_kept(folder: Path) -> None:
     st.save(str(folder.parent / "written"))
     encoder = minisbert.load(folder.parent / "written")
     again = check(encoder, folder.parent / "new")
-    assert again.config.heads == encoder.config.heads
+    assert again.config.modules == encoder.config.modules
     assert again.config.usage == encoder.config.usage
     assert again.prompts["query"] == "the man: "
     assert again.similarity_fn_name == "dot"

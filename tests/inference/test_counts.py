@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import minisbert
 from minisbert import SentenceEncoder
 from minisbert.inference.batching import length_groups, padding_tokens
+from minisbert.inference.engine import pack
 
 LAYERS, HIDDEN, INNER = 3, 32, 40
 LINEAR = {"linear", "_linear_pointwise"}  # MKL's or oneDNN's
@@ -68,7 +69,7 @@ class Plan:
 
     def __init__(self, encoder: SentenceEncoder, texts: list[str]) -> None:
         lengths = [len(ids) for ids in encoder.tokenizer(list(dict.fromkeys(texts))).ids]
-        batches = encoder.plan(lengths)
+        batches = pack(lengths, encoder.device)
         spare = [padding_tokens(batch.tokens) for batch in batches]
         self.sentences = len(lengths)
         self.spare = sum(spare)

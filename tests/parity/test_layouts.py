@@ -234,13 +234,13 @@ def test_the_modules_are_those_of_sentence_transformers_one_by_one(tmp_path: Pat
     """Not only the last vector: what comes out of the pooling and of each head."""
     written(tmp_path / "one", ("max", "mean"), [Dense(2 * HIDDEN, 20), LayerNorm(20), Normalize(), Dense(20, 6)])
     encoder, theirs = minisbert.load(tmp_path / "one", dtype=torch.float64), reference(tmp_path / "one", torch.float64)
-    moved(encoder.heads[0])  # and it can be told when one differs
+    moved(encoder.modules[0])  # and it can be told when one differs
     moved(theirs[2].linear)
     torch.manual_seed(0)
     vectors = torch.randn(4, 2 * HIDDEN, dtype=torch.float64)
     features: dict[str, Tensor] = {"sentence_embedding": vectors}
     with torch.no_grad():
-        for ours, module in zip(encoder.heads, list(theirs)[2:], strict=True):
+        for ours, module in zip(encoder.modules, list(theirs)[2:], strict=True):
             vectors, features = ours(vectors), module(features)
             close(type(ours).__name__, vectors, features["sentence_embedding"], 1e-12)
     assert isinstance(theirs[0], Transformer)

@@ -278,7 +278,7 @@ HEADS: dict[str, list[Any]] = {
 @pytest.mark.parametrize("mode", ["mean", "mean_sqrt_len_tokens"])
 def test_it_does_so_whatever_linear_follows_the_pooling(tmp_path: Path, heads: str, mode: str) -> None:
     encoder = with_heads(tmp_path, *HEADS[heads], mode=mode)
-    assert len(encoder.heads) == len(HEADS[heads])
+    assert len(encoder.modules) == len(HEADS[heads])
     check_pairs(encoder)
 
 
