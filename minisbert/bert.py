@@ -124,7 +124,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Three [sentences, heads, length, head_dim] → [sentences, heads, length, head_dim]
     """
     # On one thread 1.6 to 2 times as fast as two batched products and a softmax at 8 to 14 tokens, 1 to 3.7 times from 48 on, and
-    # between 0.8 and 1.2 times. It reads query, key and value where they lie (scripts/benchmark.py, "Tried and dropped").
+    # between 0.8 and 1.2 times. It reads query, key and value where they lie (scripts/benchmark/README.md, "Tried and dropped").
     return F.scaled_dot_product_attention(query, key, value)
 
 

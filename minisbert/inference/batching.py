@@ -82,7 +82,7 @@ def balanced_batches(lengths: Sequence[int], threads: int, batch_size: int | Non
     between about `LEAST_TOKENS` and `MOST_TOKENS`; a longer sentence makes a batch of its own. A batch may end a quarter below its
     share at most, where it has to be filled up least (see `filled`), as long as there are batches to come that make up for it.
     Against steps of 256 tokens, whatever is left over, this computes 1.2 % fewer tokens for the 2,552 short sentences of
-    scripts/benchmark.py, and 16 % fewer on the busier of 2 cores for 64 of them.
+    scripts/benchmark, and 16 % fewer on the busier of 2 cores for 64 of them.
 
     Args:
         lengths: tokens of each sentence.

@@ -2,9 +2,9 @@
 
 Several batches are computed at once, each by a worker thread of its own on one core, instead of one batch after the other on all
 cores: nobody waits for anybody between two operations, and small operations are spread over the cores too. On 2 cores that gives
-8 % more short sentences per second, and as many of mixed lengths from batches of an eighth of the size (scripts/benchmark.py,
-"Tried and dropped"). A single batch is computed on all cores, so that one sentence is waited for less, by models that round alike
-there; the others' goes to a worker too.
+8 % more short sentences per second, and as many of mixed lengths from batches of an eighth of the size: see "Tried and dropped" in
+scripts/benchmark/README.md. A single batch is computed on all cores, so that one sentence is waited for less, by models that round
+alike there; the others' goes to a worker too.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def compute(
         with torch.inference_mode():
             vectors = forward(packed, groups)[: len(batch.indices)].cpu()
         # Not by the caller of this generator: one small operation on all cores, and OpenMP's threads spin for 6 ms in the hope of
-        # another, on the cores that the workers need. That took an eighth of the speed (scripts/benchmark.py, "Tried and dropped").
+        # another, on the cores that the workers need. That took an eighth of the speed (see scripts/benchmark/README.md).
         if check is not None:
             check(batch, vectors)
         rows[list(batch.indices)] = vectors

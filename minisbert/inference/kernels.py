@@ -2,7 +2,7 @@
 
 PyTorch multiplies float32 matrices with MKL, unless one asks for oneDNN, which comes with it. Asked for, it stores a weight in
 blocks, in the order in which its inner loop reads them, and applies GELU to each tile of the result while that is in the cache.
-What this gains (2 cores, 1,536 tokens; more in scripts/benchmark.py, "Tried and dropped"):
+What this gains (2 cores, 1,536 tokens; more in scripts/benchmark/README.md, "Tried and dropped"):
 
     a tenth of the time of every product; with GELU, a tenth at 1,536 numbers a token, and a third at 3,072
     a row has the same bits in any batch of two rows or more, for any number of threads

@@ -1,24 +1,35 @@
-"""scripts/benchmark.py: its workloads are what they say, its arithmetic is right, and it refuses to time what does not agree."""
+"""scripts/benchmark: its workloads are what they say, its arithmetic is right, and it refuses to time what does not agree."""
 
 from __future__ import annotations
 
+import doctest
 import json
+import math
 import statistics
+import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import ModuleType
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+import torch
 from checkpoints import TINY_VOCAB, save_tiny
 
 import minisbert
 
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))  # for the processes that it starts, too
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))  # the processes that it starts need it too
 
-import benchmark
-from benchmark import Result, Way, Workload
+from benchmark import exports, interface, measure, report, systems
+from benchmark.__main__ import parse
+from benchmark.figures import FIGURES, Request
+from benchmark.interface import Setting, Way
+from benchmark.measure import Result
+from benchmark.workloads import WORKLOADS, Workload, make_workloads, sentences_of
 
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 WORDS = [word for word in TINY_VOCAB if word.isalpha()]
 
 
@@ -34,14 +45,13 @@ def workloads(minilm_folder: Path) -> tuple[dict[str, Workload], dict[str, list[
     """A tenth of all workloads, made-up sentences, and the tokens of their texts."""
     tokenizer = minisbert.load(str(minilm_folder)).tokenizer
     tokenizer.max_length = 512
-    sentences, _ = benchmark.sentences_of(None, 2758)
-    made = benchmark.make_workloads(sentences, 0.1, lambda text: len(tokenizer([text]).ids[0]))
+    sentences, _ = sentences_of(None, 2758)
+    made = make_workloads(sentences, 0.1, lambda text: len(tokenizer([text]).ids[0]))
     return made, {name: [len(ids) for ids in tokenizer(workload.texts).ids] for name, workload in made.items()}
 
 
 def test_the_workloads_are_what_they_say(workloads: tuple[dict[str, Workload], dict[str, list[int]]]) -> None:
     made, tokens = workloads
-    assert list(made) == ["short", "mixed", "long", "one", "thirty-two", "duplicates"]
     assert 10 < statistics.mean(tokens["short"]) < 18
     assert 45 < statistics.mean(tokens["mixed"]) < 75
     assert min(tokens["mixed"]) < 16
@@ -56,22 +66,22 @@ def test_the_workloads_are_what_they_say(workloads: tuple[dict[str, Workload], d
 
 
 def test_the_workloads_are_the_same_at_every_run() -> None:
-    sentences, _ = benchmark.sentences_of(None, 300)
-    first, second = (benchmark.make_workloads(sentences, 0.02, lambda text: len(text.split())) for _ in range(2))
+    sentences, _ = sentences_of(None, 300)
+    first, second = (make_workloads(sentences, 0.02, lambda text: len(text.split())) for _ in range(2))
     assert first == second
 
 
 def test_real_sentences_are_read_where_there_are_any(sts_folder: Path) -> None:
-    sentences, kind = benchmark.sentences_of(sts_folder, 10_000)
+    sentences, kind = sentences_of(sts_folder, 10_000)
     assert len(sentences) == 2758
     assert sentences[:2] == ["A girl is styling her hair.", "A girl is brushing her hair."]
     assert kind == "STS benchmark, test split"
 
 
-@pytest.mark.parametrize("way", benchmark.WAYS, ids=str)
+@pytest.mark.parametrize("way", interface.WAYS, ids=str)
 def test_every_way_computes_every_sentence_once_within_its_bound(way: Way) -> None:
     lengths = [3, 700, 5, 5, 5, 90, 3, 5000] * 40
-    found = benchmark.batches(lengths, way)
+    found = interface.batches(lengths, way)
     assert sorted(index for batch in found for index in batch) == list(range(len(lengths)))
     for batch in found:
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= way.tokens
@@ -80,71 +90,137 @@ def test_every_way_computes_every_sentence_once_within_its_bound(way: Way) -> No
 
 def test_a_ratio_is_taken_within_a_round() -> None:
     # The second round was ten times slower for both: the ratio does not see it.
-    assert benchmark.ratios([1.0, 10.0, 1.0], [2.0, 20.0, 3.0]) == {"median": 2.0, "low": 2.0, "high": 3.0}
+    assert measure.ratios([1.0, 10.0, 1.0], [2.0, 20.0, 3.0]) == {"median": 2.0, "low": 2.0, "high": 3.0}
 
 
-def test_quantiles_are_those_of_the_calls() -> None:
-    result = Result(rounds=[[float(n) for n in range(1, 101)], [7.0]])
-    assert result.figures() == [50.5, 7.0]
-    assert result.figures(0.99) == [99.0, 7.0]
+def test_a_percentile_is_taken_over_the_calls_of_all_rounds() -> None:
+    result = Result(rounds=[[float(n) for n in range(1, 100)], [7.0]])
+    assert result.medians() == [50.0, 7.0]
+    assert result.percentile(99) == 98.0
+    assert Result(rounds=[[3.0, 1.0]]).percentile(99) == 3.0
 
 
-def test_vectors_that_do_not_agree_are_not_timed() -> None:
-    right = np.ones((2, 3), dtype=np.float32)
-    assert benchmark.difference(right + 1e-6, right, "x") == pytest.approx(1e-6, rel=0.1)
-    for wrong in right + 2e-4, right[:1], right * np.nan:
+@pytest.mark.parametrize(
+    ("precision", "near", "far"),
+    [("float32", [[1 + 1e-5, 1.0]], [[1 + 2e-4, 1.0]]), ("int8", [[2.0, 1.8]], [[1.0, 0.2]])],
+)
+def test_vectors_that_do_not_agree_are_not_timed(precision: str, near: list[list[float]], far: list[list[float]]) -> None:
+    right = np.ones((1, 2))
+    measured = {"float32": 1e-5, "int8": 1 - 3.8 / math.sqrt(2 * (2**2 + 1.8**2))}
+    assert measure.difference(np.array(near), right, "x", precision) == pytest.approx(measured[precision])
+    for wrong in np.array(far), np.ones((2, 2)), right * np.nan:
         with pytest.raises(SystemExit, match=r"the vectors of x on short .*Nothing is timed"):
-            benchmark.difference(wrong, right, "x on short")
+            measure.difference(wrong, right, "x on short", precision)
 
 
 def figures() -> dict[str, object]:
     speeds = {"minisbert": 1.0, "onnxruntime": 1.5, "openvino": 1.25, "sentence-transformers": 2.0, "gemm": 0.8}
-    results = {"short": {name: Result(rounds=[[seconds], [seconds * 2]]) for name, seconds in speeds.items()}}
-    return benchmark.summary(results, {"short": Workload("short", [["a", "b", "c", "d"]])})
+    rounds = {name: [[seconds] * 20, [seconds * 2] * 20] for name, seconds in speeds.items()}
+    results = {
+        "short": {name: Result(rounds=[calls[:1] for calls in each]) for name, each in rounds.items()},
+        "one": {name: Result(rounds=each) for name, each in rounds.items()},
+    }
+    return report.summary(results, {"short": Workload([["a", "b", "c", "d"]]), "one": Workload([["a"]] * 20, single=True)})
 
 
 def test_the_goals_are_said_against_the_best_peer() -> None:
-    assert list(benchmark.goals(figures())) == [
-        "short: 1.25 × the best peer (openvino: ); 2.00 × sentence-transformers; 1.25 of its own GEMMs' time"
-    ]
+    said = "minisbert 1.25 × the best float32 peer (openvino: ); 2.00 × sentence-transformers; 1.25 × the time of its own products"
+    assert list(report.goals(figures())) == [f"short: {said}", f"one: {said}"]
 
 
-def test_the_table_has_a_row_for_each_system() -> None:
-    lines = benchmark.table(figures()).splitlines()
-    assert lines[:2] == ["| system | short |", "|---|---|"]
-    assert lines[3] == "| onnxruntime | 2/s, 1.50 [1.50–1.50] |"
+def test_the_table_has_a_row_for_each_system_and_percentiles_of_calls() -> None:
+    lines = report.table(figures()).splitlines()
+    assert lines[:2] == ["| system | short | one |", "|---|---|---|"]
+    assert lines[3] == "| onnxruntime | 2/s, 1.50 [1.50–1.50] | 2250.00 ms (p99 3000.00), 1.50 [1.50–1.50] |"
+
+
+def test_the_report_states_what_limits_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    found = report.machine(2)
+    assert found["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert found["limited_by"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert found["processor"]
+    assert found["versions"]["torch"] == torch.__version__
 
 
 def test_the_picture_has_a_bar_for_each_system() -> None:
-    picture = ET.fromstring(benchmark.plot(figures(), "a < b & c"))  # noqa: S314
+    picture = ET.fromstring(report.plot(figures(), "a < b & c"))  # noqa: S314
     titles = [title.text for title in picture.iter("{http://www.w3.org/2000/svg}title")]
     assert titles[:2] == ["minisbert, short: 1.00", "onnxruntime, short: 0.67"]
 
 
+TEXTS = [" ".join(WORDS[: n % 23 + 1]) + " ." * (n // 23) for n in range(92)]
+"""Enough for several batches."""
+
+
 def test_processes_take_turns_and_agree(tiny: Path) -> None:
-    texts = [" ".join(WORDS[:n]) for n in range(1, 9)]
-    workloads = {"short": Workload("short", [texts]), "one": Workload("one", [["a man"], ["the cat"]], single=True)}
+    workloads = {"short": Workload([TEXTS]), "one": Workload([["a man"], ["the cat"]], single=True)}
     names = ["minisbert", "sentence-transformers", "gemm"]
-    tuned: dict[str, object] = {}
-    found = benchmark.compare(names, workloads, (tiny, tiny, 1, "wall"), 2, tuned, lambda _: None, lambda: None)
+    tuned: dict[str, dict[str, object]] = {}
+    found = measure.compare(names, workloads, Setting(tiny, tiny, 2, "wall"), 2, tuned=tuned)
     for name in names:
         assert [len(calls) for calls in found["one"][name].rounds] == [2, 2]
         assert min(call for calls in found["short"][name].rounds for call in calls) > 0
     assert found["short"]["sentence-transformers"].difference <= 1e-5
     assert found["short"]["gemm"].difference is None
-    assert tuned["short/gemm"] == {"tokens": 0, "padded": False, "apart": False}
+    assert len(found["short"]["gemm"].tried) == 2  # all threads on one batch, and one batch for each thread
+    assert set(tuned["short/gemm"]) == {"tokens", "padded", "apart"}
+
+
+def test_products_are_spread_over_threads(tiny: Path) -> None:
+    gemm = systems.Gemm(Setting(tiny, tiny, 2, "wall"))
+    seen: list[tuple[str, int]] = []
+    gemm.linears[0].register_forward_pre_hook(lambda _, inputs: seen.append((threading.current_thread().name, len(inputs[0]))))
+    for apart in False, True:
+        gemm.encode(TEXTS, Way(apart=apart))
+    once = len(seen) // 2
+    assert once > 2
+    assert sorted(size for _, size in seen[:once]) == sorted(size for _, size in seen[once:])
+    assert {name for name, _ in seen[:once]} == {"MainThread"}
+    assert "MainThread" not in {name for name, _ in seen[once:]}
+
+
+def test_one_thread_leaves_one_way_to_try(tiny: Path) -> None:
+    way, (known, vectors, tried) = measure.prepare(systems.Gemm(Setting(tiny, tiny, 1, "wall")), Workload([TEXTS]), None)
+    assert (way, known, vectors, tried) == (Way(), Way(), None, {})
 
 
 def test_a_system_that_fails_is_named(tiny: Path) -> None:
     with pytest.raises(SystemExit, match=r"benchmark: minisbert failed:\n(.|\n)*Error: (.|\n)*none"):
-        benchmark.compare(["minisbert"], {}, (tiny / "none", tiny, 1, "wall"), 1, {}, lambda _: None, lambda: None)
+        measure.compare(["minisbert"], {}, Setting(tiny / "none", tiny, 1, "wall"), 1)
 
 
 def test_memory_is_counted_from_torch_alone(tiny: Path) -> None:
-    found = benchmark.measure_memory(tiny, 1, ["a man"] * 10)
+    figure = FIGURES["memory"]
+    found = figure.measure(Request(Setting(tiny, tiny, 1, "wall"), ["a man"] * 10))
     assert 50 < found["torch"] < found["peak"]
     assert found["on_top"] == pytest.approx(found["peak"] - found["torch"] - found["weights"])
-    json.dumps(found)
+    (line,) = figure.lines(json.loads(json.dumps(found)))
+    assert f"peak {found['peak']:.0f} MB = torch {found['torch']:.0f} + " in line
+
+
+def test_every_system_names_exports_that_exist() -> None:
+    for row in systems.SYSTEMS.values():
+        assert set(row.exports) <= set(exports.EXPORTS)
+        assert row.precision in measure.AGREEMENT
+
+
+def test_the_readme_names_every_row() -> None:
+    readme = (SCRIPTS / "benchmark/README.md").read_text("utf-8")
+    assert [name for name in [*systems.SYSTEMS, *WORKLOADS, *FIGURES] if f"`{name}`" not in readme] == []
+
+
+@pytest.mark.parametrize("module", [interface, measure])
+def test_the_examples_of_docstrings_hold(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed
+
+
+def test_the_command_starts_from_its_folder() -> None:
+    run = subprocess.run([sys.executable, SCRIPTS / "benchmark", "--help"], capture_output=True, text=True, check=True)
+    text = "".join(run.stdout.split())  # names are broken at hyphens
+    assert all(name in text for name in systems.SYSTEMS)
 
 
 @pytest.mark.parametrize(
@@ -158,5 +234,5 @@ def test_memory_is_counted_from_torch_alone(tiny: Path) -> None:
 )
 def test_wrong_options_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        benchmark.parse(arguments)
+        parse(arguments)
     assert message in capsys.readouterr().err
