@@ -51,6 +51,8 @@ class BertConfig:
     type_vocab_size: int = 2
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_attention_heads:
@@ -89,10 +91,11 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
 
     def forward(self, ids: Tensor, positions: Tensor, token_types: Tensor) -> Tensor:
         x = self.word(ids) + self.token_type(token_types) + self.position(positions)  # [tokens, hidden]
-        return self.norm(x)
+        return F.dropout(self.norm(x), self.dropout, self.training)
 
 
 class SelfAttention(nn.Module):
@@ -104,28 +107,30 @@ class SelfAttention(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.heads, self.head_dim = config.num_attention_heads, config.head_dim
+        self.dropout = config.attention_probs_dropout_prob
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # query, key and value in one product
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
         qkv = self.qkv(x)  # [tokens, 3 × hidden]
         chunks = qkv.split([sentences * length for sentences, length in groups])
+        dropout = self.dropout if self.training else 0.0
         contexts = []
         for (sentences, length), chunk in zip(groups, chunks, strict=True):  # equal lengths: no mask
             block = chunk.view(sentences, length, 3, self.heads, self.head_dim)
             query, key, value = block.permute(2, 0, 3, 1, 4)  # each [sentences, heads, length, head_dim]
-            contexts.append(attend(query, key, value).transpose(1, 2).reshape(len(chunk), -1))
+            contexts.append(attend(query, key, value, dropout).transpose(1, 2).reshape(len(chunk), -1))
         return self.out(torch.cat(contexts))  # [tokens, hidden]
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
     """softmax(q kᵀ / √head_dim) v, in one fused call                            Vaswani et al. 2017, equation 1
 
-    Three [sentences, heads, length, head_dim] → [sentences, heads, length, head_dim]
+    Three [sentences, heads, length, head_dim] → [sentences, heads, length, head_dim]; `dropout` applies to the softmax.
     """
     # On one thread 1.6 to 2 times as fast as two batched products and a softmax at 8 to 14 tokens, 1 to 3.7 times from 48 on, and
     # between 0.8 and 1.2 times. It reads query, key and value where they lie (scripts/benchmark/README.md, "Tried and dropped").
-    return F.scaled_dot_product_attention(query, key, value)
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
 
 
 class FeedForward(nn.Module):
@@ -156,21 +161,25 @@ class Layer(nn.Module):
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
 
     def forward(self, x: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
-        x = self.attention_norm(x + self.attention(x, groups))
-        return self.feed_forward_norm(x + self.feed_forward(x))
+        x = self.attention_norm(x + F.dropout(self.attention(x, groups), self.dropout, self.training))
+        return self.feed_forward_norm(x + F.dropout(self.feed_forward(x), self.dropout, self.training))
 
 
 class Bert(nn.Module):
-    """Embeddings and a stack of layers. For inference: there is no dropout, and no parameter asks for a gradient."""
+    """Embeddings and a stack of layers. Ready for inference: in `eval()` mode, and no parameter asks for a gradient.
+
+    In `train()` mode there is dropout: on the embeddings, on the attention weights, and on what each half of a layer adds.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.requires_grad_(False)
+        self.eval().requires_grad_(False)
 
     @property
     def device(self) -> torch.device:

@@ -163,13 +163,15 @@ def test_there_is_no_dropout_and_nothing_asks_for_a_gradient(bert: Bert) -> None
     assert result.grad_fn is None
 
 
-def test_training_mode_changes_no_bit(bert: Bert) -> None:
+def test_dropout_is_off_until_training_mode_turns_it_on(bert: Bert) -> None:
     ids = random_ids(2, 6)
     expected = bert(ids)
+    assert torch.equal(bert(ids), expected)
     try:
-        assert torch.equal(bert.train()(ids), expected)
+        assert not torch.equal(bert.train()(ids), expected)
     finally:
         bert.eval()
+    assert torch.equal(bert(ids), expected)
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,10 @@ def read_bert_config(fields: Fields, load_warnings: list[str]) -> BertConfig:
         type_vocab_size=fields.integer("type_vocab_size", default=BertConfig.type_vocab_size),
         hidden_act=fields.choice("hidden_act", ACTIVATIONS, default=BertConfig.hidden_act),
         layer_norm_eps=fields.positive("layer_norm_eps", default=BertConfig.layer_norm_eps),
+        hidden_dropout_prob=fields.probability("hidden_dropout_prob", default=BertConfig.hidden_dropout_prob),
+        attention_probs_dropout_prob=fields.probability(
+            "attention_probs_dropout_prob", default=BertConfig.attention_probs_dropout_prob
+        ),
     )
 
 

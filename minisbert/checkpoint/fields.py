@@ -55,6 +55,13 @@ class Fields:
             self.refuse(field, "a number above 0 and below 1")
         return float(value)
 
+    def probability(self, field: str, *, default: float) -> float:
+        """A number from 0 and below 1, such as a share that dropout drops."""
+        value = self.values.get(field, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            self.refuse(field, "a number from 0 and below 1")
+        return float(value)
+
     def boolean(self, field: str, *, default: bool | None) -> bool | None:
         """True or false; `null` and a field that is not there both mean the default."""
         value = self.values.get(field)

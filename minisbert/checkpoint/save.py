@@ -126,6 +126,8 @@ def _bert_json(bert: Bert) -> dict[str, Any]:
         "type_vocab_size": sizes.type_vocab_size,
         "hidden_act": sizes.hidden_act,
         "layer_norm_eps": sizes.layer_norm_eps,
+        "hidden_dropout_prob": sizes.hidden_dropout_prob,
+        "attention_probs_dropout_prob": sizes.attention_probs_dropout_prob,
         "position_embedding_type": "absolute",
         "torch_dtype": name,  # its name until transformers 4.56, which newer ones read as well
     }
@@ -219,13 +221,13 @@ def _is_plain_bert(tokenizer: Tokenizer, normalizer: Any, names: Mapping[str, st
 # --- files --------------------------------------------------------------------------------------------------------------------
 
 
-def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Writes a .safetensors file, one tensor after the other: the length of a header, the header, the numbers.
 
     By hand, since safetensors' own function needs numpy, and a second copy of all tensors in memory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.nbytes

@@ -38,6 +38,8 @@ BERT = {
     "type_vocab_size": 3,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-9,
+    "hidden_dropout_prob": 0.2,
+    "attention_probs_dropout_prob": 0.0,
 }
 TRANSFORMER, POOLING, NORMALIZE = (
     {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -105,6 +107,8 @@ def test_every_field_of_a_healthy_checkpoint_arrives(folder: Path) -> None:
             type_vocab_size=3,
             hidden_act="gelu",
             layer_norm_eps=1e-9,
+            hidden_dropout_prob=0.2,
+            attention_probs_dropout_prob=0.0,
         ),
         wordpiece=WordPieceConfig(do_lower_case=False, model_max_length=48),
         pooling=PoolingConfig(32, ("mean",)),
@@ -175,9 +179,10 @@ def test_a_size_that_is_missing_is_refused(folder: Path, field: str) -> None:
 def test_what_older_files_leave_out_has_the_defaults_of_transformers(folder: Path) -> None:
     from transformers import BertConfig as Reference
 
-    change(folder, "config.json", type_vocab_size=MISSING, hidden_act=MISSING, layer_norm_eps=MISSING)
+    optional = "type_vocab_size", "hidden_act", "layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_prob"
+    change(folder, "config.json", **dict.fromkeys(optional, MISSING))
     ours, theirs = read(folder).bert, Reference()
-    for field in "type_vocab_size", "hidden_act", "layer_norm_eps":
+    for field in optional:
         assert getattr(ours, field) == getattr(theirs, field)
 
 
@@ -201,6 +206,8 @@ def test_every_activation_is_read(folder: Path, act: str) -> None:
         ("layer_norm_eps", -1e-12, "-1e-12 (float)", "a number above 0 and below 1"),
         ("layer_norm_eps", 1, "1 (int)", "a number above 0 and below 1"),
         ("layer_norm_eps", [1e-12], "[1e-12] (list)", "a number above 0 and below 1"),
+        ("hidden_dropout_prob", 1, "1 (int)", "a number from 0 and below 1"),
+        ("attention_probs_dropout_prob", None, "null (NoneType)", "a number from 0 and below 1"),
         ("position_embedding_type", "relative_key", '"relative_key" (str)', '"absolute". minisbert has no relative positions'),
         ("position_embedding_type", "relative_key_query", '"relative_key_query" (str)', '"absolute"'),
         ("position_embedding_type", 1, "1 (int)", '"absolute"'),

@@ -1,0 +1,125 @@
+"""Sentence vectors with gradients: the same packed batch as in `encode`, and the same vectors when dropout is off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from minisbert.bert import Layer
+from minisbert.encoder import SentenceEncoder
+from minisbert.inference.batching import length_groups
+from minisbert.inference.inputs import choose_prompt, read_texts
+from minisbert.inference.kernels import OneDNNLinear, use_onednn
+
+
+def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> Tensor:
+    """The vectors of some texts in one batch, through which gradients flow to every parameter.
+
+    Texts of different lengths are packed, so padding costs nothing. Dropout is applied where BERT has it if `encoder.bert` is in
+    `train()` mode; a loaded model is in `eval()` mode. If no parameter of `encoder.bert` asks for a gradient yet, all of the encoder do from
+    then on.
+
+    Args:
+        encoder: the model.
+        texts: any number of texts that fit into memory as one batch. What is beyond `max_seq_length` is cut off.
+        prompt: as in `encode`.
+        prompt_name: as in `encode`.
+
+    Returns:
+        [texts, dim] on the encoder's device, with all of the model's dimensions whatever `truncate_dim` is.
+
+    Raises:
+        TypeError, ValueError: as in `encode`, for texts and prompts.
+
+    Source: Reimers & Gurevych 2019, section 3, where the two sentences of a pair go through networks with tied weights: one batch
+    with the sentences of both sides is just that.
+
+    >>> import minisbert
+    >>> encoder = minisbert.load("all-MiniLM-L6-v2")
+    >>> u, v = embed(encoder, ["A man is eating food.", "Someone is having a meal."])
+    >>> (1 - u @ v).backward()
+    >>> encoder.bert.embeddings.word.weight.grad.shape
+    torch.Size([30522, 384])
+    """
+    before = choose_prompt(encoder.prompts, encoder.default_prompt_name, prompt, prompt_name)
+    some, _ = read_texts(texts)
+    to_plain(encoder)
+    if torch.is_grad_enabled() and not any(parameter.requires_grad for parameter in encoder.bert.parameters()):
+        for part in encoder.bert, encoder.modules:
+            part.requires_grad_(True)
+    ids = encoder.tokenizer([before + text for text in some]).ids
+    return vectors(encoder, [torch.tensor(row) for row in ids], encoder.prompt_tokens(before))
+
+
+def vectors(encoder: SentenceEncoder, ids: Sequence[Tensor], prompt_tokens: int = 0) -> Tensor:
+    """Token ids, a tensor [length] for each text → [texts, dim].
+
+    Args:
+        encoder: the model.
+        ids: of each text, special tokens included; one text at least.
+        prompt_tokens: how many tokens at the start the pooling leaves out.
+    """
+    order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))  # equal lengths side by side, as the model wants them
+    groups = length_groups([len(ids[index]) for index in order])
+    packed = torch.cat([ids[index] for index in order]).to(encoder.device, torch.int64)  # [tokens]
+    token_vectors = encoder.bert.forward_packed(packed, groups).to(encoder.vector_dtype)  # [tokens, hidden]
+    sentence_vectors = encoder.modules(
+        encoder.pooling(token_vectors, groups, prompt_tokens)
+    )  # [texts, dim], in the order of `order`
+    return sentence_vectors[torch.tensor(order).argsort().to(encoder.device)]
+
+
+@contextmanager
+def recomputing(encoder: SentenceEncoder) -> Iterator[None]:
+    """Gradient checkpointing: a layer keeps its input only, and is computed a second time on the way back.
+
+    Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". Memory for activations is that of one layer and the inputs of
+    all, for a third more computing. Dropout drops the same values both times.
+    """
+    layers = list(encoder.bert.layers)
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward  # the method of the class is back
+
+
+@contextmanager
+def trainable(encoder: SentenceEncoder) -> Iterator[None]:
+    """All parameters ask for gradients meanwhile; afterwards the encoder is ready to encode again, with the weights it has then."""
+    repack = to_plain(encoder)
+    try:
+        for part in encoder.bert, encoder.modules:
+            part.train().requires_grad_(True)
+        yield
+    finally:
+        for part in encoder.bert, encoder.modules:
+            part.eval().requires_grad_(False).zero_grad()
+        if repack:
+            use_onednn(encoder.bert)
+
+
+def to_plain(encoder: SentenceEncoder) -> bool:
+    """Exchanges oneDNN's products, which have no gradients, for those of `nn.Linear`; whether there were any."""
+    found = False
+    for layer in cast("Iterable[Layer]", encoder.bert.layers):
+        for place in "attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down":
+            linear = layer.get_submodule(place)
+            if isinstance(linear, OneDNNLinear):
+                found = True
+                replacement = nn.Linear(linear.in_features, linear.out_features, device="meta")
+                replacement.weight = nn.Parameter(linear.weight.to_dense(), requires_grad=False)
+                replacement.bias = linear.bias
+                layer.set_submodule(place, replacement)
+                if linear.gelu:
+                    layer.feed_forward.activation = F.gelu
+    return found

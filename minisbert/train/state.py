@@ -1,0 +1,142 @@
+"""Where a run stands, in one file, so that a run that was killed goes on as if nothing had happened.
+
+The folder `<save_to>.training` holds `state.safetensors`: the weights, AdamW's moments, and in the file's metadata the step, the
+history, and what the run was started with. Random numbers need no place in it: every step and every epoch draws from a seed of
+its own. A new state is written beside the old one and takes its place in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from minisbert.checkpoint.save import write_safetensors
+from minisbert.errors import CheckpointError
+from minisbert.train.history import Evaluation, History, Step
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What `torch.optim.AdamW` keeps of each parameter."""
+
+
+def state_file(save_to: Path) -> Path:
+    """The state of the run whose model goes to this folder."""
+    return save_to.with_name(save_to.name + ".training") / "state.safetensors"
+
+
+def write_state(
+    file: Path,
+    weights: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer | None,
+    step: int,
+    history: History,
+    settings: Mapping[str, Any],
+) -> None:
+    """Writes where the run stands; whenever the machine stops, there is the old state or the new one.
+
+    Args:
+        file: where to.
+        weights: every parameter by name.
+        optimizer: None at the end of a run, when the weights are in the model's own folder and only the history is kept.
+        step: how many steps were taken.
+        history: of the run.
+        settings: what it was started with.
+
+    Raises:
+        CheckpointError: if a weight is not finite; the old state stays.
+    """
+    about = {"step": step, "finished": optimizer is None, "settings": dict(settings), "history": asdict(history)}
+    tensors: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise CheckpointError(f"{name}: found NaN or infinity after step {step}, expected finite weights. Nothing is written.")
+        tensors[f"weight.{name}"] = weight
+        if optimizer is not None:
+            moments = optimizer.state.get(weight, {}).items()
+            tensors |= {f"{moment}.{name}": value for moment, value in moments if moment in MOMENTS}
+    new = file.with_name(f"{file.name}.{os.getpid()}.new")
+    try:
+        write_safetensors(tensors, new, {"about": json.dumps(about)})
+        with new.open("rb") as written:
+            os.fsync(written.fileno())
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+class SavedState:
+    """A state that an earlier call left.
+
+    Attributes:
+        step: how many steps were taken.
+        finished: whether these were all.
+        settings: what the run was started with.
+        history: of these steps.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """
+        Raises:
+            CheckpointError: if the file is broken.
+        """
+        self.file = file
+        with self._opened() as opened:
+            about = json.loads((opened.metadata() or {})["about"])
+        self.step: int = about["step"]
+        self.finished: bool = about["finished"]
+        self.settings: dict[str, Any] = about["settings"]
+        kept = about["history"]
+        evaluations = [Evaluation(**each) for each in kept["evaluations"]]
+        self.history = History([Step(**each) for each in kept["steps"]], evaluations)
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Compares what the run was started with.
+
+        Raises:
+            CheckpointError: if something differs, by name with both values.
+        """
+        differing = [
+            f"{name} {self.settings.get(name)!r:.40}, now {settings.get(name)!r:.40}"
+            for name in settings | self.settings.keys()
+            if self.settings.get(name) != settings.get(name)
+        ]
+        if differing:
+            raise CheckpointError(
+                f"{self.file.parent}: found the state of a run with {'; '.join(differing)}. To go on, start it in the same way; "
+                "to begin anew, delete that folder or choose another save_to."
+            )
+
+    def restore(self, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+        """Puts weights and moments back."""
+        with torch.no_grad(), self._opened() as opened:
+            there = set(opened.keys())
+            for name, weight in weights.items():
+                weight.copy_(opened.get_tensor(f"weight.{name}"))
+                moments = [moment for moment in MOMENTS if f"{moment}.{name}" in there]
+                optimizer.state[weight] = {moment: opened.get_tensor(f"{moment}.{name}").to(weight.device) for moment in moments}
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        try:
+            with safe_open(self.file, "pt") as opened:
+                yield opened
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{self.file}: cannot be read ({error}). Delete its folder to begin anew.") from error
+
+
+def named_weights(**parts: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter of several modules, once, with the part's name before its own."""
+    seen: set[int] = set()
+    for part, module in parts.items():
+        for name, parameter in module.named_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield f"{part}.{name}", parameter
