@@ -23,8 +23,8 @@ def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None 
     """The vectors of some texts in one batch, through which gradients flow to every parameter.
 
     Texts of different lengths are packed, so padding costs nothing. Dropout is applied where BERT has it if `encoder.bert` is in
-    `train()` mode; a loaded model is in `eval()` mode. If no parameter of `encoder.bert` asks for a gradient yet, all of the encoder do from
-    then on.
+    `train()` mode; a loaded model is in `eval()` mode. If no parameter of `encoder.bert` asks for a gradient yet, all of the
+    encoder's do from then on.
 
     Args:
         encoder: the model.
