@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from minisbert.errors import MinisbertError
 from minisbert.files import FORMATS, VectorFile, open_texts, read_vectors
+from minisbert.train import command as train
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -32,6 +33,7 @@ Sentences to vectors whose cosine says how close their meanings are.
   minisbert search "What do people eat?" --in sentences.txt --vectors vectors.safetensors --model all-MiniLM-L6-v2
   minisbert trace "A man is eating food." "Someone is having a meal." --out page.html --model all-MiniLM-L6-v2
   minisbert info all-MiniLM-L6-v2
+  minisbert train --data pairs.tsv --columns sentence1 sentence2 score --loss cosine --model all-MiniLM-L6-v2 --out tuned
 """
 
 
@@ -166,6 +168,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     info.add_argument("name", nargs="?", metavar="MODEL", help="the same as --model")
     info.add_argument("--json", action="store_true", help="as json")
+    train.add_parser(commands, common, _Help)
     return parser
 
 
@@ -186,10 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             elif options.command is None:
                 parser.print_help()
             else:
-                run = {"similarity": _similarity, "encode": _encode, "search": _search, "trace": _trace, "info": _info}[
-                    options.command
-                ]
-                run(options)
+                run = {"similarity": _similarity, "encode": _encode, "search": _search, "trace": _trace, "info": _info}
+                (run | {"train": train.run})[options.command](options)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

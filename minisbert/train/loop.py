@@ -208,7 +208,7 @@ class _Run:
                 if self.state is not None and number < last and (number in self.save_at or stop.is_set()):
                     write_state(self.state, self.weights, optimizer, number, self.history, self.settings)
                 if stop.is_set() and number < last:
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(f"stopped after step {number} of {last}")
             if self.folder is not None and self.evaluate is None and done < last:
                 self.encoder.save(self.folder)
             if self.best_weights is not None or (self.folder is not None and (self.evaluate is not None or done == last)):

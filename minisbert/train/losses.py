@@ -61,7 +61,8 @@ class Loss(nn.Module):
             row = int(wrong.nonzero()[0])
             bounds = "a finite number" if math.isinf(high) else f"{low:g} to {high:g}"
             kind = "an integer, " if self.integer_labels else ""
-            raise ValueError(f"{name}: row {row}: found the label {labels[row].item():g}, expected {kind}{bounds}.")
+            advice = " Divide scores by the largest first: max_score." if isinstance(self, CosineSimilarityLoss) else ""
+            raise ValueError(f"{name}: row {row}: found the label {labels[row].item():g}, expected {kind}{bounds}.{advice}")
 
 
 class SoftmaxLoss(Loss):
