@@ -117,8 +117,8 @@ class SentenceEncoder:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the model as a checkpoint in the hub's layout, for sentence-transformers, transformers and minisbert.
 
-        Weights keep the encoder's precision, and config.json names it. The limit, the prompts and `truncate_dim` are written as they
-        are now. The files are written to a folder beside, which then takes the place of `folder` in one step.
+        Weights keep the encoder's precision, and config.json names it. The limit, the prompts and `truncate_dim` are written as
+        they are now. The files are written to a folder beside, which then takes the place of `folder` in one step.
 
         Args:
             folder: where to write. It may be new, empty, or hold a checkpoint, which is replaced but for its README.md.

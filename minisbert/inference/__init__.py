@@ -1,1 +1,12 @@
-"""Many texts on all cores."""
+"""Many texts on all cores, each with the same bits whatever the batch.
+
+    inputs.py      what a caller passes: texts and options, checked
+    batching.py    which sentences are computed together
+    engine.py      tokenizes and computes batches, each row into its place
+    stream.py      windows over any number of texts; what a caller is told
+    threads.py     worker threads, and processes that fork
+    kernels.py     which matrix product this machine gets
+    vectors.py     vectors that a caller passes, checked; search.py: the nearest rows of a corpus, block by block
+
+It imports bert, pooling and tokenizer. It is imported by checkpoint, util, encoder, tracing, train, corpus and files.
+"""

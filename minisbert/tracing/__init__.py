@@ -4,8 +4,8 @@
     pairs.py    how much each pair of tokens adds to the cosine
     page.py     the trace as an HTML page: `steps.py` and `comparison.py` say what each step shows, `html.py` has the pieces
 
-The package is not called `trace`, because `minisbert.trace` is the function. Nothing else in minisbert imports it at start; it
-imports the encoder and what lies below it.
+The folder is not called `trace`, because `minisbert.trace` is the function. It imports encoder, inference, bert, pooling and
+tokenizer. It is imported by cli and, when it is used, by `minisbert.trace`.
 
 Notation as in `bert.py`; here `tokens` are those of one sentence, special tokens included, and `dim` is the width of its vector.
 """
