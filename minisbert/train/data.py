@@ -213,7 +213,7 @@ def _parquet_rows(path: Path, wanted: Sequence[str]) -> Rows:
     try:
         from pyarrow import parquet  # type: ignore[import-untyped]
     except ImportError as error:
-        raise MissingExtraError(f"{path}: .parquet needs pyarrow. Run pip install pyarrow, or use .tsv or .jsonl.") from error
+        raise MissingExtraError(f"{path}: .parquet needs pyarrow. Run pip install 'minisbert[train]', or use .tsv or .jsonl.") from error
     with parquet.ParquetFile(path) as file:
         for name in wanted:
             _place_of(name, file.schema_arrow.names, str(path))
