@@ -6,10 +6,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import BertConfig, BertModel
+
+if TYPE_CHECKING:  # some tests run without transformers
+    from transformers import BertModel
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 
@@ -41,6 +43,8 @@ def random_bert(seed: int = 0, **config: Any) -> BertModel:
 
     At the usual initialization biases are zero, layer norms one and weights tiny: a wrong GELU or a dropped bias would hide.
     """
+    from transformers import BertConfig, BertModel
+
     torch.manual_seed(seed)  # what BertModel fills its parameters from
     model = BertModel(BertConfig(**config), add_pooling_layer=False).eval()
     generator = torch.Generator().manual_seed(seed)
@@ -87,6 +91,8 @@ def save_tiny(folder: Path, seed: int = 0, **config: Any) -> BertModel:
 
 def save_bert_base(folder: Path, vocabulary: Path) -> None:
     """12 layers of width 768 and the real vocabulary, laid out as sentence-transformers/bert-base-nli-mean-tokens is."""
+    from transformers import BertConfig, BertModel
+
     torch.manual_seed(0)
     model = BertModel(BertConfig()).eval()
     generator = torch.Generator().manual_seed(1)

@@ -1,11 +1,7 @@
-"""Weight files in every container that PyTorch has ever written, and split into parts as transformers writes them."""
+"""Weight files in every form that is read, and split into parts as transformers writes them."""
 
 from __future__ import annotations
 
-import io
-import pickle
-import struct
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,38 +24,7 @@ def save_stream(state: Any, path: Path) -> None:
     torch.save(state, path, _use_new_zipfile_serialization=False)
 
 
-def save_tar(state: Any, path: Path) -> None:
-    """As PyTorch did it until 0.1. No version of today can write it, so it is written by hand; `torch.load` reads it."""
-    numbers: dict[int, Tensor] = {}
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, value: object) -> str | None:
-            if not isinstance(value, Tensor):
-                return None
-            numbers[id(value)] = value
-            return str(id(value))
-
-    program = io.BytesIO()
-    Pickler(program, protocol=2).dump(state)
-    storages = pickle.dumps(len(numbers), protocol=2)
-    tensors = pickle.dumps(len(numbers), protocol=2)
-    for number, tensor in numbers.items():
-        flat = tensor.detach().contiguous().flatten()
-        kind = {torch.float32: torch.FloatStorage, torch.float64: torch.DoubleStorage, torch.int64: torch.LongStorage}[flat.dtype]
-        content = bytes(flat.view(torch.uint8).tolist()) if flat.numel() else b""
-        storages += pickle.dumps((number + 1, "cpu", kind), protocol=2) + struct.pack("<q", flat.numel()) + content
-        tensors += pickle.dumps((number, number + 1, torch.FloatTensor), protocol=2) + struct.pack("<i4x", tensor.dim())
-        tensors += struct.pack(f"<{tensor.dim()}q", *tensor.shape)
-        tensors += struct.pack(f"<{tensor.dim()}q", *tensor.contiguous().stride()) + struct.pack("<q", 0)
-    storages += pickle.dumps([], protocol=2)
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
-        for name, content in ("sys_info", b""), ("pickle", program.getvalue()), ("tensors", tensors), ("storages", storages):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-
-
-CONTAINERS = {"zip": save_zip, "stream": save_stream, "tar": save_tar}
+CONTAINERS = {"zip": save_zip, "stream": save_stream}
 
 
 def weights_of(folder: Path) -> dict[str, Tensor]:
@@ -73,7 +38,7 @@ def replace_weights(folder: Path, state: State) -> None:
 
 
 def relay(folder: Path, form: str, parts: int = 1, dtype: torch.dtype | None = None) -> None:
-    """The weights of a folder in another form: "safetensors", "zip", "stream" or "tar", in one file or in several."""
+    """The weights of a folder in another form: "safetensors", "zip" or "stream", in one file or in several."""
     state = weights_of(folder)
     if dtype is not None:
         state = {name: tensor.to(dtype) for name, tensor in state.items()}

@@ -1,63 +1,37 @@
-"""PyTorch's `.bin` files, read without running them.
+"""Reads PyTorch's `.bin` files without running what is in them.
 
-A `.bin` file is a pickle: a program for a small stack machine, whose opcodes may call any function that Python can import. That is
-how a checkpoint takes over a computer. Here the program is *interpreted* and nothing more: the machine below knows the two dozen
-opcodes that describe tensors, and every name in the program is a mere label that is looked up in a table of eight. What is not in
-the table is refused by its name. Nothing is imported, and nothing is called. This depends on no version of PyTorch.
+A `.bin` file holds a pickle: a program whose instructions may call any function that Python can import. Loaded in the ordinary way,
+it can take over a computer. Here the standard library's `Unpickler` runs it, with nothing dangerous to call. PyTorch's own loaders
+are not used, so their vulnerabilities are no concern, whatever the version of PyTorch.
 
-Three containers have held such pickles:
+1. `_run` allows only the instructions that a dictionary of tensors needs, and limits the sizes that the Unpickler trusts.
+2. `find_class` looks names up in `BUILDERS`. Nothing is imported, and any other name is refused.
+3. The builders check their arguments and describe tensors. The values are read later, one tensor at a time.
 
-    zip      since PyTorch 1.6    <name>/data.pkl is the program, <name>/data/<key> the numbers, uncompressed
-    stream   until PyTorch 1.5    a magic number, a version, the writer's machine, the program, the keys; then the numbers
-    tar      until PyTorch 0.1    `storages` with the numbers, `tensors` with the shapes, `pickle` with the program
-
-Numbers are read when they are asked for, one tensor at a time.
+    zip      since PyTorch 1.6    <name>/data.pkl is the program; <name>/data/<key> holds the values, uncompressed
+    stream   until PyTorch 1.5    a magic number, a version, the writer's machine, the program, the storage keys, then the values
 """
 
 from __future__ import annotations
 
-import mmap
+import io
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO, Final, NamedTuple, TypeVar, cast
+from pickle import Unpickler, UnpicklingError
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from minisbert.errors import CheckpointError
 
-MOST_OPCODES: Final = 1 << 21
-"""Of the program; a BERT of 24 layers has 20,000. It bounds the time, about two seconds."""
-
-MOST_ENTRIES: Final = 1 << 16
-"""Of a tar file."""
-
-LONGEST_LISTING: Final = 1 << 24  # bytes
-"""Of a zip file's list of entries; that of a BERT of 24 layers has 40,000."""
-
+MAGIC: Final = 0x1950A86A20F9469CFC6C  # what the stream begins with
 MOST_DIMENSIONS: Final = 64
-
-MAGIC: Final = 0x1950A86A20F9469CFC6C
-"""What the stream begins with."""
-
-Kind = TypeVar("Kind")
-
-STORAGES: Final = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-"""The classes of `torch` that say of what kind the numbers are."""
+MOST_BYTES: Final = 1 << 19
+"""Of a program, and of a zip file's list of entries. Those of a BERT of 24 layers have less than 100,000 bytes."""
 
 
 class PickledTensor(NamedTuple):
@@ -69,46 +43,6 @@ class PickledTensor(NamedTuple):
     read: Callable[[], Tensor]
 
 
-class _RefusedError(Exception):
-    """Why a file is not read."""
-
-
-class _Name(NamedTuple):
-    """What a pickle calls something it wants to have imported. A label: nothing is imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return _brief(f"{self.module}.{self.name}")
-
-
-class _Storage(NamedTuple):
-    """A stretch of numbers: where to find it, and which part of it is meant."""
-
-    key: str
-    dtype: torch.dtype
-    numel: int
-    offset: int = 0
-
-
-class _Tensor(NamedTuple):
-    """A view of a storage."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the bytes of a storage lie in the file."""
-
-    start: int
-    size: int
-
-
 def open_pickled(path: Path, file: str) -> list[PickledTensor]:
     """The tensors of a `.bin` file, under the names that the file gives them.
 
@@ -117,419 +51,246 @@ def open_pickled(path: Path, file: str) -> list[PickledTensor]:
         file: its name inside the checkpoint, for messages.
 
     Raises:
-        CheckpointError: if it is no such file, is cut off, or names anything but plain tensors.
+        CheckpointError: if it is no such file, is cut off, or holds anything but plain tensors and plain values.
     """
     try:
-        state, places = _open(path)
+        with _File(path.open("rb", buffering=0)) as opened:
+            head, size = opened.read(512), opened.seek(0, io.SEEK_END)
+            if head[257:262] == b"ustar":
+                raise UnpicklingError("it is a tar file, PyTorch's form until 2017; load it with PyTorch and save it again")
+            opened.seek(0)
+            state, starts = _open_zip(opened, size) if head.startswith(b"PK") else _open_stream(opened, size)
         if not isinstance(state, dict):
-            raise _RefusedError(f"it holds a {_kind(state)}, expected a dictionary of tensors by name")
+            raise UnpicklingError(f"it holds a {_kind(state)}, expected a dictionary of tensors by name")
         tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, _Tensor)}
-        _check_total(tensors, path.stat().st_size)
-        return [
-            PickledTensor(name, tensor.shape, tensor.storage.dtype, _reader(path, file, name, tensor, _find(name, tensor, places)))
-            for name, tensor in tensors.items()
-        ]
-    except _RefusedError as error:
-        reason = str(error)
-    except MemoryError:
-        reason = "it asks for more memory than there is"
+        # One storage may serve two tensors, such as word embeddings that are also an output layer, but not thousands.
+        if (total := sum(prod(tensor.shape) * tensor.storage.dtype.itemsize for tensor in tensors.values())) > 4 * size:
+            raise UnpicklingError(f"its tensors would fill {total:,} bytes, and the file has {size:,}")
     except Exception as error:
-        reason = f"{type(error).__name__}: {_brief(str(error))}"
-    raise CheckpointError(
-        f"{file}: not a file of plain PyTorch weights ({reason}). Only tensors are read from it, and no code in it is ever run; "
-        "take an unchanged copy from a source you trust, best as model.safetensors."
-    )
+        reason = str(error) if isinstance(error, UnpicklingError) else f"{type(error).__name__}: {_brief(str(error))}"
+        raise CheckpointError(
+            f"{file}: not a file of plain PyTorch weights ({reason}). Only tensors are read from it, and no code in it is "
+            "ever run; take an unchanged copy from a source you trust, best as model.safetensors."
+        ) from None
+    return [
+        PickledTensor(name, view.shape, view.storage.dtype, partial(_read, path, file, name, view, starts[view.storage.key]))
+        for name, view in tensors.items()
+    ]
 
 
-def _open(path: Path) -> tuple[object, dict[str, _Place]]:
+def _read(path: Path, file: str, name: str, tensor: _Tensor, start: int) -> Tensor:
+    dtype = tensor.storage.dtype
+    if 0 in tensor.shape:
+        return torch.empty(tensor.shape, dtype=dtype)
+    content = bytearray(tensor.reach * dtype.itemsize)
     with path.open("rb") as opened:
-        head = opened.read(512)
-        if not head:
-            raise _RefusedError("it is empty")
-        if head.startswith(b"version https://git-lfs"):
-            raise _RefusedError("it is a pointer of Git LFS, a note of where the weights are; download the file itself")
-        if head[8:10] == b'{"':
-            raise _RefusedError("it is a safetensors file; name it model.safetensors")
-        if head.startswith(b"PK"):
-            return _open_zip(opened)
-        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _open_tar(opened, content) if head[257:262] == b"ustar" else _open_stream(content)
+        opened.seek(start + tensor.offset * dtype.itemsize)
+        if opened.readinto(content) != len(content):
+            raise CheckpointError(f"{file}: the values of {_brief(name)} are cut off. Take an unchanged copy of the file.")
+    return torch.frombuffer(content, dtype=dtype).as_strided(tensor.shape, tensor.stride)
 
 
-# --- the three containers -----------------------------------------------------------------------------------------------------
+class _File(io.BufferedReader):
+    """A file of which nothing large is read at once, whatever size it says that its parts have."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MOST_BYTES:
+            raise UnpicklingError(f"its list of entries has {size:,} bytes, expected at most {MOST_BYTES:,}")
+        return super().read(size)
 
 
-def _open_zip(opened: IO[bytes]) -> tuple[object, dict[str, _Place]]:
-    import io
+def _open_zip(opened: _File, size: int) -> tuple[object, dict[str, int]]:
+    """What the program builds, and for each storage the byte at which its values begin."""
     import zipfile
 
-    # Python reads the whole list of entries at once, so how long it is must be known before: it says so itself, at its end, in
-    # the old form (after PK 5 6), in the 64-bit form (after PK 6 6), or in both.
-    size = opened.seek(0, 2)
-    opened.seek(max(0, size - (1 << 16) - 200))
-    end = opened.read()
-    listed = 0
-    for mark, place_of_size, form in (b"PK\5\6", 12, "<L"), (b"PK\6\6", 40, "<Q"):
-        found = end.rfind(mark)
-        if found >= 0 and len(end) >= found + place_of_size + 8:
-            (length,) = struct.unpack_from(form, end, found + place_of_size)
-            listed = max(listed, 0 if length == 0xFFFFFFFF else length)
-    if listed > LONGEST_LISTING:
-        raise _RefusedError(f"its list of entries has {listed:,} bytes, expected at most {LONGEST_LISTING:,}")
-
     with zipfile.ZipFile(opened) as archive:
-        entries = archive.infolist()
-    inside = {entry.filename.partition("/")[2]: entry for entry in entries}
-    if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
-        raise _RefusedError("it is a TorchScript archive, a program with its weights; save the weights alone, with state_dict()")
-    if "data.pkl" not in inside:
-        raise _RefusedError("it is a zip file without a data.pkl, as PyTorch writes it")
+        entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+    if "constants.pkl" in entries or any(name.startswith("code/") for name in entries):
+        raise UnpicklingError("it is a TorchScript archive, a program with its weights; save the weights alone, with state_dict()")
 
-    def place(entry: zipfile.ZipInfo) -> _Place:
-        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-            raise _RefusedError(f"its entry {_brief(entry.filename)} is compressed, and PyTorch compresses nothing; save it anew")
-        opened.seek(entry.header_offset)
+    def start(name: str, least: int) -> int:
+        """Goes to the byte at which an entry begins, if it has at least so many."""
+        if (entry := entries.get(name)) is None:
+            raise UnpicklingError(f"it is a zip file without {_brief(name)}, which PyTorch writes")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
+            raise UnpicklingError(f"its entry {_brief(name)} is compressed or encrypted, as PyTorch never does; save it again")
+        found = opened.seek(entry.header_offset)
         header = opened.read(30)
-        if len(header) < 30 or not header.startswith(b"PK\x03\x04"):
-            raise _RefusedError(f"its entry {_brief(entry.filename)} is not where the list of entries says")
-        name, extra = struct.unpack("<HH", header[26:30])
-        return _Place(entry.header_offset + 30 + name + extra, entry.file_size)
+        if len(header) < 30 or not header.startswith(b"PK\3\4"):
+            raise UnpicklingError(f"its entry {_brief(name)} is not where the list of entries says")
+        found += 30 + sum(struct.unpack("<HH", header[26:]))  # after the header, a name and extra fields
+        if entry.file_size < least or found + entry.file_size > size:
+            raise UnpicklingError(f"its entry {_brief(name)} is cut off: expected {least:,} bytes, found {entry.file_size:,}")
+        return opened.seek(found)
 
-    def read(name: str) -> bytes:
-        found = place(inside[name])
-        if found.start + found.size > size:
-            raise _RefusedError(f"its entry {name} is cut off")
-        opened.seek(found.start)
-        return opened.read(found.size)
-
-    if "byteorder" in inside and read("byteorder") != b"little":
-        raise _RefusedError("its numbers are big-endian, expected little-endian")
-    places = {name.removeprefix("data/"): place(entry) for name, entry in inside.items() if name.startswith("data/")}
-    return _Machine(_storage_by_key).run(io.BytesIO(read("data.pkl"))), places
+    if "byteorder" in entries and start("byteorder", 0) and opened.read(6) != b"little":
+        raise UnpicklingError("its values are big-endian, expected little-endian")
+    start("data.pkl", 1)
+    state, storages = _run(opened)
+    return state, {key: start(f"data/{key}", storage.numel * storage.dtype.itemsize) for key, storage in storages.items()}
 
 
-def _open_stream(content: mmap.mmap) -> tuple[object, dict[str, _Place]]:
-    roots: dict[str, _Storage] = {}
-
-    def storage(identity: object) -> _Storage:
-        # ("storage", class, key, device, numbers, None or (key of a view, its offset, its numbers))
-        if not isinstance(identity, tuple) or len(identity) != 6:
-            raise _RefusedError("it refers to a storage in a way that is not PyTorch's")
-        root = _storage_by_key(identity[:5])
-        roots[root.key] = root
-        view = identity[5]
-        if view is None:
-            return root
-        if not isinstance(view, tuple) or len(view) != 3:
-            raise _RefusedError("it refers to a part of a storage in a way that is not PyTorch's")
-        return root._replace(offset=_size(view[1]), numel=_size(view[2]))
-
-    machine = _Machine()
-    if (magic := machine.run(content)) != MAGIC:
-        raise _RefusedError(f"it begins with a {_kind(magic)}, expected the magic number of PyTorch")
-    version, writer = machine.run(content), machine.run(content)
-    if version != 1001 or not isinstance(writer, dict):
-        raise _RefusedError("it is of an unknown version of PyTorch's format, expected 1001")
-    if writer.get("little_endian") is not True:
-        raise _RefusedError("its numbers are big-endian, expected little-endian")
-    machine.load = storage
-    state = machine.run(content)
-    machine.load = None
-    keys = machine.run(content)
-    if not isinstance(keys, list) or not all(isinstance(key, str) and key in roots for key in keys):
-        raise _RefusedError("its list of storages is not the one that its tensors refer to")
-    places = {}
-    for key in keys:
-        places[key] = _counted(content, roots[key].dtype)
-    return state, places
+def _open_stream(opened: _File, size: int) -> tuple[object, dict[str, int]]:
+    if (magic := _run(opened)[0]) != MAGIC:
+        raise UnpicklingError(f"it begins with a {_kind(magic)}, expected the magic number of PyTorch")
+    version, writer = _run(opened)[0], _run(opened)[0]
+    if version != 1001 or not isinstance(writer, dict) or writer.get("little_endian") is not True:
+        raise UnpicklingError("it is of an unknown version of PyTorch's format, or big-endian; expected 1001, little-endian")
+    state, storages = _run(opened)
+    keys, _ = _run(opened)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
+        raise UnpicklingError("its list of storages is not the one that its tensors refer to")
+    starts = {}
+    for key, dtype, numel in (storages[key] for key in keys):  # the number of elements, in eight bytes, and the elements
+        (found,), starts[key], left = struct.unpack("<q", opened.read(8)), opened.tell(), size - opened.tell()
+        if found != numel or numel * dtype.itemsize > left:
+            raise UnpicklingError(f"its storage {_brief(key)} has {found:,} elements in {left:,} bytes, expected {numel:,}")
+        opened.seek(numel * dtype.itemsize, io.SEEK_CUR)
+    return state, starts
 
 
-def _open_tar(opened: IO[bytes], content: mmap.mmap) -> tuple[object, dict[str, _Place]]:
-    import tarfile
+ALLOWED: Final = {
+    "PROTO", "FRAME", "STOP", "MARK", "GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID", "NONE", "NEWTRUE",
+    "NEWFALSE", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+    "BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+    "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS",
+}  # fmt: skip
+"""The instructions that a dictionary of tensors needs, in protocols 2 to 5. The standard library's `pickletools` explains them."""
 
-    opened.seek(0)
-    starts: dict[str, int] = {}
-    with tarfile.open(fileobj=opened, mode="r:") as archive:
-        for count, entry in enumerate(archive):
-            if count > MOST_ENTRIES:
-                raise _RefusedError(f"it has more than {MOST_ENTRIES:,} entries")
-            if entry.isreg():
-                starts[entry.name.removeprefix("./")] = entry.offset_data
-    if not {"storages", "tensors", "pickle"} <= starts.keys():
-        raise _RefusedError("it is a tar file without the storages, tensors and pickle of PyTorch's")
-
-    # Every storage, view and tensor has a number, by which the others refer to it.
-    machine = _Machine()
-    places: dict[str, _Place] = {}
-    storages: dict[int, _Storage] = {}
-
-    def storage(number: object) -> _Storage:
-        if _size(number) not in storages:
-            raise _RefusedError("it refers to a storage that it does not have")
-        return storages[_size(number)]
-
-    content.seek(starts["storages"])
-    for _ in range(_size(machine.run(content))):
-        number, _device, kind = _row(machine.run(content), 3)
-        key, dtype = str(_size(number)), _dtype(kind)
-        places[key] = _counted(content, dtype)
-        storages[_size(number)] = _Storage(key, dtype, places[key].size // dtype.itemsize)
-    views = machine.run(content)
-    for view in views if isinstance(views, list) else []:
-        number, root, offset, numel = _row(view, 4)
-        storages[_size(number)] = storage(root)._replace(offset=_size(offset), numel=_size(numel))
-
-    tensors: dict[str, _Tensor] = {}
-    content.seek(starts["tensors"])
-    for _ in range(_size(machine.run(content))):
-        number, root, _kind_of_tensor = _row(machine.run(content), 3)
-        (dimensions,) = struct.unpack("<i4x", content.read(8))
-        if not 0 <= dimensions <= MOST_DIMENSIONS:
-            raise _RefusedError(f"it has a tensor of {dimensions} dimensions")
-        numbers = struct.unpack(f"<{2 * dimensions + 1}q", content.read(8 * (2 * dimensions + 1)))
-        tensors[str(_size(number))] = _tensor(storage(root), numbers[-1], numbers[:dimensions], numbers[dimensions:-1])
-
-    def by_number(identity: object) -> _Tensor:
-        if not isinstance(identity, (str, int)) or str(identity) not in tensors:
-            raise _RefusedError("it refers to a tensor that it does not have")
-        return tensors[str(identity)]
-
-    machine.load = by_number
-    content.seek(starts["pickle"])
-    return machine.run(content), places
+REPLACED: Final = {
+    "EMPTY_DICT": (1, b"ccollections\nOrderedDict\n)R"),
+    "EMPTY_LIST": (1, b"cminisbert\nlist\n)R"),
+    "FRAME": (9, b""),  # says how much follows, which changes
+}
+"""The lengths of instructions, and what replaces them. Python's dictionaries take any key, and a nested tuple can take forever to
+hash; so dictionaries and lists come from a builder too."""
 
 
-def _counted(content: mmap.mmap, dtype: torch.dtype) -> _Place:
-    """A storage in a stream: how many numbers, in eight bytes, and the numbers."""
-    (numel,) = struct.unpack("<q", content.read(8))
-    size = _size(numel) * dtype.itemsize
-    start = content.tell()
-    if start + size > len(content):
-        raise _RefusedError(f"it is cut off: a storage ends at byte {start + size:,}, and the file at {len(content):,}")
-    content.seek(start + size)
-    return _Place(start, size)
+def _run(opened: _File) -> tuple[object, dict[str, _Storage]]:
+    """What the program at this place of the file builds, and the storages that it refers to. Goes to the program's end."""
+    import pickletools
+
+    begin, content, parts, done, at = opened.tell(), opened.read(MOST_BYTES), [], 0, 0
+    try:
+        for count, (opcode, argument, position) in enumerate(pickletools.genops(content)):
+            name, at = opcode.name, position or 0
+            if name not in ALLOWED:
+                raise UnpicklingError(f"it has the instruction {name}, which no file of plain tensors needs")
+            # The memo is an array as long as its largest index. PyTorch's programs count up from 0, those of Python 2 from 1.
+            if name in ("BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
+                raise UnpicklingError(f"its instruction {count:,} writes to memo index {argument:,}, expected at most {count:,}")
+            if name in REPLACED:
+                length, replacement = REPLACED[name]
+                parts += [content[done:at], replacement]
+                done = at + length
+    except ValueError as error:
+        raise UnpicklingError(f"its program is no pickle, cut off, or above {MOST_BYTES:,} bytes: {_brief(str(error))}") from None
+    opened.seek(begin + at + 1)
+    unpickler = _Unpickler(io.BytesIO(b"".join([*parts, content[done : at + 1]])), encoding="utf-8")
+    unpickler.storages = {}
+    return unpickler.load(), unpickler.storages
 
 
-# --- the machine --------------------------------------------------------------------------------------------------------------
+class _Unpickler(Unpickler):
+    storages: dict[str, _Storage]
+
+    def find_class(self, module: str, name: str) -> _Builder | torch.dtype:
+        if (found := BUILDERS.get(f"{module}.{name}")) is None:
+            raise UnpicklingError(f"it names {_brief(f'{module}.{name}')}, which is no part of a plain tensor")
+        return found
+
+    def persistent_load(self, identity: Any) -> _Storage:
+        match identity:
+            # The last is for views of storages, which PyTorch had before BERT.
+            case ("storage", torch.dtype() as dtype, str(key), _device, numel, *last) if last in ([], [None]):
+                storage = _Storage(key, dtype, _size(numel))
+                if self.storages.setdefault(key, storage) == storage:
+                    return storage
+        raise UnpicklingError("it refers to a storage in a way that is not PyTorch's, or to one in two ways")
 
 
-class _Machine:
-    """Runs a pickle that describes tensors, and refuses any other.
+class _Builder(NamedTuple):
+    """What a program gets for a name: it can call the function, and change nothing about it."""
 
-    Args:
-        load: what a reference to something outside of the program stands for (a storage, in the tar form a tensor).
-    """
+    function: Callable[..., object]
 
-    def __init__(self, load: Callable[[object], object] | None = None) -> None:
-        self.load = load
-        self.steps = 0  # of all programs together
-        self.stack: list[object] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, object] = {}
-
-    def run(self, program: IO[bytes] | mmap.mmap) -> object:
-        """What the program builds: None, numbers, texts, lists, tuples, dictionaries, labels, storages, tensors."""
-        import pickletools
-
-        self.stack, self.marks, self.memo = [], [], {}
-        # Up to STOP; a program that ends without one raises a ValueError.
-        for opcode, argument, _position in pickletools.genops(cast("IO[bytes]", program)):
-            self.steps += 1
-            if self.steps > MOST_OPCODES:
-                raise _RefusedError(f"it has more than {MOST_OPCODES:,} instructions")
-            if opcode.name != "STOP":
-                self.step_html(opcode.name, argument)
-        return self._pop(1)[0]
-
-    def step_html(self, name: str, argument: object) -> None:
-        stack = self.stack
-        if name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in _LITERALS:
-            stack.append(argument)
-        elif name in _GETS:
-            stack.append(self.memo[int(str(argument))])
-        elif name in _PUTS:
-            self.memo[len(self.memo) if argument is None else int(str(argument))] = stack[-1]
-        elif name == "MARK":
-            self.marks.append(len(stack))
-        elif name in _TUPLES:
-            stack.append(tuple(self._pop(_TUPLES[name])))
-        elif name in ("EMPTY_LIST", "EMPTY_DICT"):
-            stack.append([] if name == "EMPTY_LIST" else {})
-        elif name in ("APPEND", "APPENDS"):
-            items = self._pop(1 if name == "APPEND" else None)
-            self._top(list).extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            pairs = self._pop(2 if name == "SETITEM" else None)
-            _set(self._top(dict), pairs)
-        elif name == "GLOBAL":
-            module, _, label = str(argument).partition(" ")
-            stack.append(_known(_Name(module, label)))
-        elif name == "STACK_GLOBAL":
-            names = self._pop(2)
-            stack.append(_known(_Name(str(names[0]), str(names[1]))))
-        elif name in ("REDUCE", "NEWOBJ"):
-            function, arguments = self._pop(2)
-            stack.append(_built(function, arguments))
-        elif name == "BUILD":
-            self._pop(1)  # the `_metadata` of a state_dict: which version of which layer wrote it
-            self._top(dict)
-        elif name in ("BINPERSID", "PERSID"):
-            if self.load is None:
-                raise _RefusedError("it refers to numbers where there can be none")
-            stack.append(self.load(self._pop(1)[0] if name == "BINPERSID" else argument))
-        elif name not in ("PROTO", "FRAME"):
-            raise _RefusedError(f"it has the instruction {name}, which no file of plain tensors needs")
-
-    def _pop(self, count: int | None) -> list[object]:
-        """The topmost values, or those above the last mark."""
-        if count is None:
-            count = len(self.stack) - self.marks.pop()
-        start = len(self.stack) - count
-        if start < 0:
-            raise _RefusedError("it takes values that were never given")
-        values = self.stack[start:]
-        del self.stack[start:]
-        return values
-
-    def _top(self, kind: type[Kind]) -> Kind:
-        if not self.stack or type(self.stack[-1]) is not kind:
-            raise _RefusedError(f"it changes a {_kind(self.stack[-1]) if self.stack else 'nothing'}, expected a {kind.__name__}")
-        return self.stack[-1]
+    def __call__(self, *arguments: object) -> object:
+        return self.function(*arguments)
 
 
-def _set(values: dict[object, object], pairs: list[object]) -> None:
-    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if not isinstance(key, (str, int)):  # anything else can be made to take forever to hash
-            raise _RefusedError(f"it has a dictionary with a {_kind(key)} as a key, expected names")
-        values[key] = value
+class _Storage(NamedTuple):  # a block of elements in the file
+    key: str
+    dtype: torch.dtype
+    numel: int
 
 
-_CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_LITERALS: Final = frozenset(
-    (
-        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-        *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"),
-    )
-)
-_GETS: Final = frozenset(("GET", "BINGET", "LONG_BINGET"))
-_PUTS: Final = frozenset(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"))
-_TUPLES: Final = {"TUPLE": None, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-_ORDERED_DICT: Final = _Name("collections", "OrderedDict")
-_SIZE: Final = _Name("torch", "Size")
-_PARAMETER: Final = _Name("torch._utils", "_rebuild_parameter")
-_TENSORS: Final = (_Name("torch._utils", "_rebuild_tensor_v2"), _Name("torch._utils", "_rebuild_tensor"))
-_BUILDERS: Final = {_ORDERED_DICT, _SIZE, _PARAMETER, *_TENSORS}
+class _Tensor(NamedTuple):  # a view of a storage; `reach` is the number of elements from its first to its last
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    reach: int
 
 
-def _known(name: _Name) -> _Name:
-    if name not in _BUILDERS and not (name.module == "torch" and (name.name in STORAGES or name.name.endswith("Tensor"))):
-        raise _RefusedError(f"it names {name}, which is no part of a plain tensor")
-    return name
+class _Dict(dict[object, object]):  # with keys that are quick to hash and do not collide
+    def __setitem__(self, key: object, value: object) -> None:
+        if not isinstance(key, str) and not (isinstance(key, int) and 0 <= key < 1 << 32):
+            raise UnpicklingError(f"it has a dictionary with a {_kind(key)} as a key, expected names")
+        super().__setitem__(key, value)
+
+    def __setstate__(self, state: object) -> None:
+        """Drops the `_metadata` of a state_dict: which version of which layer wrote it."""
 
 
-def _built(function: object, arguments: object) -> object:
-    """What a call in the program stands for. The only ones that mean anything here are those that make tensors."""
-    if not isinstance(function, _Name) or function not in _BUILDERS or not isinstance(arguments, tuple):
-        raise _RefusedError(f"it calls {function if isinstance(function, _Name) else 'what cannot be called'}")
-    if function == _ORDERED_DICT:
-        values: dict[object, object] = {}
-        for pair in arguments[0] if arguments and isinstance(arguments[0], list) else []:  # lists of two, as Python 2 writes it
-            _set(values, list(_row(tuple(pair) if isinstance(pair, list) else pair, 2)))
-        return values
-    if function == _SIZE:
-        return arguments[0] if arguments else ()
-    if function == _PARAMETER:
-        if not arguments or not isinstance(arguments[0], _Tensor):
-            raise _RefusedError("it has a parameter that is no tensor")
-        return arguments[0]
-    if len(arguments) < 4 or not isinstance(arguments[0], _Storage):
-        raise _RefusedError("it has a tensor without numbers")
-    return _tensor(*arguments[:4])
+class _List(list[Any]):
+    __slots__ = ()
+
+    def __setitem__(self, key: object, value: object) -> None:
+        raise UnpicklingError("it sets an item of a list, expected a dictionary")
 
 
-def _tensor(storage: object, offset: object, shape: object, stride: object) -> _Tensor:
-    if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
-        raise _RefusedError("it has a tensor without a shape")
-    sizes, steps = tuple(map(_size, shape)), tuple(map(_size, stride))
-    if len(sizes) != len(steps) or len(sizes) > MOST_DIMENSIONS:
-        raise _RefusedError("it has a tensor whose shape and strides do not belong together")
+def _build_dict(pairs: Any = None) -> _Dict:
+    values = _Dict()
+    if isinstance(pairs, _List):  # as Python 2 writes it
+        for key, value in pairs:
+            values[key] = value
+        pairs.clear()  # or a short program could copy one long list many times
+    return values
+
+
+def _build_tensor(*arguments: object) -> _Tensor:
+    match arguments:
+        case (_Storage() as storage, start, tuple(shape), tuple(stride), *_) if len(shape) == len(stride) <= MOST_DIMENSIONS:
+            offset, sizes, steps = _size(start), [_size(size) for size in shape], [_size(step) for step in stride]
+        case _:
+            raise UnpicklingError("it has a tensor without a storage, or whose shape and strides do not belong together")
     reach = 0 if 0 in sizes else 1 + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
-    if _size(offset) + reach > storage.numel or prod(sizes) > storage.numel:
-        raise _RefusedError(f"it has a tensor of shape {list(sizes)} in a storage of {storage.numel:,} numbers")
-    return _Tensor(storage, _size(offset), sizes, steps)
+    if max(offset + reach, prod(sizes)) > storage.numel:
+        raise UnpicklingError(f"it has a tensor of shape {_brief(str(sizes))} in a storage of {storage.numel:,} elements")
+    return _Tensor(storage, offset, tuple(sizes), tuple(steps), reach)
 
 
-def _storage_by_key(identity: object) -> _Storage:
-    # ("storage", class, key, device, numbers)
-    if not isinstance(identity, tuple) or len(identity) != 5 or identity[0] != "storage" or not isinstance(identity[2], str):
-        raise _RefusedError("it refers to a storage in a way that is not PyTorch's")
-    return _Storage(identity[2], _dtype(identity[1]), _size(identity[4]))
-
-
-def _dtype(kind: object) -> torch.dtype:
-    if not isinstance(kind, _Name) or kind.module != "torch" or kind.name not in STORAGES:
-        raise _RefusedError("it has a storage of an unknown kind of numbers")
-    return STORAGES[kind.name]
+BUILDERS: Final[dict[str, _Builder | torch.dtype]] = {
+    "collections.OrderedDict": _Builder(_build_dict), "minisbert.list": _Builder(lambda: _List()),  # noqa: PLW0108
+    "torch.Size": _Builder(lambda shape=(): shape), "torch._utils._rebuild_parameter": _Builder(lambda tensor, *_: tensor),
+    "torch._utils._rebuild_tensor": _Builder(_build_tensor), "torch._utils._rebuild_tensor_v2": _Builder(_build_tensor),
+    "torch.DoubleStorage": torch.float64, "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16, "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64, "torch.IntStorage": torch.int32, "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8, "torch.ByteStorage": torch.uint8, "torch.BoolStorage": torch.bool,
+}  # fmt: skip
+"""Every name that a program may use, and what it gets for it."""
 
 
 def _size(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
-        raise _RefusedError(
-            f"it has a {_kind(value)} {_brief(repr(value)) if isinstance(value, (int, str)) else ''} where a size belongs"
-        )
+        found = _brief(str(value)) if isinstance(value, int) else f"a {_kind(value)}"
+        raise UnpicklingError(f"it has {found} where a size belongs")
     return value
-
-
-def _row(value: object, length: int) -> tuple[object, ...]:
-    if not isinstance(value, tuple) or len(value) != length or not isinstance(value[0], (int, str)):
-        raise _RefusedError(f"it has a {_kind(value)} where {length} values belong")
-    return value
-
-
-# --- the numbers --------------------------------------------------------------------------------------------------------------
-
-
-def _find(name: str, tensor: _Tensor, places: dict[str, _Place]) -> _Place:
-    storage = tensor.storage
-    if storage.key not in places:
-        raise _RefusedError(f"the numbers of {_brief(name)} are missing")
-    if (storage.offset + storage.numel) * storage.dtype.itemsize > places[storage.key].size:
-        raise _RefusedError(
-            f"{_brief(name)} asks for {storage.offset + storage.numel:,} numbers, and the file has "
-            f"{places[storage.key].size // storage.dtype.itemsize:,} for it"
-        )
-    return places[storage.key]
-
-
-def _check_total(tensors: dict[str, _Tensor], size: int) -> None:
-    # One storage may serve two tensors (the word embeddings are also the output layer of a masked-word head), but not thousands.
-    total = sum(prod(tensor.shape) * tensor.storage.dtype.itemsize for tensor in tensors.values())
-    if total > 4 * size:
-        raise _RefusedError(f"its tensors would fill {total:,} bytes, and the file has {size:,}")
-
-
-def _reader(path: Path, file: str, name: str, tensor: _Tensor, place: _Place) -> Callable[[], Tensor]:
-    def read() -> Tensor:
-        dtype = tensor.storage.dtype
-        if 0 in tensor.shape:
-            return torch.empty(tensor.shape, dtype=dtype)
-        reach = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
-        content = bytearray(reach * dtype.itemsize)
-        with path.open("rb") as opened:
-            opened.seek(place.start + (tensor.storage.offset + tensor.offset) * dtype.itemsize)
-            found = opened.readinto(content)
-        if found != len(content):
-            raise CheckpointError(f"{file}: the numbers of {_brief(name)} are cut off. Take an unchanged copy of the file.")
-        return torch.frombuffer(content, dtype=dtype).as_strided(tensor.shape, tensor.stride)
-
-    return read
 
 
 def _kind(value: object) -> str:
-    return {_Name: "label", _Tensor: "tensor", _Storage: "storage"}.get(type(value), type(value).__name__)
+    return type(value).__name__.strip("_").lower()
 
 
 def _brief(text: str) -> str:

@@ -198,6 +198,15 @@ def open_weights(find: Find, folder: str) -> list[StoredTensor]:
 
 def open_file(path: Path, file: str) -> list[StoredTensor]:
     """The tensors of one file, by the ending of its name."""
+    with path.open("rb") as opened:
+        head = opened.read(64)
+    for found, what, remedy in (
+        (not head, "an empty file", "Download it again."),
+        (head.startswith(b"version https://git-lfs"), "a pointer of Git LFS", "Download the file that it points to."),
+        (head[8:10] == b'{"' and file.endswith(".bin"), "a safetensors file", "Name it model.safetensors."),
+    ):
+        if found:
+            raise CheckpointError(f"{file}: found {what}, expected the weights. {remedy}")
     tensors = list(_open_safetensors(path, file) if file.endswith(".safetensors") else _open_pickled(path, file))
     if not tensors:
         raise CheckpointError(f"{file}: found no tensors, expected the weights of the model. Take an unchanged copy of it.")
@@ -261,12 +270,6 @@ def _open_safetensors(path: Path, file: str) -> Iterable[StoredTensor]:
             f"{file}: not a safetensors file that can be read ({reason}). It may be cut off or damaged; download it anew."
         )
 
-    with path.open("rb") as start:
-        head = start.read(64)
-    if not head:
-        raise complaint("it is empty")
-    if head.startswith(b"version https://git-lfs"):
-        raise complaint("it is a pointer of Git LFS, a note of where the weights are, and not the weights")
     with rust_errors(complaint), safe_open(path, framework="pt") as opened:
         for name in opened.keys():  # noqa: SIM118 (not a dict)
             header = opened.get_slice(name)

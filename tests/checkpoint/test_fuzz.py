@@ -9,9 +9,11 @@ import copy
 import faulthandler
 import json
 import os
+import pickle
 import shutil
 import struct
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -353,10 +355,19 @@ def test_a_bin_file_with_bits_flipped_and_its_end_cut_off(
     changed(target, pickled, "pytorch_model.bin", content[: int(len(content) * keep) if keep < 0.3 else len(content)])
 
 
+BUILDERS = ("collections.OrderedDict", "torch.Size", "torch.FloatStorage", "torch._utils._rebuild_tensor_v2", "os.system")
+STATE = pickle.dumps({"x": 1}, protocol=2)[2:-1]
+PIECES = [
+    *(b"]", b"}", b")", b"(", b"t", b"\x85", b"\x86", b"N", b"\x88", b"K\1", b"X\1\0\0\0x", b"q\0", b"h\0", b"\x94"),
+    *(b"s", b"u", b"a", b"e", b"R", b"b", b"\x81", b"Q", b"\x93", STATE),
+    *(b"c" + b"\n".join(name.encode().rsplit(b".", 1)) + b"\n" for name in BUILDERS),
+]
+
+
 @fuzz
-@given(program=st.binary(max_size=60), opcodes=st.lists(st.sampled_from(range(256)), max_size=30))
-def test_any_program_in_a_bin_file(pickled: Path, tmp_path: Path, program: bytes, opcodes: list[int]) -> None:
-    target = tmp_path / "model"
-    if not target.exists():
-        shutil.copytree(pickled, target)
-    changed(target, pickled, "pytorch_model.bin", b"\x80\x02" + bytes(opcodes) + program + b".")
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=30), noise=st.binary(max_size=8))
+def test_any_program_in_a_bin_file(folder: Path, pieces: list[bytes], noise: bytes) -> None:
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\2" + b"".join(pieces) + noise + b".")
+    look_at(folder)

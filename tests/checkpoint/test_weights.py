@@ -14,7 +14,7 @@ import pytest
 import torch
 from checkpoints import finder, save_tiny, write_json
 from conftest import PAIR
-from containers import CONTAINERS, relay, replace_weights, save_tar, weights_of
+from containers import CONTAINERS, relay, replace_weights, weights_of
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertConfig as ReferenceConfig
@@ -25,7 +25,6 @@ from minisbert import CheckpointError, MinisbertWarning
 from minisbert.bert import Bert, BertConfig
 from minisbert.checkpoint.config import read_checkpoint
 from minisbert.checkpoint.families import HUB_NAMES, IGNORED, current_name, names, to_hub_names
-from minisbert.checkpoint.pickle_reader import open_pickled
 from minisbert.checkpoint.weights import FLOATS, LARGEST_VALUE, MOST_SHARDS, load_weights, non_finite, open_file, open_weights
 
 WORDS = "embeddings.word_embeddings.weight"
@@ -233,7 +232,7 @@ def test_numbers_that_become_infinite_in_half_precision_are_found(folder: Path) 
 # --- precision ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["safetensors", "zip", "stream"])
+@pytest.mark.parametrize("form", ["safetensors", *CONTAINERS])
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_half_precision_is_widened_exactly(folder: Path, kind: torch.dtype, form: str) -> None:
     stored = {name: tensor.to(kind) for name, tensor in weights_of(folder).items()}
@@ -244,7 +243,7 @@ def test_half_precision_is_widened_exactly(folder: Path, kind: torch.dtype, form
         assert torch.equal(tensor, stored[name].float()), name
 
 
-@pytest.mark.parametrize("form", ["safetensors", "zip", "stream", "tar"])
+@pytest.mark.parametrize("form", ["safetensors", *CONTAINERS])
 def test_double_precision_is_rounded_with_a_warning_or_kept_when_asked_for(folder: Path, form: str) -> None:
     stored = {name: tensor.double() + 1e-9 for name, tensor in weights_of(folder).items()}
     replace_weights(folder, stored)
@@ -311,70 +310,6 @@ def test_weights_are_held_in_memory_once(
     largest = max(tensor.nbytes for tensor in state.values())
     # What is read stands beside the parameters one tensor at a time; a second copy of all would be 38 MB more.
     assert weights < grown < weights + largest + 12e6
-
-
-# --- pickles ------------------------------------------------------------------------------------------------------------------
-
-TENSORS: dict[str, Tensor] = {
-    "plain": torch.arange(12.0).view(3, 4),
-    "double": torch.arange(3, dtype=torch.float64),
-    "half": torch.arange(4.0).half(),
-    "bfloat16": torch.arange(5.0).bfloat16(),
-    "long": torch.arange(6),
-    "bytes": torch.arange(7, dtype=torch.uint8),
-    "flags": torch.tensor([True, False]),
-    "transposed": torch.arange(20.0).view(4, 5).t(),
-    "scalar": torch.tensor(3.0),
-    "nothing": torch.empty(0, 3),
-    "parameter": torch.nn.Parameter(torch.arange(2.0)),
-}
-TENSORS["view"] = TENSORS["plain"][1:, 1:]  # shares the storage
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("new", [True, False], ids=["zip", "stream"])
-def test_tensors_of_every_kind_are_read_as_torch_reads_them(tmp_path: Path, protocol: int, new: bool) -> None:
-    path = tmp_path / "x.bin"
-    torch.save(TENSORS, path, pickle_protocol=protocol, _use_new_zipfile_serialization=new)
-    reference = torch.load(path, weights_only=False)  # the restricted reader does not know protocol 4
-    ours = {tensor.name: tensor for tensor in open_pickled(path, "x.bin")}
-    assert ours.keys() == reference.keys()
-    for name, tensor in ours.items():
-        read = tensor.read()
-        assert (tensor.shape, tensor.dtype) == (reference[name].shape, reference[name].dtype) == (read.shape, read.dtype)
-        assert torch.equal(read, reference[name]), name
-
-
-def test_what_torch_reads_from_the_oldest_form_is_read_from_it(tmp_path: Path) -> None:
-    state = {name: TENSORS[name] for name in ("plain", "double", "long", "transposed", "scalar")}
-    save_tar(state, tmp_path / "x.bin")
-    reference = torch.load(tmp_path / "x.bin", weights_only=False)  # torch's own reader of this form runs the pickle
-    ours = {tensor.name: tensor.read() for tensor in open_pickled(tmp_path / "x.bin", "x.bin")}
-    assert ours.keys() == reference.keys() == state.keys()
-    for name, value in state.items():
-        assert torch.equal(reference[name], value)
-        assert torch.equal(ours[name], value), name
-
-
-def test_a_state_dict_with_its_metadata_is_read(tmp_path: Path) -> None:
-    layers = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
-    for new in True, False:
-        torch.save(layers.state_dict(), tmp_path / "x.bin", _use_new_zipfile_serialization=new)
-        ours = {tensor.name: tensor.read() for tensor in open_pickled(tmp_path / "x.bin", "x.bin")}
-        assert all(torch.equal(ours[name], value) for name, value in layers.state_dict().items())
-
-
-def test_whatever_else_is_in_the_dictionary_is_passed_over(tmp_path: Path) -> None:
-    values: dict[Any, Any] = {
-        "x": torch.ones(2),
-        "step": 3,
-        "name": "n",
-        "list": [1, (2.5, None)],
-        7: torch.zeros(1),
-        "deep": {"x": True},
-    }
-    torch.save(values, tmp_path / "x.bin")
-    assert [tensor.name for tensor in open_pickled(tmp_path / "x.bin", "x.bin")] == ["x"]
 
 
 # --- forms and parts ----------------------------------------------------------------------------------------------------------
@@ -560,37 +495,9 @@ def test_only_weights_that_were_rounded_are_said_to_be(folder: Path) -> None:
         assert load_weights(bert, open_file(folder / "model.safetensors", "model.safetensors"), asked) == load_warnings
 
 
-def test_integers_in_a_bin_file_are_told_by_their_kind(folder: Path) -> None:
-    state = weights_of(folder)
-    (folder / "model.safetensors").unlink()
-    torch.save(state | {WORDS: state[WORDS].long()}, folder / "pytorch_model.bin")
-    assert whole_message(folder) == (
-        "pytorch_model.bin: 1 of the tensors are not what config.json asks for. The weights and config.json must come from the "
-        "same model; take an unchanged copy of both.\n"
-        f"  {WORDS} (here embeddings.word.weight): found int64, expected floating-point numbers"
-    )
-
-
-def test_a_damaged_bin_file_is_named(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(b"not this")
-    assert whole_message(folder).startswith("pytorch_model.bin: not a file of plain PyTorch weights (")
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "it is empty"),
-        (
-            b"version https://git-lfs.github.com/spec/v1\n",
-            "it is a pointer of Git LFS, a note of where the weights are, and not the weights",
-        ),
-        (b"\0" * 7, None),  # the reason is that of the library
-        (b"\0" * 100, None),
-    ],
-)
-def test_a_broken_safetensors_file_is_told_what_it_is(folder: Path, content: bytes, reason: str | None) -> None:
-    (folder / "model.safetensors").write_bytes(content)
+@pytest.mark.parametrize("size", [7, 100])
+def test_a_broken_safetensors_file_is_told_the_reason_of_the_library(folder: Path, size: int) -> None:
+    (folder / "model.safetensors").write_bytes(bytes(size))
     start, end = (
         "model.safetensors: not a safetensors file that can be read (",
         "). It may be cut off or damaged; download it anew.",
@@ -598,8 +505,7 @@ def test_a_broken_safetensors_file_is_told_what_it_is(folder: Path, content: byt
     message = whole_message(folder)
     assert message.startswith(start)
     assert message.endswith(end)
-    inside = message.removeprefix(start).removesuffix(end)
-    assert inside == reason if reason else inside not in ("", "None")
+    assert message.removeprefix(start).removesuffix(end) not in ("", "None")
 
 
 def test_a_safetensors_file_that_shrinks_after_it_was_opened_is_noticed_when_it_is_read(folder: Path) -> None:
