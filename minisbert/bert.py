@@ -2,7 +2,8 @@
 
 Read it from top to bottom. A token becomes a vector (`Embeddings`), tokens attend to each other (`SelfAttention`), each is
 transformed alone (`FeedForward`), both steps make a `Layer`, and a stack of layers is `Bert`. After Devlin et al. 2019 (BERT) and
-Vaswani et al. 2017 (the Transformer), with weights and results equal to those of transformers' `BertModel`.
+Vaswani et al. 2017 (the Transformer), with weights and results equal to those of transformers' `BertModel`. RoBERTa, MPNet and
+DistilBERT are BERT with a detail changed, which `BertConfig` names; checkpoint/families.py has a row for each family.
 
 Sentences differ in length. Instead of padding them to one length and masking the padding, a batch here is *packed*: the tokens of
 all its sentences stand end to end, and sentences of equal length are neighbours. Only attention needs to know where a sentence
@@ -23,6 +24,7 @@ Notation, used in the shapes beside the code:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,15 +33,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minisbert.errors import CheckpointError
-
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The sizes and switches of one BERT encoder, under the names of `config.json`.
+    """The sizes and switches of one BERT encoder, under the names of `config.json`; `num_attention_heads` divides `hidden_size`.
 
-    Source: Devlin et al. 2019, section 3 ("Model Architecture"), where L, H and A are `num_hidden_layers`, `hidden_size` and
-    `num_attention_heads`.
+    Source: Devlin et al. 2019, section 3, where L, H and A are `num_hidden_layers`, `hidden_size` and `num_attention_heads`.
     """
 
     vocab_size: int
@@ -48,18 +47,14 @@ class BertConfig:
     num_attention_heads: int
     intermediate_size: int
     max_position_embeddings: int
-    type_vocab_size: int = 2
+    type_vocab_size: int = 2  # 0: no token types
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise CheckpointError(
-                f"config.json: hidden_size {self.hidden_size} is not divisible by num_attention_heads "
-                f"{self.num_attention_heads}, but every head takes an equal share of it. Correct one of the two."
-            )
+    position_offset: int = 0  # position of a sentence's first token; above 0 the padding token's id is one less, as in RoBERTa
+    relative_attention_num_buckets: int = 0  # 0: no relative bias
+    model_type: str = "bert"  # whose names the checkpoint has (checkpoint/families.py); the model does not use it
 
     @property
     def head_dim(self) -> int:
@@ -67,8 +62,7 @@ class BertConfig:
         return self.hidden_size // self.num_attention_heads
 
 
-LengthGroup = tuple[int, int]
-"""(sentences, length)"""
+LengthGroup = tuple[int, int]  # (sentences, length)
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,  # exact: x Φ(x), with the error function (Hendrycks & Gimpel 2016)
@@ -89,13 +83,36 @@ class Embeddings(nn.Module):
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size) if config.type_vocab_size else None
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
 
     def forward(self, ids: Tensor, positions: Tensor, token_types: Tensor) -> Tensor:
-        x = self.word(ids) + self.token_type(token_types) + self.position(positions)  # [tokens, hidden]
-        return F.dropout(self.norm(x), self.dropout, self.training)
+        x = self.word(ids) if self.token_type is None else self.word(ids) + self.token_type(token_types)  # [tokens, hidden]
+        return F.dropout(self.norm(x + self.position(positions)), self.dropout, self.training)
+
+
+class RelativeBias(nn.Module):
+    """What MPNet adds to an attention score for the distance between the two tokens: a learned number per bucket and head.
+
+    Half of the buckets are for tokens to the right. Half of those are for one distance each; the others widen with its logarithm,
+    up to 128, and the last has all that is farther.
+
+    [sentences, length] columns → [sentences, heads, length, length]             Raffel et al. 2020 (T5), section 2.1
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.table = nn.Embedding(config.relative_attention_num_buckets, config.num_attention_heads)
+
+    def forward(self, columns: Tensor) -> Tensor:
+        ahead = columns[:, None, :] - columns[:, :, None]  # [sentences, length, length], how far right of the attending token
+        distance, half = ahead.abs(), self.table.num_embeddings // 2
+        near = half // 2
+        # In float32 and truncated, as the published models were trained: rounding moves the boundaries of buckets.
+        far = near + ((distance.float() / near).log() / math.log(128 / near) * (half - near)).long()
+        bucket = distance.where(distance < near, far.clamp(max=half - 1)) + half * (ahead > 0)
+        return self.table(bucket).permute(0, 3, 1, 2)
 
 
 class SelfAttention(nn.Module):
@@ -111,26 +128,30 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # query, key and value in one product
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
-        qkv = self.qkv(x)  # [tokens, 3 × hidden]
-        chunks = qkv.split([sentences * length for sentences, length in groups])
+    def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         contexts = []
-        for (sentences, length), chunk in zip(groups, chunks, strict=True):  # equal lengths: no mask
-            block = chunk.view(sentences, length, 3, self.heads, self.head_dim)
+        for chunk, group, bias in zip(split(self.qkv(x), groups), groups, biases, strict=True):  # equal lengths: no mask
+            block = chunk.view(*group, 3, self.heads, self.head_dim)
             query, key, value = block.permute(2, 0, 3, 1, 4)  # each [sentences, heads, length, head_dim]
-            contexts.append(attend(query, key, value, dropout).transpose(1, 2).reshape(len(chunk), -1))
+            contexts.append(attend(query, key, value, bias, dropout).transpose(1, 2).reshape(-1, x.shape[1]))
         return self.out(torch.cat(contexts))  # [tokens, hidden]
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
-    """softmax(q kᵀ / √head_dim) v, in one fused call                            Vaswani et al. 2017, equation 1
+def split(x: Tensor, groups: Sequence[LengthGroup]) -> list[Tensor]:
+    """[tokens, ...] → for each group [sentences, length, ...]"""
+    chunks = x.split([sentences * length for sentences, length in groups])
+    return [chunk.view(*group, *x.shape[1:]) for chunk, group in zip(chunks, groups, strict=True)]
 
-    Three [sentences, heads, length, head_dim] → [sentences, heads, length, head_dim]; `dropout` applies to the softmax.
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """softmax(q kᵀ / √head_dim + bias) v, in one fused call                     Vaswani et al. 2017, equation 1
+
+    Three [sentences, heads, length, head_dim], [1 or sentences, heads, length, length] → [sentences, heads, length, head_dim]
     """
     # On one thread 1.6 to 2 times as fast as two batched products and a softmax at 8 to 14 tokens, 1 to 3.7 times from 48 on, and
     # between 0.8 and 1.2 times. It reads query, key and value where they lie (scripts/benchmark/README.md, "Tried and dropped").
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    return F.scaled_dot_product_attention(query, key, value, bias, dropout)
 
 
 class FeedForward(nn.Module):
@@ -163,8 +184,8 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
 
-    def forward(self, x: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
-        x = self.attention_norm(x + F.dropout(self.attention(x, groups), self.dropout, self.training))
+    def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
+        x = self.attention_norm(x + F.dropout(self.attention(x, groups, biases), self.dropout, self.training))
         return self.feed_forward_norm(x + F.dropout(self.feed_forward(x), self.dropout, self.training))
 
 
@@ -178,6 +199,7 @@ class Bert(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
+        self.relative_bias = RelativeBias(config) if config.relative_attention_num_buckets else None
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.eval().requires_grad_(False)
 
@@ -192,51 +214,57 @@ class Bert(nn.Module):
         return self.embeddings.word.weight.dtype
 
     def forward_packed(
-        self, ids: Tensor, groups: Sequence[LengthGroup], positions: Tensor | None = None, token_types: Tensor | None = None
+        self,
+        ids: Tensor,
+        groups: Sequence[LengthGroup],
+        positions: Tensor | None = None,
+        token_types: Tensor | None = None,
+        columns: Tensor | None = None,
     ) -> Tensor:
         """[tokens] → [tokens, hidden], the vectors of the last layer.
 
         Args:
             ids: [tokens], the token ids of all sentences, end to end, in the order of `groups`.
             groups: (sentences, length) for each group of sentences of equal length; they add up to `tokens`.
-            positions: [tokens]; by default each sentence counts 0, 1, 2 …
+            positions: [tokens]; by default those that `positions` gives each sentence.
             token_types: [tokens]; by default all 0, the first segment.
-
-        Returns:
-            [tokens, hidden].
+            columns: [tokens], where each token stands in its sentence; by default each sentence counts 0, 1, 2 …
         """
         if positions is None:
-            positions = torch.cat([torch.arange(length).repeat(sentences) for sentences, length in groups]).to(ids.device)
+            positions = torch.cat([self.positions(of_group).flatten() for of_group in split(ids, groups)])
         if token_types is None:
             token_types = torch.zeros_like(ids)
+        biases: list[Tensor | None] = [None] * len(groups)
+        if self.relative_bias is not None:  # once for all layers, and without columns once for all sentences of a group
+            counted = [torch.arange(length, device=ids.device)[None] for _, length in groups]
+            biases = [self.relative_bias(x) for x in (counted if columns is None else split(columns, groups))]
         x = self.embeddings(ids, positions, token_types)  # [tokens, hidden]
         for layer in self.layers:
-            x = layer(x, groups)
+            x = layer(x, groups, biases)
         return x
+
+    def positions(self, ids: Tensor) -> Tensor:
+        """[..., length] ids → [..., length]: 0, 1, 2 …; with an offset, padding tokens have the one before and do not count."""
+        padding = self.config.position_offset - 1
+        if padding < 0:
+            return torch.arange(ids.shape[-1], device=ids.device).expand_as(ids)
+        counted = ids != padding
+        return padding + counted.cumsum(dim=-1) * counted
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> Tensor:
         """[batch, length] → [batch, length, hidden]: the usual padded interface, over the packed code.
 
         A position whose mask is 0 is not computed, no token attends to it, and the result is zero there. Any mask works: padding on
-        the right or left, holes, a row of zeros. A token's position is its column, as in transformers.
+        the right or left, holes, a row of zeros. Positions are those of transformers: of all columns, masked or not.
 
         Args:
             input_ids: [batch, length], integers below `vocab_size`.
             attention_mask: [batch, length] of 0 and 1 (or False and True); by default all 1.
             token_type_ids: [batch, length], integers below `type_vocab_size`; by default all 0.
 
-        Returns:
-            [batch, length, hidden], zero where the mask is 0.
-
         Raises:
             ValueError: if a shape, an id, a type or a mask value is out of its range.
             TypeError: if ids or types are not integers.
-
-        >>> import torch
-        >>> sizes = dict(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-        >>> bert = Bert(BertConfig(**sizes, max_position_embeddings=16))
-        >>> bert(torch.tensor([[2, 5, 3], [2, 3, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])).shape
-        torch.Size([2, 3, 4])
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
@@ -244,34 +272,29 @@ class Bert(nn.Module):
 
         lengths, order = mask.bool().sum(dim=1).sort(stable=True)  # rows of equal length side by side
         row, column = mask[order].nonzero(as_tuple=True)  # both [tokens]
-        row = order[row]
-        groups = [
-            (sentences, length)
-            for length, sentences in zip(*(x.tolist() for x in lengths.unique_consecutive(return_counts=True)), strict=True)
-            if length
-        ]
+        at = order[row], column
+        counts = (x.tolist() for x in lengths.unique_consecutive(return_counts=True))
+        groups = [(sentences, length) for length, sentences in zip(*counts, strict=True) if length]
         hidden = self.embeddings.word.weight.new_zeros(*input_ids.shape, self.config.hidden_size)
         if groups:
-            hidden[row, column] = self.forward_packed(input_ids[row, column], groups, column, types[row, column])
+            hidden[at] = self.forward_packed(input_ids[at], groups, self.positions(input_ids)[at], types[at], column)
         return hidden  # [batch, length, hidden]
 
     def _check_padded(self, input_ids: Tensor, mask: Tensor, types: Tensor) -> None:
-        config = self.config
-        if input_ids.dim() != 2 or input_ids.shape[1] > config.max_position_embeddings:
+        config, shape = self.config, list(input_ids.shape)
+        longest = config.max_position_embeddings - config.position_offset
+        if len(shape) != 2 or shape[1] > longest:
             raise ValueError(
-                f"input_ids: found shape {list(input_ids.shape)}, expected [batch, length] with length ≤ "
-                f"{config.max_position_embeddings}, the number of positions this model has. Cut or split longer texts."
+                f"input_ids: found shape {shape}, expected [batch, length] with length ≤ {longest}, the number of positions this "
+                "model has. Cut or split longer texts."
             )
-        for name, ids, size in ("input_ids", input_ids, config.vocab_size), ("token_type_ids", types, config.type_vocab_size):
-            if ids.dtype not in (torch.int64, torch.int32):
-                raise TypeError(f"{name}: found {ids.dtype}, expected integers (torch.int64).")
-            if ids.shape != input_ids.shape:
-                raise ValueError(f"{name}: found shape {list(ids.shape)}, expected that of input_ids, {list(input_ids.shape)}.")
-            if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
-                raise ValueError(f"{name}: found {ids.min()} to {ids.max()}, expected 0 to {size - 1}.")
-        if mask.shape != input_ids.shape:
-            raise ValueError(
-                f"attention_mask: found shape {list(mask.shape)}, expected that of input_ids, {list(input_ids.shape)}."
-            )
+        for name, x, size in ("input_ids", input_ids, config.vocab_size), ("token_type_ids", types, config.type_vocab_size or 1):
+            if x.dtype not in (torch.int64, torch.int32):
+                raise TypeError(f"{name}: found {x.dtype}, expected integers (torch.int64).")
+            if x.numel() and not 0 <= int(x.min()) <= int(x.max()) < size:
+                raise ValueError(f"{name}: found {x.min()} to {x.max()}, expected 0 to {size - 1}.")
+        for name, x in ("token_type_ids", types), ("attention_mask", mask):
+            if x.shape != input_ids.shape:
+                raise ValueError(f"{name}: found shape {list(x.shape)}, expected that of input_ids, {shape}.")
         if not ((mask == 0) | (mask == 1)).all():
             raise ValueError("attention_mask: found values other than 0 and 1. 1 keeps a token, 0 hides it.")

@@ -146,7 +146,7 @@ class SentenceEncoder:
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        most = self.bert.config.max_position_embeddings
+        most = self.bert.config.max_position_embeddings - self.bert.config.position_offset
         least = len(self.tokenizer.prefix) + len(self.tokenizer.suffix) + 1
         if not least <= inputs.count("max_seq_length", value, optional=False) <= most:
             raise ValueError(

@@ -11,42 +11,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:  # some tests run without transformers
-    from transformers import BertModel
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+    from transformers import PreTrainedModel
 
 TINY_VOCAB = [
-    *(
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        "a",
-        "man",
-        "is",
-        "eat",
-        "##ing",
-        "food",
-        "some",
-        "##one",
-        "hav",
-        "meal",
-        ".",
-    ),
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "man", "is", "eat", "##ing", "food", "some", "##one", "hav", "meal", "."),
     *("the", "cat", "sat", "on", "mat", ",", "!", "?", "##s", "##ed", "run", "dog", "play", "red", "blue", "green", "water"),
 ]
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 
-def random_bert(seed: int = 0, **config: Any) -> BertModel:
-    """A transformers BertModel in which *every* parameter was moved at random, so that no two names can be swapped unnoticed.
+
+def random_model(seed: int = 0, model_type: str = "bert", **config: Any) -> PreTrainedModel:
+    """A model of transformers in which *every* parameter was moved at random, so that no two names can be swapped unnoticed.
 
     At the usual initialization biases are zero, layer norms one and weights tiny: a wrong GELU or a dropped bias would hide.
     """
-    from transformers import BertConfig, BertModel
+    from transformers import AutoConfig, AutoModel
 
-    torch.manual_seed(seed)  # what BertModel fills its parameters from
-    model = BertModel(BertConfig(**config), add_pooling_layer=False).eval()
+    torch.manual_seed(seed)  # what the model fills its parameters from
+    without_pooler = {} if model_type in ("distilbert", "electra") else {"add_pooling_layer": False}
+    model = AutoModel.from_config(AutoConfig.for_model(model_type, **config), **without_pooler).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -77,15 +61,45 @@ def write_modules(folder: Path, dimension: int, *, max_seq_length: int | None, m
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_seq_length, "do_lower_case": False})
 
 
-def save_tiny(folder: Path, seed: int = 0, **config: Any) -> BertModel:
-    """A whole checkpoint of a few kilobytes, with vocab.txt and no tokenizer.json; returns the model that it holds."""
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
-    sizes |= {"vocab_size": len(TINY_VOCAB), "max_position_embeddings": 40}
-    model = random_bert(seed, **(sizes | config))
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
+POSITIONS = 40
+"""Of the tiny models: so many tokens a sentence can have."""
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "bert": SIZES,
+    "electra": SIZES | {"embedding_size": 32},
+    "ernie": SIZES,
+    "roberta": SIZES | {"type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    "xlm-roberta": SIZES | {"type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    "camembert": SIZES | {"type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    "mpnet": SIZES | {"layer_norm_eps": 1e-5},
+    "distilbert": dict(zip(("dim", "n_layers", "n_heads", "hidden_dim"), SIZES.values(), strict=True)),
+}
+"""config.json of a tiny model of each family, by its model_type, as published models have it."""
+
+OFFSETS = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2}
+
+
+def save_tiny(
+    folder: Path, seed: int = 0, model_type: str = "bert", tokenizer: str | None = None, **config: Any
+) -> PreTrainedModel:
+    """A whole checkpoint of a few kilobytes; returns the model that it holds.
+
+    Args:
+        folder: where to.
+        seed: of the parameters.
+        model_type: the family.
+        tokenizer: one of `VOCABULARIES`; by default the family's.
+        config: sizes and switches beside those of `FAMILIES`, under the names of config.json.
+    """
+    from vocabularies import VOCABULARIES
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab_size = VOCABULARIES[tokenizer or (model_type if model_type in VOCABULARIES else "bert")](folder)
+    sizes = {"vocab_size": vocab_size, "max_position_embeddings": POSITIONS + OFFSETS.get(model_type, 0)}
+    model = random_model(seed, model_type, **(FAMILIES[model_type] | sizes | config))
     model.save_pretrained(folder)
     write_modules(folder, model.config.hidden_size, max_seq_length=32)
-    (folder / "vocab.txt").write_text("\n".join(TINY_VOCAB) + "\n", encoding="utf-8")
-    write_json(folder / "tokenizer_config.json", {"do_lower_case": True, "model_max_length": 512})
     return model
 
 

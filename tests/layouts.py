@@ -62,7 +62,8 @@ def written(
     """
     plain = folder.with_name(folder.name + "-plain")
     save_tiny(plain, **(bert or {}))
-    transformer = Transformer(str(plain), model_kwargs={"add_pooling_layer": False})
+    without_pooler = {} if (bert or {}).get("model_type") in ("distilbert", "electra") else {"add_pooling_layer": False}
+    transformer = Transformer(str(plain), model_kwargs=without_pooler)
     pooling = Pooling(HIDDEN, modes if isinstance(modes, str) else tuple(modes), include_prompt=include_prompt)
     heads = [moved(head, seed) for seed, head in enumerate(heads)]
     SentenceTransformer(modules=[transformer, pooling, *heads], device="cpu", **settings).save(str(folder), create_model_card=False)

@@ -20,14 +20,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from minisbert.bert import BertConfig
-from minisbert.checkpoint.fields import DEFAULT, LARGEST_WIDTH, Fields, Find, brief, inside, read_fields
+from minisbert.checkpoint.families import read_bert_config, source_of
+from minisbert.checkpoint.fields import DEFAULT, Fields, Find, brief, inside, read_fields, refuse_remote_code
 from minisbert.checkpoint.modules import POOLING_FLAGS, describe_module, read_module, read_modules, read_pooling_config
 from minisbert.errors import CheckpointError
 from minisbert.pooling import ModuleConfig, PoolingConfig, width
-
-MOST_LAYERS: Final = 1 << 10
-
-ACTIVATIONS: Final = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 
 LEAST_LIMIT: Final = 3
 """[CLS], one word piece, [SEP]."""
@@ -47,11 +44,12 @@ class WordPieceConfig:
     tokenize_chinese_chars: bool | None = None
     model_max_length: int | None = None
     truncation_side: str | None = None
-    unk_token: str = "[UNK]"
-    cls_token: str = "[CLS]"
-    sep_token: str = "[SEP]"
-    pad_token: str = "[PAD]"
-    mask_token: str = "[MASK]"
+    add_prefix_space: bool | None = None
+    unk_token: str | None = None
+    cls_token: str | None = None
+    sep_token: str | None = None
+    pad_token: str | None = None
+    mask_token: str | None = None
     tokenizer_class: str | None = None
 
 
@@ -135,119 +133,14 @@ class CheckpointConfig:
         return width(self.pooling, self.modules)
 
 
-# Other architectures that sentence vectors are made with, by the `model_type` of config.json. Named, so that the message says
-# plainly what the checkpoint is.
-OTHER_ARCHITECTURES: Final = {
-    "albert": "ALBERT",
-    "bart": "BART",
-    "bert-generation": "BERT for generation",
-    "big_bird": "BigBird",
-    "camembert": "CamemBERT",
-    "clip": "CLIP",
-    "convbert": "ConvBERT",
-    "deberta": "DeBERTa",
-    "deberta-v2": "DeBERTa v2",
-    "distilbert": "DistilBERT",
-    "electra": "ELECTRA",
-    "ernie": "ERNIE",
-    "eurobert": "EuroBERT",
-    "gemma3_text": "Gemma",
-    "gpt2": "GPT-2",
-    "gpt_neo": "GPT-Neo",
-    "llama": "Llama",
-    "longformer": "Longformer",
-    "luke": "LUKE",
-    "megatron-bert": "Megatron-BERT",
-    "mistral": "Mistral",
-    "mobilebert": "MobileBERT",
-    "modernbert": "ModernBERT",
-    "mpnet": "MPNet",
-    "new": "NewModel of GTE v1.5",
-    "nomic_bert": "NomicBERT",
-    "qwen2": "Qwen2",
-    "qwen3": "Qwen3",
-    "roberta": "RoBERTa",
-    "roformer": "RoFormer",
-    "squeezebert": "SqueezeBERT",
-    "t5": "T5",
-    "xlm-roberta": "XLM-RoBERTa",
-    "xlnet": "XLNet",
-    "xlm": "XLM",
-}
-
-
-def read_bert_config(fields: Fields, load_warnings: list[str]) -> BertConfig:
-    """`config.json`: every setting that changes the result is obeyed or refused."""
-    architectures = fields.values.get("architectures") or []
-    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
-        fields.refuse("architectures", "a list of class names")
-    is_bert = any(name.startswith("Bert") for name in architectures)
-    model_type = fields.values.get("model_type", "bert" if is_bert else None)
-    if model_type != "bert":
-        known = OTHER_ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
-        fields.refuse(
-            "model_type",
-            '"bert"',
-            (f"This is {known}, another architecture; " if known else "")
-            + "minisbert runs BERT only: load this checkpoint with sentence-transformers or transformers.",
-        )
-    if architectures and not is_bert:
-        load_warnings.append(
-            f"{fields.file}: architectures is {brief(architectures)}, but model_type is bert; it is taken as a BERT"
-        )
-    refuse_remote_code(fields)
-    fields.must_be(
-        "is_decoder",
-        False,
-        "minisbert is an encoder, in which every token attends to every other. Load this checkpoint with transformers.",
-    )
-    fields.must_be(
-        "is_encoder_decoder", False, "minisbert is an encoder, without a decoder behind it. Load this checkpoint with transformers."
-    )
-    fields.must_be(
-        "add_cross_attention",
-        False,
-        "minisbert is an encoder, without a second sequence to attend to. Load this checkpoint with transformers.",
-    )
-    fields.must_be("position_embedding_type", "absolute", "minisbert has no relative positions; load it with transformers.")
-    fields.must_be("pruned_heads", {}, "minisbert has no layers of unequal numbers of heads; load it with transformers.")
-    fields.must_be("quantization_config", None, "minisbert reads plain weights; take the checkpoint as it was before.")
-    return BertConfig(
-        vocab_size=fields.integer("vocab_size", maximum=1 << 24),
-        hidden_size=fields.integer("hidden_size", maximum=LARGEST_WIDTH),
-        num_hidden_layers=fields.integer("num_hidden_layers", maximum=MOST_LAYERS),
-        num_attention_heads=fields.integer("num_attention_heads", maximum=LARGEST_WIDTH),
-        intermediate_size=fields.integer("intermediate_size"),
-        max_position_embeddings=fields.integer("max_position_embeddings"),
-        type_vocab_size=fields.integer("type_vocab_size", default=BertConfig.type_vocab_size),
-        hidden_act=fields.choice("hidden_act", ACTIVATIONS, default=BertConfig.hidden_act),
-        layer_norm_eps=fields.positive("layer_norm_eps", default=BertConfig.layer_norm_eps),
-        hidden_dropout_prob=fields.probability("hidden_dropout_prob", default=BertConfig.hidden_dropout_prob),
-        attention_probs_dropout_prob=fields.probability(
-            "attention_probs_dropout_prob", default=BertConfig.attention_probs_dropout_prob
-        ),
-    )
-
-
-def refuse_remote_code(fields: Fields) -> None:
-    """`auto_map` names Python files of the checkpoint that were meant to be run instead of BERT."""
-    if fields.values.get("auto_map") is not None:
-        fields.refuse(
-            "auto_map",
-            "no such field",
-            "It names code that comes with the checkpoint, and minisbert runs none: load this checkpoint with "
-            "sentence-transformers, if you trust that code.",
-        )
-
-
 def read_wordpiece_config(fields: Fields) -> WordPieceConfig:
     """`tokenizer_config.json`, which many repositories have beside or instead of `tokenizer.json`."""
 
-    def token(field: str, default: str) -> str:
+    def token(field: str) -> str | None:
         """A special token, written as a text or as an object with the text in `content`."""
         value = fields.values.get(field)
         if value is None:
-            return default
+            return None
         if isinstance(value, dict):
             value = value.get("content")
         if not isinstance(value, str) or not value:
@@ -268,11 +161,12 @@ def read_wordpiece_config(fields: Fields) -> WordPieceConfig:
         tokenize_chinese_chars=fields.boolean("tokenize_chinese_chars", default=None),
         model_max_length=limit,
         truncation_side=None if side is None else fields.choice("truncation_side", ("right", "left")),
-        unk_token=token("unk_token", WordPieceConfig.unk_token),
-        cls_token=token("cls_token", WordPieceConfig.cls_token),
-        sep_token=token("sep_token", WordPieceConfig.sep_token),
-        pad_token=token("pad_token", WordPieceConfig.pad_token),
-        mask_token=token("mask_token", WordPieceConfig.mask_token),
+        add_prefix_space=fields.boolean("add_prefix_space", default=None),
+        unk_token=token("unk_token"),
+        cls_token=token("cls_token"),
+        sep_token=token("sep_token"),
+        pad_token=token("pad_token"),
+        mask_token=token("mask_token"),
         tokenizer_class=fields.text("tokenizer_class"),
     )
 
@@ -346,11 +240,14 @@ def read_sentence_config(fields: Fields) -> None:
             fields.refuse(name, "nothing that changes a vector, only " + ", ".join(sorted(harmless)), load)
 
 
-def decide_limit(sizes: Fields, wordpiece: Fields, asked: int | None, sentence: Fields, load_warnings: list[str]) -> Limit:
+def decide_limit(
+    bert: BertConfig, sizes: Fields, wordpiece: Fields, asked: int | None, sentence: Fields, load_warnings: list[str]
+) -> Limit:
     """How many tokens a sentence may have: `max_seq_length`, else `model_max_length`, and never more than the positions.
 
     Args:
-        sizes: config.json; the model has a vector for each position up to its `max_position_embeddings`.
+        bert: the encoder's sizes; it has a vector for each position up to its `max_position_embeddings`.
+        sizes: config.json.
         wordpiece: tokenizer_config.json.
         asked: its model_max_length.
         sentence: sentence_bert_config.json.
@@ -360,7 +257,7 @@ def decide_limit(sizes: Fields, wordpiece: Fields, asked: int | None, sentence: 
         CheckpointError: if there is no room for [CLS], [SEP] and one word piece.
     """
     last = f"{sizes.file}: max_position_embeddings"
-    positions = sizes.integer("max_position_embeddings")
+    positions = bert.max_position_embeddings - bert.position_offset
     limit, source = positions, last
     reasons = []
     if sentence.values.get("max_seq_length") is not None:
@@ -374,7 +271,8 @@ def decide_limit(sizes: Fields, wordpiece: Fields, asked: int | None, sentence: 
             reasons.append(f"{source} is {asked if asked < 10**9 else 'no limit'}")
         else:
             reasons.append(f"{wordpiece.file} gives no model_max_length")
-    reasons.append(f"{last} is {positions}, and no sentence can have more")
+    before = f", {bert.position_offset} of which come before a sentence" if bert.position_offset else ""
+    reasons.append(f"{last} is {bert.max_position_embeddings}{before}, and no sentence can have more")
     if limit > positions:
         if source.startswith(sentence.file):
             load_warnings.append(
@@ -454,7 +352,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
 
     read_sentence_config(sentence)
     usage = read_usage(usage_fields, width(pooling, post_pooling), load_warnings)
-    limit = decide_limit(sizes, words, wordpiece.model_max_length, sentence, load_warnings)
+    limit = decide_limit(bert, sizes, words, wordpiece.model_max_length, sentence, load_warnings)
     lower_case_first = bool(sentence.boolean("do_lower_case", default=False))
     stated = usage_fields or Fields({}, "config_sentence_transformers.json")
     return CheckpointConfig(
@@ -468,7 +366,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
         folder=folder,
         load_warnings=tuple(load_warnings),
         settings=(
-            *(Setting(name, value, sizes.source(name)) for name, value in vars(bert).items()),
+            *(Setting(name, value, source_of(name, bert, sizes)) for name, value in vars(bert).items()),
             Setting("lower_case_first", lower_case_first, sentence.source("do_lower_case")),
             *settings,
             *(Setting(name, value, stated.source(name)) for name, value in vars(usage).items()),

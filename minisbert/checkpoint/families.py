@@ -1,6 +1,9 @@
-"""The weight-name mapper: from the hub's names to ours, and back.
+"""The families: models that compute as BERT does, and write it down in other ways.
 
-`HUB_NAMES` is the whole translation. The historical names:
+A family is data. Its row of `FAMILIES` says how its weights and settings are called, where positions begin, whether there are
+token types, and which tokenizer it has where no file says. A further family of this kind is a row and a test (CONTRIBUTING.md).
+
+The tables of names translate from the hub's names to ours, and back. The historical ones:
 
     bert.…                    the prefix of checkpoints saved with a head on top (BertForMaskedLM and the like)
     LayerNorm.gamma, .beta    the names of TensorFlow's BERT for weight and bias, kept by the first PyTorch ports
@@ -10,13 +13,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from torch import Tensor
 
-from minisbert.bert import Bert, BertConfig
+from minisbert.bert import ACTIVATIONS, Bert, BertConfig
+from minisbert.checkpoint.fields import LARGEST_WIDTH, Fields, brief, refuse_remote_code
 
-# (names on the hub, our name). {n} is a layer, {p} is weight or bias. Several names: stacked along the first axis, in this order.
-HUB_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
+MOST_LAYERS: Final = 1 << 10
+
+Names = tuple[tuple[tuple[str, ...], str], ...]
+"""Rows of (names on the hub, our name). {n} is a layer, {p} is weight or bias.
+Several names on the hub are stacked along the first axis, in that order."""
+
+HUB_NAMES: Names = (
     (("embeddings.word_embeddings.weight",), "embeddings.word.weight"),
     (("embeddings.position_embeddings.weight",), "embeddings.position.weight"),
     (("embeddings.token_type_embeddings.weight",), "embeddings.token_type.weight"),
@@ -36,6 +48,168 @@ HUB_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("encoder.layer.{n}.output.LayerNorm.{p}",), "layers.{n}.feed_forward_norm.{p}"),
 )
 
+MPNET_NAMES: Names = (
+    (("embeddings.word_embeddings.weight",), "embeddings.word.weight"),
+    (("embeddings.position_embeddings.weight",), "embeddings.position.weight"),
+    (("embeddings.LayerNorm.{p}",), "embeddings.norm.{p}"),
+    (("encoder.relative_attention_bias.weight",), "relative_bias.table.weight"),
+    (
+        (
+            "encoder.layer.{n}.attention.attn.q.{p}",
+            "encoder.layer.{n}.attention.attn.k.{p}",
+            "encoder.layer.{n}.attention.attn.v.{p}",
+        ),
+        "layers.{n}.attention.qkv.{p}",
+    ),
+    (("encoder.layer.{n}.attention.attn.o.{p}",), "layers.{n}.attention.out.{p}"),
+    (("encoder.layer.{n}.attention.LayerNorm.{p}",), "layers.{n}.attention_norm.{p}"),
+    (("encoder.layer.{n}.intermediate.dense.{p}",), "layers.{n}.feed_forward.up.{p}"),
+    (("encoder.layer.{n}.output.dense.{p}",), "layers.{n}.feed_forward.down.{p}"),
+    (("encoder.layer.{n}.output.LayerNorm.{p}",), "layers.{n}.feed_forward_norm.{p}"),
+)
+
+DISTILBERT_NAMES: Names = (
+    (("embeddings.word_embeddings.weight",), "embeddings.word.weight"),
+    (("embeddings.position_embeddings.weight",), "embeddings.position.weight"),
+    (("embeddings.LayerNorm.{p}",), "embeddings.norm.{p}"),
+    (
+        (
+            "transformer.layer.{n}.attention.q_lin.{p}",
+            "transformer.layer.{n}.attention.k_lin.{p}",
+            "transformer.layer.{n}.attention.v_lin.{p}",
+        ),
+        "layers.{n}.attention.qkv.{p}",
+    ),
+    (("transformer.layer.{n}.attention.out_lin.{p}",), "layers.{n}.attention.out.{p}"),
+    (("transformer.layer.{n}.sa_layer_norm.{p}",), "layers.{n}.attention_norm.{p}"),
+    (("transformer.layer.{n}.ffn.lin1.{p}",), "layers.{n}.feed_forward.up.{p}"),
+    (("transformer.layer.{n}.ffn.lin2.{p}",), "layers.{n}.feed_forward.down.{p}"),
+    (("transformer.layer.{n}.output_layer_norm.{p}",), "layers.{n}.feed_forward_norm.{p}"),
+)
+
+Switches = tuple[tuple[str, object, str], ...]
+"""Rows of (field of config.json, the one value that minisbert computes, why)."""
+
+ONLY: Switches = (
+    ("is_decoder", False, "minisbert is an encoder, in which every token attends to every other"),
+    ("is_encoder_decoder", False, "minisbert is an encoder, without a decoder behind it"),
+    ("add_cross_attention", False, "minisbert is an encoder, without a second sequence to attend to"),
+    ("position_embedding_type", "absolute", "minisbert has no other position embeddings"),
+    ("pruned_heads", {}, "minisbert has no layers of unequal numbers of heads"),
+    ("quantization_config", None, "minisbert reads plain weights"),
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one family writes down what it shares with BERT, and what it fixes.
+
+    Attributes:
+        name: as people write it, for messages.
+        classes: what its class names begin with: "Bert" for BertModel, BertForMaskedLM and so on.
+        prefix: what stands before the names of weights that were saved with a head on top.
+        tokenizer: the class of its tokenizer where no file names one.
+        weights: the names of its weights.
+        keys: the fields of `BertConfig` that its config.json calls otherwise.
+        fixed: the fields of `BertConfig` that are the same in all its models. A config.json that has such a field must agree.
+        pad_before_positions: whether positions begin at `pad_token_id` + 1, and padding tokens do not count.
+        beside: files beside the weights, of outputs that minisbert does not give; a warning names them.
+        only: as `ONLY`, for this family; the value "hidden_size" means that of the field of this name.
+    """
+
+    name: str
+    classes: str
+    prefix: str
+    tokenizer: str = "BertTokenizer"
+    weights: Names = HUB_NAMES
+    keys: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    pad_before_positions: bool = False
+    beside: tuple[str, ...] = ()
+    only: Switches = ()
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family("BERT", "Bert", "bert."),
+    "roberta": Family("RoBERTa", "Roberta", "roberta.", "RobertaTokenizer", pad_before_positions=True),
+    "xlm-roberta": Family(
+        "XLM-RoBERTa",
+        "XLMRoberta",
+        "roberta.",
+        "XLMRobertaTokenizer",
+        pad_before_positions=True,
+        beside=("sparse_linear.pt", "colbert_linear.pt"),  # of bge-m3
+    ),
+    "camembert": Family("CamemBERT", "Camembert", "roberta.", "CamembertTokenizer", pad_before_positions=True),
+    "mpnet": Family(
+        "MPNet",
+        "MPNet",
+        "mpnet.",
+        "MPNetTokenizer",
+        MPNET_NAMES,
+        # Fixed in transformers: 1 is the padding token, and 32 the number of buckets, whatever config.json says.
+        fixed={"type_vocab_size": 0, "position_offset": 2, "relative_attention_num_buckets": 32},
+    ),
+    "distilbert": Family(
+        "DistilBERT",
+        "DistilBert",
+        "distilbert.",
+        weights=DISTILBERT_NAMES,
+        keys={
+            "hidden_size": "dim",
+            "num_hidden_layers": "n_layers",
+            "num_attention_heads": "n_heads",
+            "intermediate_size": "hidden_dim",
+            "hidden_act": "activation",
+            "hidden_dropout_prob": "dropout",
+            "attention_probs_dropout_prob": "attention_dropout",
+        },
+        fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12},
+    ),
+    "electra": Family(
+        "ELECTRA",
+        "Electra",
+        "electra.",
+        only=(("embedding_size", "hidden_size", "minisbert has no projection from a smaller embedding"),),
+    ),
+    "ernie": Family("ERNIE", "Ernie", "ernie.", only=(("use_task_id", False, "minisbert has no embeddings of tasks"),)),
+}
+"""By the `model_type` of config.json."""
+
+# Other architectures that sentence vectors are made with, by the `model_type` of config.json. Named, so that the message says
+# plainly what the checkpoint is.
+OTHER_ARCHITECTURES: Final = {
+    "albert": "ALBERT",
+    "bart": "BART",
+    "bert-generation": "BERT for generation",
+    "big_bird": "BigBird",
+    "clip": "CLIP",
+    "convbert": "ConvBERT",
+    "deberta": "DeBERTa",
+    "deberta-v2": "DeBERTa v2",
+    "eurobert": "EuroBERT",
+    "gemma3_text": "Gemma",
+    "gpt2": "GPT-2",
+    "gpt_neo": "GPT-Neo",
+    "llama": "Llama",
+    "longformer": "Longformer",
+    "luke": "LUKE",
+    "megatron-bert": "Megatron-BERT",
+    "mistral": "Mistral",
+    "mobilebert": "MobileBERT",
+    "modernbert": "ModernBERT",
+    "new": "NewModel of GTE v1.5",
+    "nomic_bert": "NomicBERT",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "roformer": "RoFormer",
+    "squeezebert": "SqueezeBERT",
+    "t5": "T5",
+    "xlnet": "XLNet",
+    "xlm": "XLM",
+}
+
+
 # What else lies in published files, and why a sentence vector does not need it. Anything else that is unused is named in a warning.
 IGNORED: tuple[tuple[str, str], ...] = (
     (r"embeddings\.position_ids", "the numbers 0, 1, 2 …, saved by old versions of transformers"),
@@ -44,13 +218,103 @@ IGNORED: tuple[tuple[str, str], ...] = (
     (r"cls\..*", "the masked-word and next-sentence heads of pre-training"),
     (r"classifier\..*", "a classification head"),
     (r"qa_outputs\..*", "a question-answering head"),
+    (r"lm_head\..*|vocab_(transform|layer_norm|projector)\..*", "the masked-word heads of RoBERTa, MPNet and DistilBERT"),
+    (r"pre_classifier\..*", "a layer before the classification head of DistilBERT"),
+    (r"(discriminator|generator)_\w+\..*", "the heads of ELECTRA's pre-training"),
 )
 
 
+def read_bert_config(fields: Fields, load_warnings: list[str]) -> BertConfig:
+    """`config.json`: every setting that changes the result is obeyed or refused."""
+    model_type, family = _family(fields, load_warnings)
+    refuse_remote_code(fields)
+    for name, expected, why in ONLY + family.only:
+        value = fields.values.get("hidden_size") if expected == "hidden_size" else expected
+        fields.must_be(name, value, f"{why}; load this checkpoint with transformers.")
+
+    def key(name: str) -> str:
+        """What the family calls a field of `BertConfig`. Our name for it must not say otherwise."""
+        key = family.keys.get(name, name)
+        fields.must_be(name, fields.values.get(key), f"{family.name} has it in {key!r}. Remove one of the two.")
+        return key
+
+    sizes: dict[str, Any] = {
+        "vocab_size": fields.integer("vocab_size", maximum=1 << 24),
+        "hidden_size": fields.integer(key("hidden_size"), maximum=LARGEST_WIDTH),
+        "num_hidden_layers": fields.integer(key("num_hidden_layers"), maximum=MOST_LAYERS),
+        "num_attention_heads": fields.integer(key("num_attention_heads"), maximum=LARGEST_WIDTH),
+        "intermediate_size": fields.integer(key("intermediate_size")),
+        "max_position_embeddings": fields.integer("max_position_embeddings"),
+        "hidden_act": fields.choice(key("hidden_act"), list(ACTIVATIONS), default=BertConfig.hidden_act),
+    }
+    if sizes["hidden_size"] % sizes["num_attention_heads"]:
+        fields.refuse(
+            key("num_attention_heads"),
+            f"a divisor of {key('hidden_size')}, which is {sizes['hidden_size']}",
+            "Every head takes an equal share of it. Correct one of the two.",
+        )
+    for name in "hidden_dropout_prob", "attention_probs_dropout_prob":
+        sizes[name] = fields.probability(key(name), default=getattr(BertConfig, name))
+    for name, value in family.fixed.items():
+        fields.must_be(name, value, f"{family.name} has no other; take an unchanged copy.")
+    if "type_vocab_size" not in family.fixed:
+        sizes["type_vocab_size"] = fields.integer("type_vocab_size", default=BertConfig.type_vocab_size)
+    if "layer_norm_eps" not in family.fixed:
+        sizes["layer_norm_eps"] = fields.positive("layer_norm_eps", default=BertConfig.layer_norm_eps)
+    if family.pad_before_positions:
+        sizes["position_offset"] = fields.integer("pad_token_id", minimum=0, maximum=sizes["vocab_size"] - 1) + 1
+    return BertConfig(**sizes, **family.fixed, model_type=model_type)
+
+
+def _family(fields: Fields, load_warnings: list[str]) -> tuple[str, Family]:
+    """The model_type and its row; without a model_type, by the class names in `architectures`."""
+    architectures = fields.values.get("architectures") or []
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        fields.refuse("architectures", "a list of class names")
+    by_class = next((t for t, row in FAMILIES.items() if any(name.startswith(row.classes) for name in architectures)), None)
+    model_type = fields.values.get("model_type", by_class)
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        known = OTHER_ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
+        fields.refuse(
+            "model_type",
+            "one of " + ", ".join(FAMILIES),
+            (f"This is {known}, another architecture" if known else "minisbert knows no other")
+            + "; load this checkpoint with sentence-transformers or transformers.",
+        )
+    family = FAMILIES[model_type]
+    if architectures and not any(name.startswith(family.classes) for name in architectures):
+        load_warnings.append(
+            f"{fields.file}: architectures is {brief(architectures)}, but model_type is {model_type}; it is taken as {family.name}"
+        )
+    return model_type, family
+
+
+def source_of(name: str, config: BertConfig, fields: Fields) -> str:
+    """Where the value of a field of `BertConfig` comes from: config.json, the family, or nowhere ("the default")."""
+    family = FAMILIES[config.model_type]
+    if name in family.fixed:
+        return f"every {family.name}"
+    return fields.source("pad_token_id" if name == "position_offset" else family.keys.get(name, name))
+
+
+def to_hub_config(config: BertConfig) -> dict[str, Any]:
+    """`config.json` in the family's own words, without what is fixed in it."""
+    family = FAMILIES[config.model_type]
+    values: dict[str, Any] = {"architectures": [f"{family.classes}Model"], "model_type": config.model_type}
+    derived = ("model_type", "position_offset", "relative_attention_num_buckets")
+    values |= {family.keys.get(name, name): value for name, value in vars(config).items() if name not in (*derived, *family.fixed)}
+    if family.pad_before_positions:
+        values["pad_token_id"] = config.position_offset - 1
+    if "relative_attention_num_buckets" in family.fixed:
+        values["relative_attention_num_buckets"] = config.relative_attention_num_buckets
+    values |= {name: config.hidden_size if value == "hidden_size" else value for name, value, _ in family.only}
+    return values
+
+
 def names(config: BertConfig) -> dict[str, tuple[str, ...]]:
-    """`TABLE` written out for a model of that many layers: our name → the names on the hub."""
+    """The names of its family written out for that many layers: our name → the names on the hub."""
     table = {}
-    for theirs, ours in HUB_NAMES:
+    for theirs, ours in FAMILIES[config.model_type].weights:
         for layer in range(config.num_hidden_layers) if "{n}" in ours else [0]:
             for part in ("weight", "bias") if "{p}" in ours else [""]:
                 table[ours.format(n=layer, p=part)] = tuple(name.format(n=layer, p=part) for name in theirs)
@@ -58,7 +322,7 @@ def names(config: BertConfig) -> dict[str, tuple[str, ...]]:
 
 
 def to_hub_names(bert: Bert) -> dict[str, Tensor]:
-    """The weights under the hub's names, q/k/v split again: what transformers' `BertModel.load_state_dict` takes."""
+    """The weights under the hub's names, q/k/v split again: what transformers' model of that family loads."""
     state = bert.state_dict()
     return {
         name: part
@@ -67,14 +331,20 @@ def to_hub_names(bert: Bert) -> dict[str, Tensor]:
     }
 
 
-def current_name(name: str) -> str:
+def current_name(name: str, prefix: str = "bert.") -> str:
     """A name of any era as the hub writes it today.
 
     >>> current_name("bert.embeddings.LayerNorm.gamma")
     'embeddings.LayerNorm.weight'
     """
-    name = name.removeprefix("bert.")
+    name = name.removeprefix(prefix)
     return re.sub(r"LayerNorm\.(gamma|beta)$", lambda old: "LayerNorm." + {"gamma": "weight", "beta": "bias"}[old[1]], name)
+
+
+def is_superfluous(name: str, config: BertConfig) -> bool:
+    """Whether another family computes with a tensor of this name, and this one has no place for it, such as token types."""
+    own = {theirs for theirs, _ in FAMILIES[config.model_type].weights}
+    return any((name,) in {theirs for theirs, _ in family.weights} - own for family in FAMILIES.values())
 
 
 def is_ignored(name: str) -> bool:

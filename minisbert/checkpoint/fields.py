@@ -41,11 +41,11 @@ class Fields:
         found = brief(self.values[field]) if field in self.values else "no such field"
         raise CheckpointError(f"{self.file}: field {field!r}: found {found}, expected {expected}. {remedy}")
 
-    def integer(self, field: str, *, maximum: int = LARGEST_SIZE, default: object = _REQUIRED) -> int:
-        """A whole number from 1 to `maximum`. `true` is not a number, although Python says so."""
+    def integer(self, field: str, *, minimum: int = 1, maximum: int = LARGEST_SIZE, default: object = _REQUIRED) -> int:
+        """A whole number from `minimum` to `maximum`. `true` is not a number, although Python says so."""
         value = self.values.get(field, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= maximum:
-            self.refuse(field, f"a whole number from 1 to {maximum}")
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+            self.refuse(field, f"a whole number from {minimum} to {maximum}")
         return value
 
     def positive(self, field: str, *, default: object = _REQUIRED) -> float:
@@ -98,6 +98,17 @@ class Fields:
         """Refuses a switch that is set to anything but what minisbert does."""
         if self.values.get(field, expected) != expected:
             self.refuse(field, json.dumps(expected), why)
+
+
+def refuse_remote_code(fields: Fields) -> None:
+    """`auto_map` names Python files of the checkpoint that were meant to be run instead of BERT."""
+    if fields.values.get("auto_map") is not None:
+        fields.refuse(
+            "auto_map",
+            "no such field",
+            "It names code that comes with the checkpoint, and minisbert runs none: load this checkpoint with "
+            "sentence-transformers, if you trust that code.",
+        )
 
 
 def brief(value: object) -> str:

@@ -42,8 +42,8 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
 
-OBSOLETE = ("special_tokens_map.json", "added_tokens.json")
-"""What newer versions of transformers write into tokenizer_config.json instead: a copy without them is as good."""
+OBSOLETE = ("special_tokens_map.json", "added_tokens.json", "sparse_linear.pt", "colbert_linear.pt")
+"""What newer versions of transformers write into tokenizer_config.json instead, and what is not used: a copy without is as good."""
 
 
 @dataclass(frozen=True)

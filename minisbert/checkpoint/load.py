@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from minisbert.bert import Bert
 from minisbert.checkpoint.config import CheckpointConfig, read_checkpoint
+from minisbert.checkpoint.families import FAMILIES
 from minisbert.checkpoint.fields import inside
 from minisbert.checkpoint.hub import Source, locate
 from minisbert.checkpoint.tokenizer_files import read_tokenizer
@@ -89,6 +90,9 @@ def load_checkpoint(
         if not isinstance(settings, NormalizeConfig):
             stored = open_weights(find, settings.folder)
             warnings.extend(load_module(module, stored, vector_dtype_of(dtype), inside(settings.folder, "config.json")))
+    beside = [file for file in FAMILIES[config.bert.model_type].beside if source.find(inside(config.folder, file)) is not None]
+    if beside:
+        warnings.append(f"{', '.join(beside)}: not used, since minisbert gives the sentence vector only")
     parts = bert.to(device).eval(), tokenizer, Pooling(config.pooling), modules.to(device).eval(), config
     return Checkpoint(*parts, source, files, tuple(warnings)), source
 

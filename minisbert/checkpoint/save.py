@@ -31,7 +31,7 @@ from torch import Tensor
 
 from minisbert.bert import Bert
 from minisbert.checkpoint.config import SentenceTransformersConfig
-from minisbert.checkpoint.families import to_hub_names
+from minisbert.checkpoint.families import to_hub_config, to_hub_names
 from minisbert.checkpoint.load import Checkpoint
 from minisbert.checkpoint.modules import POOLING_FLAGS
 from minisbert.errors import MinisbertError
@@ -112,24 +112,10 @@ def write(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: Pat
 
 
 def _bert_json(bert: Bert) -> dict[str, Any]:
-    sizes = bert.config
-    name = str(bert.dtype).removeprefix("torch.")
     return {
-        "architectures": ["BertModel"],
-        "model_type": "bert",
-        "vocab_size": sizes.vocab_size,
-        "hidden_size": sizes.hidden_size,
-        "num_hidden_layers": sizes.num_hidden_layers,
-        "num_attention_heads": sizes.num_attention_heads,
-        "intermediate_size": sizes.intermediate_size,
-        "max_position_embeddings": sizes.max_position_embeddings,
-        "type_vocab_size": sizes.type_vocab_size,
-        "hidden_act": sizes.hidden_act,
-        "layer_norm_eps": sizes.layer_norm_eps,
-        "hidden_dropout_prob": sizes.hidden_dropout_prob,
-        "attention_probs_dropout_prob": sizes.attention_probs_dropout_prob,
+        **to_hub_config(bert.config),
         "position_embedding_type": "absolute",
-        "torch_dtype": name,  # its name until transformers 4.56, which newer ones read as well
+        "torch_dtype": str(bert.dtype).removeprefix("torch."),  # its name until transformers 4.56, which newer ones read as well
     }
 
 

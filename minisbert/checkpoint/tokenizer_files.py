@@ -2,32 +2,70 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, normalizers
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece as WordPieceModel
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import TemplateProcessing
+from tokenizers.normalizers import BertNormalizer, Precompiled
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace, WhitespaceSplit
+from tokenizers.processors import RobertaProcessing, TemplateProcessing
 
 from minisbert.checkpoint.config import CheckpointConfig, WordPieceConfig
+from minisbert.checkpoint.families import FAMILIES
 from minisbert.checkpoint.fields import LARGEST_JSON, Fields, Find, brief, inside, read_fields
+from minisbert.checkpoint.tokenizer_json import check_unknown, parts_of, read_tokenizer_json, step_json, unknown_token
 from minisbert.errors import CheckpointError, rust_errors
 from minisbert.tokenizer import WordPiece
 
-BERT_TOKENIZERS = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
-"""Classes of transformers, with or without "Fast" behind, that are one and the same. They take their settings from
-tokenizer_config.json, and from tokenizer.json the vocabulary only."""
+BERT_TOKENS = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+FRAME = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>"}
+ROBERTA_TOKENS = FRAME | {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
+
+
+@dataclass(frozen=True)
+class TokenizerClass:
+    """A class of transformers that takes from tokenizer.json the vocabulary, and the steps from its own settings.
+
+    Attributes:
+        model: its algorithm.
+        tokens: its special tokens by their roles, where no file names others.
+        ends: the roles of the tokens before and after a text.
+        mask_takes_space: whether the token for masks takes the space before it.
+        unk_id: the number that the unknown token must have; None: any.
+        extra: its additional special tokens, where no file lists any.
+    """
+
+    model: str
+    tokens: Mapping[str, str]
+    ends: tuple[str, str] = ("cls_token", "sep_token")
+    mask_takes_space: bool = False
+    unk_id: int | None = None
+    extra: tuple[str, ...] = ()
+
+
+_BERT = TokenizerClass("WordPiece", BERT_TOKENS)
+CLASSES = {
+    "BertTokenizer": _BERT,
+    "DistilBertTokenizer": _BERT,
+    "ElectraTokenizer": _BERT,
+    "MPNetTokenizer": TokenizerClass("WordPiece", ROBERTA_TOKENS | {"unk_token": "[UNK]"}, mask_takes_space=True),
+    "RobertaTokenizer": TokenizerClass("BPE", ROBERTA_TOKENS),
+    "XLMRobertaTokenizer": TokenizerClass("Unigram", ROBERTA_TOKENS, ("bos_token", "eos_token"), unk_id=3),
+    "CamembertTokenizer": TokenizerClass(
+        *("Unigram", ROBERTA_TOKENS, ("bos_token", "eos_token")),
+        mask_takes_space=True,
+        extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
+    ),
+}
+"""By their names, which may have "Fast" behind."""
 
 AS_THE_FILE_SAYS = ("PreTrainedTokenizer", "TokenizersBackend")
 """Classes of transformers that take tokenizer.json as it is."""
-
-NORMALIZERS = ("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Strip", "Nmt", "Sequence")
-PRE_TOKENIZERS = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits", "Sequence")
-PROCESSORS = ("BertProcessing", "TemplateProcessing")
-"""The steps that a tokenizer.json may ask for. None of them can be told to take forever, as a regular expression can."""
 
 MOST_ADDED_TOKENS = 1 << 16
 
@@ -40,7 +78,8 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
     tokenizer.json are switched off: the limit is the checkpoint's `max_seq_length`.
 
     Raises:
-        CheckpointError: if neither file is there, or if it is broken or no WordPiece, or does not fit the model's embeddings.
+        CheckpointError: if neither file is there, or if it is broken, or of a kind that minisbert does not run, or does not fit the
+            model's embeddings.
     """
     settings = _Settings.read(find, config)
     file = inside(config.folder, "tokenizer.json")
@@ -48,18 +87,15 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
     load_warnings: list[str] = []
     side = config.wordpiece.truncation_side
     if path is not None:
-        tokenizer = _from_tokenizer_json(path, file)
+        tokenizer = read_tokenizer_json(path, file)
         if side is None and tokenizer.truncation is not None:
             side = tokenizer.truncation["direction"]
     else:
         file = inside(config.folder, "vocab.txt")
         path = find(file)
         if path is None:
-            raise CheckpointError(
-                f"{inside(config.folder, 'tokenizer.json')} and {file}: neither is in the checkpoint, expected one of them. "
-                "Add the tokenizer the model was trained with."
-            )
-        if not settings.bert:
+            raise CheckpointError(_nothing_found(find, config.folder))
+        if settings.kind is None or settings.kind.model != "WordPiece":
             raise CheckpointError(
                 f"{inside(config.folder, 'tokenizer_config.json')}: field 'tokenizer_class': found {settings.tokenizer_class}, "
                 "which needs a tokenizer.json, and there is none. Add it, or correct the class to BertTokenizer."
@@ -70,8 +106,8 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
         return CheckpointError(f"{file}: not a tokenizer that can be used ({reason}). Take an unchanged copy of the checkpoint.")
 
     with rust_errors(complaint):
-        if settings.bert:
-            tokenizer = settings.as_bert(tokenizer, file, load_warnings)
+        if settings.kind is not None:
+            tokenizer = settings.rebuilt(settings.kind, tokenizer, file, load_warnings)
         settings.add_tokens(tokenizer, config.bert.vocab_size)
         tokenizer.encode_special_tokens = settings.split_special_tokens
         highest = max(tokenizer.get_vocab().values(), default=-1)
@@ -80,12 +116,7 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
                 f"{file}: the highest token id is {highest}, expected at most {config.bert.vocab_size - 1}, since config.json "
                 f"gives vocab_size {config.bert.vocab_size}. The tokenizer and the model do not belong together."
             )
-        unknown = tokenizer.model.unk_token
-        if tokenizer.model.token_to_id(unknown) is None:
-            raise CheckpointError(
-                f"{file}: the token {brief(unknown)} for unknown words is missing among its {tokenizer.get_vocab_size():,} tokens. "
-                "Take an unchanged copy of it."
-            )
+        check_unknown(tokenizer, file)
         if config.lower_case_first and not _lowers(tokenizer):
             steps = [normalizers.Lowercase()]
             if tokenizer.normalizer is not None:
@@ -93,6 +124,18 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
             tokenizer.normalizer = normalizers.Sequence(steps)
         names = {role: token.content for role, token in settings.named.items()}
         return WordPiece(tokenizer, config.max_seq_length, (side or "right").lower(), load_warnings, names)
+
+
+def _nothing_found(find: Find, folder: str) -> str:
+    """The message where there is neither tokenizer.json nor vocab.txt."""
+    others = [name for name in ("sentencepiece.bpe.model", "vocab.json", "merges.txt") if find(inside(folder, name)) is not None]
+    found = f"found only {' and '.join(others)}" if others else "neither is in the checkpoint"
+    remedy = (
+        "Make it with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
+        if others
+        else "Add the tokenizer the model was trained with."
+    )
+    return f"{inside(folder, 'tokenizer.json')} and {inside(folder, 'vocab.txt')}: {found}, expected one of them. {remedy}"
 
 
 def _lowers(tokenizer: Tokenizer) -> bool:
@@ -104,7 +147,7 @@ class _Settings:
 
     Attributes:
         tokenizer_class: as given, without "Fast".
-        bert: whether that is one of `BERT_TOKENIZERS`.
+        kind: its row of `CLASSES`; None if the class takes tokenizer.json as it is.
         named: unk_token, cls_token and the like.
         added: tokens beside the vocabulary, by the number that the file gives them.
         has_decoder: whether they are from `added_tokens_decoder`, which then stands for those of tokenizer.json.
@@ -116,17 +159,17 @@ class _Settings:
         self.fields = fields
         self.config = config
         self.tokenizer_class = tokenizer_class
-        self.bert = tokenizer_class in BERT_TOKENIZERS
+        self.kind = CLASSES.get(tokenizer_class)
         self.added: dict[int, AddedToken] = {}
         self.has_decoder = False
         self.split_special_tokens = fields.boolean("split_special_tokens", default=False) is True
         self.named: dict[str, AddedToken] = {}
-        for name in ("bos_token", "eos_token"):
+        usual = self.kind.tokens if self.kind else {}
+        for name in ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"):
             if fields.values.get(name) is not None:
                 self.named[name] = self._token(fields, name)
-        for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token"):
-            given = fields.values.get(name) is not None
-            self.named[name] = self._token(fields, name) if given else _special(getattr(config, name))
+            elif name in usual:
+                self.named[name] = self._special(usual[name], name)
         for name, value in fields.values.items():
             if name.endswith("_token") and isinstance(value, str) and name not in self.named:
                 self.named[name] = self._token(fields, name)
@@ -139,12 +182,12 @@ class _Settings:
         fields = read_fields(find, file) or Fields({}, file)
         model = read_fields(find, inside(config.folder, "config.json")) or Fields({}, "config.json")
         source = fields if fields.values.get("tokenizer_class") is not None else model
-        name = "BertTokenizer" if source.values.get("tokenizer_class") is None else source.string("tokenizer_class")
-        if name.removesuffix("Fast") not in (*BERT_TOKENIZERS, *AS_THE_FILE_SAYS):
+        name = source.text("tokenizer_class") or FAMILIES[config.bert.model_type].tokenizer
+        if name.removesuffix("Fast") not in (*CLASSES, *AS_THE_FILE_SAYS):
             source.refuse(
                 "tokenizer_class",
-                "one of " + ", ".join((*BERT_TOKENIZERS, *AS_THE_FILE_SAYS)),
-                "minisbert has WordPiece as BERT has it, and no other tokenizer; load this checkpoint with sentence-transformers.",
+                "one of " + ", ".join((*CLASSES, *AS_THE_FILE_SAYS)),
+                "minisbert has no other tokenizer; load this checkpoint with sentence-transformers.",
             )
         settings = cls(fields, config.wordpiece, name.removesuffix("Fast"))
         if fields.values.get("added_tokens_decoder") is not None:
@@ -158,53 +201,101 @@ class _Settings:
                 settings._read_extra(special)
             if (added := read_fields(find, inside(config.folder, "added_tokens.json"))) is not None:
                 settings._read_added(added)
+        if settings.kind is not None and not settings.extra:
+            settings.extra = [_special(token) for token in settings.kind.extra]
         return settings
 
-    def as_bert(self, tokenizer: Tokenizer, file: str, load_warnings: list[str]) -> Tokenizer:
-        """The tokenizer that transformers' BertTokenizer would build from the same vocabulary; what differs is remarked upon."""
-        unknown = self.named["unk_token"].content
-        normalizer = BertNormalizer(
-            lowercase=self.config.do_lower_case is not False,
-            handle_chinese_chars=self.config.tokenize_chinese_chars is not False,
-            strip_accents=self.config.strip_accents,
-        )
-        built = Tokenizer(WordPieceModel({}, unk_token=unknown))
-        built.normalizer, built.pre_tokenizer = normalizer, BertPreTokenizer()
-        model, plain = tokenizer.model, built.model
-        same_model = (model.unk_token, model.continuing_subword_prefix, model.max_input_chars_per_word) == (
-            plain.unk_token, plain.continuing_subword_prefix, plain.max_input_chars_per_word,
-        )  # fmt: skip
+    def rebuilt(self, kind: TokenizerClass, tokenizer: Tokenizer, file: str, load_warnings: list[str]) -> Tokenizer:
+        """The tokenizer that this class of transformers would build from the same vocabulary; what differs is remarked upon."""
+        model = type(tokenizer.model).__name__
+        if model != kind.model:
+            raise CheckpointError(
+                f"{file}: found a {model} tokenizer, expected {kind.model}, since the tokenizer_class is {self.tokenizer_class}. "
+                "Correct tokenizer_class in tokenizer_config.json; PreTrainedTokenizerFast takes the file as it is."
+            )
+        normalizer, pre_tokenizer = self._steps(kind, tokenizer)
+        settings = self._model_settings(kind, tokenizer, file)
+        if kind.model == "Unigram":
+            same_model = unknown_token(tokenizer) == tokenizer.id_to_token(settings["unk_id"])
+        else:
+            same_model = all((getattr(tokenizer.model, name) or None) == (value or None) for name, value in settings.items())
         if file.endswith("tokenizer.json"):
             for name, before, after in (
                 ("normalizer", tokenizer.normalizer, normalizer),
-                ("pre_tokenizer", tokenizer.pre_tokenizer, built.pre_tokenizer),
+                ("pre_tokenizer", tokenizer.pre_tokenizer, pre_tokenizer),
             ):
-                if _state(before) != _state(after):
+                if _without_idle(kind, before) != _without_idle(kind, after):
                     load_warnings.append(
-                        f"{file}: its {name} is {brief(_state(before))}, and {_state(after)} is taken, as in transformers: "
-                        "the settings of tokenizer_config.json hold"
+                        f"{file}: its {name} is {brief(step_json(before))}, and {brief(step_json(after))} is taken, as in "
+                        "transformers: the settings of tokenizer_config.json hold"
                     )
             if not same_model:
-                load_warnings.append(f"{file}: its model has other settings than BERT's, which are taken, as in transformers")
+                load_warnings.append(
+                    f"{file}: its model has other settings than {self.tokenizer_class}'s, which are taken, as in transformers"
+                )
         there = tokenizer.get_added_tokens_decoder()
         if not same_model or (self.has_decoder and {n: _plain(t) for n, t in there.items()} != self._plain_added()):
-            built = Tokenizer(WordPieceModel(tokenizer.get_vocab(with_added_tokens=False), unk_token=unknown))
+            values = json.loads(tokenizer.to_str()) | {"added_tokens": []}
+            values["model"] |= settings
+            tokenizer = Tokenizer.from_str(json.dumps(values))
             if not self.has_decoder:
                 self.added |= there
-            tokenizer = built
-        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, BertPreTokenizer()
-        ends = [self.named[name].content for name in ("cls_token", "sep_token")]
-        numbers = [tokenizer.token_to_id(token) for token in ends]
-        for token, number in zip(ends, numbers, strict=True):
-            if number is None:
-                raise CheckpointError(
-                    f"{file}: the token {token!r} is missing among its {tokenizer.get_vocab_size():,} tokens, expected the special "
-                    f"tokens {', '.join(ends)}. Take an unchanged copy of it, or correct tokenizer_config.json."
-                )
-        tokenizer.post_processor = TemplateProcessing(
-            single=[f"{ends[0]}:0", "$A:0", f"{ends[1]}:0"], special_tokens=list(dict(zip(ends, numbers, strict=True)).items())
-        )
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+        before, after = (self._end(tokenizer, kind.ends[place], file) for place in (0, 1))
+        if kind.model == "BPE":
+            tokenizer.post_processor = RobertaProcessing(after, before, add_prefix_space=bool(self.config.add_prefix_space))
+        else:
+            single = [f"{before[0]}:0", "$A:0", f"{after[0]}:0"]
+            tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=list({before, after}))
         return tokenizer
+
+    def _steps(self, kind: TokenizerClass, tokenizer: Tokenizer) -> tuple[Any, Any]:
+        """The normalizer and the pre_tokenizer of a class, by its settings."""
+        config = self.config
+        if kind.model == "BPE":
+            return None, ByteLevel(add_prefix_space=config.add_prefix_space is True)
+        if kind.model == "Unigram":
+            parts = parts_of(step_json(tokenizer.normalizer))
+            maps = [part["precompiled_charsmap"] for part in parts if part["type"] == "Precompiled"]
+            scheme = "never" if config.add_prefix_space is False else "always"
+            return (
+                Precompiled(base64.b64decode(maps[0])) if maps else None,
+                pre_tokenizers.Sequence([WhitespaceSplit(), Metaspace(prepend_scheme=scheme)]),
+            )
+        normalizer = BertNormalizer(
+            lowercase=config.do_lower_case is not False,
+            handle_chinese_chars=config.tokenize_chinese_chars is not False,
+            strip_accents=config.strip_accents,
+        )
+        return normalizer, BertPreTokenizer()
+
+    def _model_settings(self, kind: TokenizerClass, tokenizer: Tokenizer, file: str) -> dict[str, Any]:
+        """Those of a class, under the names of tokenizer.json."""
+        unknown = self.named["unk_token"].content
+        if kind.model == "WordPiece":
+            return {"unk_token": unknown, "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+        if kind.model == "BPE":
+            switches = dict.fromkeys(("fuse_unk", "byte_fallback", "ignore_merges"), False)
+            return {"dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": ""} | switches
+        found = tokenizer.model.token_to_id(unknown)
+        if found is None or found != (found if kind.unk_id is None else kind.unk_id):
+            raise CheckpointError(
+                f"{file}: the unknown token {brief(unknown)} has the number {found}, expected "
+                f"{'any' if kind.unk_id is None else kind.unk_id} in its vocabulary, as {self.tokenizer_class} has it. "
+                "Take an unchanged copy of it, or correct tokenizer_config.json."
+            )
+        return {"unk_id": found, "byte_fallback": False}
+
+    def _end(self, tokenizer: Tokenizer, role: str, file: str) -> tuple[str, int]:
+        """A token that stands before or after every text, and its number."""
+        token = self.named[role].content
+        number = tokenizer.token_to_id(token)
+        if number is None:
+            raise CheckpointError(
+                f"{file}: the token {token!r} is missing among its {tokenizer.get_vocab_size():,} tokens, expected it as the "
+                f"{role}. Take an unchanged copy of it, or correct tokenizer_config.json."
+            )
+        return token, number
 
     def add_tokens(self, tokenizer: Tokenizer, room: int) -> None:
         """Adds what the vocabulary does not know as whole tokens yet: by number, then the named ones, then the extra ones."""
@@ -232,9 +323,13 @@ class _Settings:
     def _plain_added(self) -> dict[int, object]:
         return {number: _plain(token) for number, token in self.added.items()}
 
+    def _special(self, content: str, role: str) -> AddedToken:
+        takes_space = role == "mask_token" and self.kind is not None and self.kind.mask_takes_space
+        return AddedToken(content, special=True, normalized=False, lstrip=takes_space)
+
     def _token(self, fields: Fields, name: str) -> AddedToken:
         value = fields.values[name]
-        return _special(value) if isinstance(value, str) and value else self._object(fields, name, value, special=True)
+        return self._special(value, name) if isinstance(value, str) and value else self._object(fields, name, value, special=True)
 
     def _object(self, fields: Fields, name: str, value: object, *, special: bool) -> AddedToken:
         """An added token as an object: {"content": "<x>", "lstrip": false, …}."""
@@ -288,45 +383,10 @@ def _plain(token: AddedToken) -> tuple[object, ...]:
     return token.content, token.special, token.normalized, token.lstrip, token.rstrip, token.single_word
 
 
-def _state(step: Any) -> object:
-    """A step of a tokenizer as it stands in tokenizer.json."""
-    return None if step is None else json.loads(step.__getstate__())
-
-
-def _from_tokenizer_json(path: Path, file: str) -> Tokenizer:
-    def complaint(reason: str) -> CheckpointError:
-        return CheckpointError(f"{file}: not a tokenizer that can be read ({reason}). Take an unchanged copy of it.")
-
-    size = path.stat().st_size
-    if size > LARGEST_JSON:
-        raise complaint(f"{size:,} bytes, expected at most {LARGEST_JSON:,}")
-    with rust_errors(complaint):
-        tokenizer = Tokenizer.from_file(str(path))
-        kind = type(tokenizer.model).__name__
-    if not isinstance(tokenizer.model, WordPieceModel):
-        raise CheckpointError(
-            f"{file}: found a {kind} tokenizer, expected WordPiece, as BERT has. Load this checkpoint with sentence-transformers."
-        )
-    for field, step, allowed in (
-        ("normalizer", tokenizer.normalizer, NORMALIZERS),
-        ("pre_tokenizer", tokenizer.pre_tokenizer, PRE_TOKENIZERS),
-        ("post_processor", tokenizer.post_processor, PROCESSORS),
-    ):
-        for name in _types(_state(step)):
-            if name not in allowed:
-                raise CheckpointError(
-                    f"{file}: field {field!r}: found {brief(name)}, expected one of {', '.join(allowed)}. "
-                    "minisbert does not run this step; load this checkpoint with sentence-transformers."
-                )
-    return tokenizer
-
-
-def _types(state: object) -> list[object]:
-    """The type of a step and of the steps in it."""
-    if not isinstance(state, dict):
-        return []
-    inner = [part for name in ("normalizers", "pretokenizers", "processors") for part in state.get(name) or []]
-    return [state.get("type"), *(kind for part in inner for kind in _types(part))]
+def _without_idle(kind: TokenizerClass, step: Any) -> list[dict[str, Any]]:
+    """The parts of a step, without those of XLM-R's old files that change nothing beside a split at spaces."""
+    idle = ("WhitespaceSplit", "Strip", "Replace") if kind.model == "Unigram" else ()
+    return [part for part in parts_of(step_json(step)) if part["type"] not in idle]
 
 
 def _read_vocab(path: Path, file: str) -> dict[str, int]:

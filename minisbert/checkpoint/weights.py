@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from minisbert.bert import Bert
-from minisbert.checkpoint.families import current_name, is_ignored, names
+from minisbert.checkpoint.families import FAMILIES, current_name, is_ignored, is_superfluous, names
 from minisbert.checkpoint.fields import Fields, Find, brief, inside, read_fields
 from minisbert.errors import CheckpointError, rust_errors
 
@@ -50,10 +50,11 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
     Raises:
         CheckpointError: listing every tensor that is missing, misshapen, not floating-point, given twice, or not finite.
     """
+    family = FAMILIES[bert.config.model_type]
     found: dict[str, StoredTensor] = {}
     problems: list[str] = []
     for tensor in stored:
-        name = current_name(tensor.name)
+        name = current_name(tensor.name, family.prefix)
         if name in found:
             problems.append(f"{tensor.name}: the same tensor as {found[name].name}; expected one of the two")
         found[name] = tensor
@@ -70,6 +71,9 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
                 problems.append(f"{found[name].name} (here {ours}): found {list(found[name].shape)}, expected {list(shape)}")
             elif found[name].dtype is None:
                 problems.append(f"{found[name].name} (here {ours}): found {found[name].kind}, expected floating-point numbers")
+    for name, tensor in found.items():
+        if is_superfluous(name, bert.config):
+            problems.append(f"{tensor.name}: found {list(tensor.shape)}, expected no such tensor in {family.name}")
     if problems:
         raise _complaint(problems, found.values())
 

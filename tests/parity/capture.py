@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import BertModel
+from transformers import PreTrainedModel
 
 from minisbert import Bert
 
@@ -43,7 +43,10 @@ def minisbert_states(bert: Bert, batch: Batch) -> list[Tensor]:
     return [torch.cat([nothing, tokens])[place] for tokens in packed]
 
 
-def transformers_states(model: BertModel, batch: Batch) -> list[Tensor]:
+def transformers_states(model: PreTrainedModel, batch: Batch) -> list[Tensor]:
     """transformers'; where the mask is 0, whatever it leaves there."""
+    given = batch._asdict()
+    if not hasattr(model.config, "type_vocab_size"):  # MPNet and DistilBERT have no token types
+        del given["token_type_ids"]
     with torch.inference_mode():
-        return list(model(**batch._asdict(), output_hidden_states=True).hidden_states)
+        return list(model(**given, output_hidden_states=True).hidden_states)
