@@ -102,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.systems,
         starts=2 if options.quick else 7,
         largest=1000 if options.quick else options.largest,
+        data=options.data,
     )
     processes = {}
     for name in options.figures:

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmark.interface import CLOCKS, Setting
 from benchmark.measure import ratios
+from benchmark.training import measure_training, training_lines
 from benchmark.workloads import sentences_of
 
 STARTS = {
@@ -36,6 +37,7 @@ class Request:
         systems: the chosen rows of SYSTEMS.
         starts: how often each system is started.
         largest: the largest corpus, in sentences.
+        data: a folder with stsb-train.tsv; None: made-up texts.
     """
 
     setting: Setting
@@ -43,6 +45,7 @@ class Request:
     systems: Sequence[str] = tuple(STARTS)
     starts: int = 7
     largest: int = 10_000
+    data: Path | None = None
 
 
 def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -165,4 +168,5 @@ FIGURES = {
     "memory": Figure(measure_memory, memory_lines),
     "sizes": Figure(measure_sizes, size_lines),
     "threads": Figure(measure_threads, thread_lines),
+    "training": Figure(measure_training, training_lines),
 }
