@@ -29,7 +29,10 @@ def test_no_block_is_left_out() -> None:
     assert kinds == {("try", "bash"), ("tests", "bash"), (None, "bash"), (None, "python"), ("hub", "python")}
 
 
-def test_the_python_blocks_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_blocks_run_one_after_the_other(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # one of them saves a model
     names: dict[str, object] = {}
     for code in blocks(None, "python"):
         exec(compile(code, "README.md", "exec"), names)  # noqa: S102
@@ -41,7 +44,7 @@ def test_the_python_blocks_run_one_after_the_other(capsys: pytest.CaptureFixture
 
 def test_the_model_card_way_gives_what_encode_gives() -> None:
     names: dict[str, object] = {}
-    for code in blocks(None, "python"):
+    for code in blocks(None, "python")[:3]:  # the third is that way
         exec(compile(code, "README.md", "exec"), names)  # noqa: S102
     normalized = minisbert_normalize(names["sentence_embeddings"])
     assert (normalized - minisbert.encode(list(PAIR), model="all-MiniLM-L6-v2")).abs().max() < 1e-6

@@ -264,7 +264,7 @@ _ON_LOADING_DEVICE = "The device is chosen on loading: minisbert.load(name, devi
 _ON_LOADING_DTYPE = "The precision is chosen on loading: minisbert.load(name, dtype=torch.float16), say."
 _AS_ATTRIBUTE = "It is an attribute of the encoder, to be set after loading."
 _BY_THREADS = "encode uses all cores, and many threads can share one encoder; make one encoder for each further device."
-_NO_TRAINING = "minisbert does not train; train with sentence-transformers, and load the result here."
+_BY_FIT = "It is a function: from minisbert.train import fit; fit(encoder, examples, loss=…)."
 _NO_MODULES = "The parts are encoder.tokenizer, encoder.bert, encoder.pooling and encoder.modules."
 _NO_ADAPTERS = "Merge the adapter into the weights with peft, save the model, and load the result here."
 _NO_MODEL_CARD = "encoder.save writes no README.md, and keeps the one that is there."
@@ -312,8 +312,8 @@ _TOGETHER: dict[tuple[str, ...], str] = {
     ("load",): "Take minisbert.load(name).",
     ("to", "cpu", "cuda"): _ON_LOADING_DEVICE,
     ("half", "bfloat16", "float", "double"): _ON_LOADING_DTYPE,
-    ("eval",): "Leave it out: an encoder has no dropout, and nothing else to switch off.",
-    ("train", "training", "fit", "old_fit", "smart_batching_collate", "gradient_checkpointing_enable"): _NO_TRAINING,
+    ("eval",): "Leave it out: a loaded encoder is in eval mode, and is again after training.",
+    ("train", "training", "fit", "old_fit", "smart_batching_collate", "gradient_checkpointing_enable"): _BY_FIT,
     ("evaluate",): "Take scripts/evaluate_sts.py, or mteb with minisbert.integrations.for_mteb(encoder).",
     ("parameters", "named_parameters", "state_dict"): "Take those of encoder.bert, and of encoder.modules if there are any.",
     ("modules", "children", "forward", "append", "insert", "extend", "pop", "transformers_model", "get_model_kwargs"): _NO_MODULES,

@@ -213,7 +213,8 @@ def _parquet_rows(path: Path, wanted: Sequence[str]) -> Rows:
     try:
         from pyarrow import parquet  # type: ignore[import-untyped]
     except ImportError as error:
-        raise MissingExtraError(f"{path}: .parquet needs pyarrow. Run pip install 'minisbert[train]', or use .tsv or .jsonl.") from error
+        message = f"{path}: .parquet needs pyarrow. Run pip install 'minisbert[train]', or use .tsv or .jsonl."
+        raise MissingExtraError(message) from error
     with parquet.ParquetFile(path) as file:
         for name in wanted:
             _place_of(name, file.schema_arrow.names, str(path))

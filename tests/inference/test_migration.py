@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer, util
 
 import minisbert
 import minisbert.integrations
+import minisbert.train
 from minisbert import SentenceEncoder
 from minisbert.inference.inputs import ATTRIBUTES, OPTIONS
 from minisbert.util import semantic_search

@@ -34,5 +34,4 @@ def test_gradient_checkpointing_halves_the_memory_of_activations(minilm_folder: 
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
-    print(peaks)
     assert peaks[1] < peaks[0] / 2
