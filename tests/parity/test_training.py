@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from checkpoints import TINY_VOCAB, save_tiny
+from checkpoints import FAMILIES, TINY_VOCAB, save_tiny
 from layouts import dense, laid
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
@@ -169,6 +169,12 @@ def check(both: Pair, case: Case, columns: Sequence[Sequence[str]]) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_loss_and_the_gradient_of_every_parameter_are_those_of_sentence_transformers(tiny: Pair, case: str) -> None:
     check(tiny, CASES[case], COLUMNS)
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "bert"])
+def test_every_family_has_the_gradients_of_sentence_transformers(tmp_path: Path, family: str) -> None:
+    save_tiny(tmp_path / family, model_type=family)
+    check(pair(tmp_path / family), CASES["in-batch negatives"], COLUMNS)
 
 
 def test_modules_after_the_pooling_get_their_gradients(tmp_path: Path) -> None:

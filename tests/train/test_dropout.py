@@ -42,7 +42,7 @@ class Seen(TorchFunctionMode):
         if function is F.dropout:
             self.dropouts.append((args[0], result))
         elif function is F.scaled_dot_product_attention:
-            self.attention.append((kwargs or {})["dropout_p"])
+            self.attention.append(args[4])  # after query, key, value and bias
         return result
 
 
@@ -73,7 +73,7 @@ def test_attention_drops_weights_after_the_softmax() -> None:
     value = torch.eye(12).expand(50, 4, 12, 12)  # so that the result is the weights themselves
     weights = attend(query, key, value)
     torch.manual_seed(4)
-    dropped = attend(query, key, value, ATTENTION_SHARE)
+    dropped = attend(query, key, value, dropout=ATTENTION_SHARE)
     kept = dropped != 0
     torch.testing.assert_close(dropped[kept], weights[kept] / (1 - ATTENTION_SHARE))
     deviation = math.sqrt(ATTENTION_SHARE * (1 - ATTENTION_SHARE) / kept.numel())
@@ -98,7 +98,7 @@ def test_the_mean_over_many_samples_is_the_value_without_dropout(bert: Bert) -> 
     assert ((found - expected).abs() < 6 * deviation + 1e-6).all()
     query, key, value = torch.randn(3, 1, 2, 6, 8, generator=torch.Generator().manual_seed(6))
     torch.manual_seed(7)
-    mean = attend(*(part.expand(samples, 2, 6, 8) for part in (query, key, value)), ATTENTION_SHARE).mean(dim=0)  # type: ignore[misc]
+    mean = attend(*(part.expand(samples, 2, 6, 8) for part in (query, key, value)), dropout=ATTENTION_SHARE).mean(dim=0)  # type: ignore[misc]
     spread = ((query @ key.mT / math.sqrt(8)).softmax(-1).square() @ value.square()).sqrt()[0]  # [heads, length, head_dim]
     bound = 6 * spread * math.sqrt(ATTENTION_SHARE / (1 - ATTENTION_SHARE) / samples)
     assert ((mean - attend(query, key, value)[0]).abs() < bound + 1e-6).all()
