@@ -25,6 +25,9 @@ FLOATS = {
 # Those of published models stay below 100.
 LARGEST_VALUE = 1e6
 
+# What DataParallel, torch.compile, FSDP, training frameworks and SentenceTransformer put before the names of the model they wrap.
+WRAPPER = re.compile(r"((module|_orig_mod|_fsdp_wrapped_module|model|auto_model|0)\.)+")
+
 
 @dataclass(frozen=True)
 class StoredTensor:
@@ -51,22 +54,24 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
         CheckpointError: listing every tensor that is missing, misshapen, not floating-point, given twice, or not finite.
     """
     family = FAMILIES[bert.config.model_type]
+    table = names(bert.config)
+    stored = list(stored)
+    wrapper, hint = _wrapper_of([tensor.name for tensor in stored], [name for row in table.values() for name in row], family.prefix)
     found: dict[str, StoredTensor] = {}
     problems: list[str] = []
     for tensor in stored:
-        name = current_name(tensor.name, family.prefix)
+        name = current_name(tensor.name.removeprefix(wrapper), family.prefix)
         if name in found:
             problems.append(f"{tensor.name}: the same tensor as {found[name].name}; expected one of the two")
         found[name] = tensor
 
-    table = names(bert.config)
     expected = {name: parameter.shape for name, parameter in bert.named_parameters()}
     for ours, theirs in table.items():
         rows = expected[ours][0] // len(theirs)
         shape = (rows, *expected[ours][1:])
         for name in theirs:
             if name not in found:
-                problems.append(f"{name} (here {ours}): missing, expected {list(shape)}")
+                problems.append(f"{wrapper}{name} (here {ours}): missing, expected {list(shape)}")
             elif found[name].shape != shape:
                 problems.append(f"{found[name].name} (here {ours}): found {list(found[name].shape)}, expected {list(shape)}")
             elif found[name].dtype is None:
@@ -75,7 +80,7 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
         if is_superfluous(name, bert.config):
             problems.append(f"{tensor.name}: found {list(tensor.shape)}, expected no such tensor in {family.name}")
     if problems:
-        raise _complaint(problems, found.values())
+        raise _complaint(problems, found.values(), hint=hint)
 
     state = {}
     for ours, theirs in table.items():
@@ -91,6 +96,8 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
 
     used = {name for theirs in table.values() for name in theirs}
     load_warnings = []
+    if wrapper:
+        load_warnings.append(f"the names of the weights begin with {wrapper!r}, as a wrapper such as DataParallel leaves them")
     unused = [found[name].name for name in found if name not in used and not is_ignored(name)]
     if unused:
         load_warnings.append(f"the checkpoint has tensors that are not used: {_some(unused)}")
@@ -99,6 +106,32 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
             "the checkpoint's weights are float64 and were rounded to float32; ask for dtype=torch.float64 to keep them"
         )
     return load_warnings
+
+
+def _wrapper_of(stored: Sequence[str], needed: Sequence[str], own: str) -> tuple[str, str]:
+    """The prefix of a wrapper before the names in a file, or ""; and what to say of a prefix that is none of a wrapper.
+
+    Args:
+        stored: the names in the file.
+        needed: the names that the model needs; the first is that of the word embeddings.
+        own: the family's own prefix, which may follow.
+
+    >>> _wrapper_of(["module.bert.embeddings.weight", "module.cls.bias"], ["embeddings.weight"], "bert.")
+    ('module.', '')
+    """
+    if not {current_name(name, own) for name in stored}.isdisjoint(needed):
+        return "", ""
+    prefixes = sorted({name.removesuffix(needed[0]).removesuffix(own) for name in stored if name.endswith(f".{needed[0]}")})[:8]
+    if len(prefixes) == 1 and WRAPPER.fullmatch(prefixes[0]):
+        return prefixes[0], ""
+    complete = [
+        brief(prefix)
+        for prefix in prefixes
+        if {current_name(name.removeprefix(prefix), own) for name in stored if name.startswith(prefix)}.issuperset(needed)
+    ]
+    if not complete:
+        return "", ""
+    return "", f" All are there behind the prefix {' and behind '.join(complete)}; save the state_dict() of that module alone."
 
 
 def load_module(module: nn.Module, stored: Sequence[StoredTensor], dtype: torch.dtype, config: str) -> list[str]:
@@ -155,11 +188,11 @@ def _some(items: list[str], most: int = 20) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _complaint(problems: list[str], found: Iterable[StoredTensor], config: str = "config.json") -> CheckpointError:
+def _complaint(problems: list[str], found: Iterable[StoredTensor], config: str = "config.json", hint: str = "") -> CheckpointError:
     files = sorted({tensor.file for tensor in found}) or ["the weights"]
     return CheckpointError(
         f"{_some(files)}: {len(problems)} of the tensors are not what {config} asks for. The weights and {config} must come "
-        "from the same model; take an unchanged copy of both.\n  " + _lines(problems)
+        f"from the same model; take an unchanged copy of both.{hint}\n  " + _lines(problems)
     )
 
 

@@ -16,6 +16,7 @@ from checkpoints import finder, save_tiny, write_json
 from conftest import PAIR
 from containers import CONTAINERS, relay, replace_weights, weights_of
 from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import BertConfig as ReferenceConfig
 from transformers import BertForMaskedLM, BertModel
@@ -128,6 +129,61 @@ def test_old_names_give_the_same_vectors(folder: Path, expected: Tensor, rename:
     assert renamed.keys() != weights_of(folder).keys()
     replace_weights(folder, renamed)
     assert torch.equal(vectors(folder), expected)
+
+
+WRAPPED: dict[str, Callable[[BertModel], torch.nn.Module]] = {
+    "module.": torch.nn.DataParallel,
+    "_orig_mod.": torch.compile,
+    "_orig_mod.module.": lambda model: torch.compile(torch.nn.DataParallel(model)),
+    "model.": lambda model: torch.nn.ModuleDict({"model": model, "loss": torch.nn.Linear(2, 2)}),
+    "0.auto_model.": lambda model: torch.nn.Sequential(torch.nn.ModuleDict({"auto_model": model})),  # sentence-transformers until 5
+}
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
+def test_weights_of_a_wrapped_model_are_taken_with_a_warning(folder: Path, expected: Tensor, prefix: str) -> None:
+    model = BertModel.from_pretrained(folder, add_pooling_layer=False)
+    state = {name: tensor.clone() for name, tensor in WRAPPED[prefix](model).state_dict().items()}
+    assert f"{prefix}{WORDS}" in state
+    replace_weights(folder, state)
+    with pytest.warns(MinisbertWarning) as caught:
+        encoder = minisbert.load(folder)
+    assert repr(prefix) in str(caught[0].message)
+    assert ["loss.weight" in str(warning.message) for warning in caught[1:]] == [True] * (prefix == "model.")
+    assert torch.equal(encoder.encode(PAIR), expected)
+
+
+def test_the_state_of_a_sentence_transformer_is_taken(folder: Path, expected: Tensor) -> None:
+    replace_weights(folder, {name: tensor.clone() for name, tensor in SentenceTransformer(str(folder)).state_dict().items()})
+    with pytest.warns(MinisbertWarning, match=r"begin with '0\.(auto_)?model\.'"):
+        assert torch.equal(minisbert.load(folder).encode(PAIR), expected)
+
+
+def test_a_wrapped_model_with_a_head_is_taken_and_what_it_lacks_is_named_as_it_would_be_there(
+    folder: Path, expected: Tensor
+) -> None:
+    state = {f"module.bert.{name}": tensor for name, tensor in weights_of(folder).items()}
+    replace_weights(folder, state | {"module.cls.predictions.bias": torch.zeros(2)})
+    with pytest.warns(MinisbertWarning, match=r"'module\.'") as caught:
+        assert torch.equal(minisbert.load(folder).encode(PAIR), expected)
+    assert len(caught) == 1
+    del state[f"module.bert.{KEY}"]
+    replace_weights(folder, state)
+    message = refused(folder, f"\n  module.{KEY} (here layers.1.attention.qkv.weight): missing")
+    assert len(message.splitlines()) == 2
+
+
+def test_a_prefix_of_no_wrapper_and_two_models_in_one_file_are_named_and_not_taken(folder: Path) -> None:
+    state = weights_of(folder)
+    other = {f"text.tower.{name}": tensor for name, tensor in state.items()}
+    replace_weights(folder, other)
+    refused(folder, "37 of the tensors are not", ' All are there behind the prefix "text.tower." (str); save the state_dict()')
+    both = {f"{side}.{name}": tensor.clone() for side in ("model", "module") for name, tensor in state.items()}
+    replace_weights(folder, both)
+    refused(folder, 'behind the prefix "model." (str) and behind "module." (str)')
+    del other[f"text.tower.{KEY}"]
+    replace_weights(folder, other)
+    assert "behind" not in refused(folder, "37 of the tensors are not")
 
 
 def test_what_transformers_saves_with_a_masked_word_head_loads_without_a_word(folder: Path, tmp_path: Path) -> None:
