@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": MODEL | {"inference"},  # its threads: a fork waits until weights are read
     "util": {"inference"},
     "encoder": MODEL | {"inference", "checkpoint", "util"},
-    "tracing": MODEL | {"inference", "encoder"},
+    "tracing": MODEL | {"inference", "checkpoint", "encoder"},
     "__init__": MODEL | {"inference", "checkpoint", "util", "encoder", "tracing"},
     # Their commands are written as a user's program is, with `import minisbert`.
     "train": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__"},

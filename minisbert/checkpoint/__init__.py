@@ -4,12 +4,12 @@
     fields.py            strict json: every complaint names file, field, found and expected
     config.py            config.json, the limit in tokens, how the vectors are meant to be used
     modules.py           modules.json, pooling and the post-pooling modules
-    tokenizer_files.py   tokenizer.json or vocab.txt, and the settings beside them
-    families.py          the weight-name mapper: from the hub's names to ours
+    families.py          the families: a row each, with the names of their weights and settings
+    tokenizer_files.py   tokenizer.json or vocab.txt, and the settings beside them; tokenizer_json.py: what it may hold
     weights.py           weight files, each tensor checked; pickle_reader.py: .bin files, without running them
     load.py              all of it → a `Checkpoint`
     save.py, info.py     a `Checkpoint` → files, or a table of what is in force
 
-It imports bert, pooling, tokenizer and the threads of inference. It is imported by encoder, which is built from a `Checkpoint`, and
-by train; nothing here knows the encoder.
+It imports bert, pooling, tokenizer and the threads of inference. It is imported by encoder, which is built from a `Checkpoint`, by
+train and tracing; nothing here knows the encoder.
 """

@@ -15,6 +15,7 @@ from typing import Any
 
 from minisbert.checkpoint.config import EVERY_MODELS_PROMPTS, SentenceTransformersConfig, Setting
 from minisbert.checkpoint.load import Checkpoint
+from minisbert.checkpoint.tokenizer_json import step_json
 from minisbert.tokenizer import WordPiece
 
 SET = "set in this program"
@@ -125,12 +126,23 @@ def describe(checkpoint: Checkpoint, usage: SentenceTransformersConfig) -> Info:
 
 
 def _tokenizer_settings(tokenizer: WordPiece) -> dict[str, object]:
-    normalizer = tokenizer.tokenizer.normalizer
     return {
-        "normalizer": None if normalizer is None else json.loads(normalizer.__getstate__()),
+        "tokenizer": type(tokenizer.tokenizer.model).__name__,
+        "normalizer": _without_long_texts(step_json(tokenizer.tokenizer.normalizer)),
         "truncation_side": tokenizer.truncation_side,
         "vocabulary": tokenizer.vocab_size,
     }
+
+
+def _without_long_texts(value: Any) -> Any:
+    """A json value in which a long text, such as XLM-R's map of characters, is only named by its sha256."""
+    if isinstance(value, dict):
+        return {key: _without_long_texts(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_long_texts(part) for part in value]
+    if isinstance(value, str) and len(value) > 200:
+        return f"{len(value):,} characters, sha256 {hashlib.sha256(value.encode()).hexdigest()}"
+    return value
 
 
 def _revision(paths: Any) -> str | None:

@@ -29,11 +29,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from minisbert.bert import Bert
+from minisbert.bert import Bert, BertConfig
 from minisbert.checkpoint.config import SentenceTransformersConfig
-from minisbert.checkpoint.families import to_hub_config, to_hub_names
+from minisbert.checkpoint.families import FAMILIES, to_hub_config, to_hub_names
 from minisbert.checkpoint.load import Checkpoint
 from minisbert.checkpoint.modules import POOLING_FLAGS
+from minisbert.checkpoint.tokenizer_files import CLASSES
 from minisbert.errors import MinisbertError
 from minisbert.pooling import DenseConfig, LayerNormConfig, ModuleConfig, PoolingConfig
 
@@ -84,7 +85,7 @@ def write(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: Pat
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     _write_json(folder / "config.json", _bert_json(checkpoint.bert))
     write_safetensors(to_hub_names(checkpoint.bert), folder / "model.safetensors")
-    lower_first = _write_tokenizer(wordpiece, folder, lower_first=config.lower_case_first)
+    lower_first = _write_tokenizer(wordpiece, folder, config.bert, lower_first=config.lower_case_first)
     limits = {"max_seq_length": wordpiece.max_length, "do_lower_case": lower_first}
     _write_json(folder / "sentence_bert_config.json", limits)
     _write_json(folder / "1_Pooling/config.json", _pooling_json(config.pooling))
@@ -146,7 +147,7 @@ def _module_json(config: ModuleConfig) -> dict[str, Any] | None:
     return values | ({"use_residual": True} if config.residual else {})
 
 
-def _write_tokenizer(wordpiece: WordPiece, folder: Path, *, lower_first: bool) -> bool:
+def _write_tokenizer(wordpiece: WordPiece, folder: Path, bert: BertConfig, *, lower_first: bool) -> bool:
     """Writes the tokenizer; returns whether lower-casing the text before it must be asked for beside it."""
     tokenizer = wordpiece.tokenizer
     values = json.loads(tokenizer.to_str())
@@ -176,9 +177,12 @@ def _write_tokenizer(wordpiece: WordPiece, folder: Path, *, lower_first: bool) -
         "truncation_side": wordpiece.truncation_side,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
+    if bert.type_vocab_size < 2:  # a model without token types may not be given any
+        settings["model_input_names"] = ["input_ids", "attention_mask"]
     if _is_plain_bert(tokenizer, normalizer, names):
+        own = FAMILIES[bert.model_type].tokenizer
         settings |= {
-            "tokenizer_class": "BertTokenizer",
+            "tokenizer_class": own if CLASSES[own].model == "WordPiece" else "BertTokenizer",
             "do_lower_case": normalizer["lowercase"],
             "strip_accents": normalizer["strip_accents"],
             "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
@@ -194,7 +198,8 @@ def _is_plain_bert(tokenizer: Tokenizer, normalizer: Any, names: Mapping[str, st
     model = tokenizer.model
     framed = tokenizer.encode("").tokens
     return (
-        bool(normalizer)
+        type(model).__name__ == "WordPiece"
+        and bool(normalizer)
         and normalizer["type"] == "BertNormalizer"
         and normalizer["clean_text"]
         and type(tokenizer.pre_tokenizer).__name__ == "BertPreTokenizer"

@@ -2,10 +2,11 @@
 
     record.py   hooks note what the model's parts give while a sentence is encoded
     pairs.py    how much each pair of tokens adds to the cosine
-    page.py     the trace as an HTML page: `steps.py` and `comparison.py` say what each step shows, `html.py` has the pieces
+    page.py     the trace as an HTML page: `steps.py`, `layers.py` and `comparison.py` say what each step shows, `html.py` has the
+                pieces
 
-The folder is not called `trace`, because `minisbert.trace` is the function. It imports encoder, inference, bert, pooling and
-tokenizer. It is imported by cli and, when it is used, by `minisbert.trace`.
+The folder is not called `trace`, because `minisbert.trace` is the function. It imports encoder, inference, checkpoint, bert,
+pooling and tokenizer. It is imported by cli and, when it is used, by `minisbert.trace`.
 
 Notation as in `bert.py`; here `tokens` are those of one sentence, special tokens included, and `dim` is the width of its vector.
 """

@@ -202,8 +202,8 @@ def flow_picture(tokens: Sequence[str], weights: Tensor) -> str:
 
 
 def sum_picture(name: str, tokens: Sequence[str], parts: Sequence[tuple[str, Tensor]]) -> str:
-    """Pictures of [tokens, numbers] side by side: three that are added, in one scale, and what comes of it, in its own."""
-    largest = max(part.abs().max().item() for _, part in parts[:3])
+    """Pictures of [tokens, numbers] side by side: those that are added, in one scale, and what comes of it, in its own."""
+    largest = max(part.abs().max().item() for _, part in parts[:-1])
     cell, left, width, top = 16, 96, 128, 24
     total, height = left + len(parts) * (width + 22), top + cell * len(tokens) + 2
     drawn = [
@@ -212,8 +212,9 @@ def sum_picture(name: str, tokens: Sequence[str], parts: Sequence[tuple[str, Ten
     ]
     for number, (title, part) in enumerate(parts):
         x = left + number * (width + 22)
-        scale = largest if number < 3 else part.abs().max().item()
-        sign = ("", "+", "+", "→")[number]
+        last = number == len(parts) - 1
+        scale = part.abs().max().item() if last else largest
+        sign = "→" if last else "+" if number else ""
         drawn.append(
             f'<text x="{x + width / 2:g}" y="12" text-anchor="middle">{title}</text>'
             f'<text x="{x - 11}" y="12" text-anchor="middle">{sign}</text>'

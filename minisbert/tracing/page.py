@@ -17,19 +17,20 @@ from pathlib import Path
 
 import torch
 
+from minisbert.bert import BertConfig
+from minisbert.checkpoint.families import FAMILIES
 from minisbert.tracing.comparison import LARGEST_TABLE, cosine_step, neighbours_step, pair_matrix_of, pairs_step
 from minisbert.tracing.html import (
     decimal,
     escaped,
     shortened,
 )
+from minisbert.tracing.layers import heads_are_shown, layers_step
 from minisbert.tracing.pairs import Traced
 from minisbert.tracing.steps import (
     LONG_TEXT,
     Named,
     embeddings_step,
-    heads_are_shown,
-    layers_step,
     pooling_step,
     sentence_badge,
     tokens_step,
@@ -97,14 +98,24 @@ def _head(trace: Traced, sentences: Named, steps: list[str]) -> str:
         )
     name = escaped(Path(encoder.model).name if Path(encoder.model).is_absolute() else encoder.model)
     facts = (
-        f"{name} · {config.num_hidden_layers} layers of {config.num_attention_heads} heads · {config.hidden_size} numbers a "
-        f"token · {len(trace.a.embedding)} a sentence · {str(encoder.dtype).removeprefix('torch.')}"
+        f"{name} · {_family(config)} · {config.num_hidden_layers} layers of {config.num_attention_heads} heads · "
+        f"{config.hidden_size} numbers a token · {len(trace.a.embedding)} a sentence · {str(encoder.dtype).removeprefix('torch.')}"
     )
     items = "".join(f"<li>{step}</li>" for step in steps)
     return (
         f'<header class="top"><p class="kicker">minisbert trace</p><h1>{title}</h1>{quotes}{answer}<p '
         f'class="facts">{facts}</p><nav aria-label="The steps"><ol>{items}</ol></nav></header>'
     )
+
+
+def _family(config: BertConfig) -> str:
+    """What the model is, and in what it differs from BERT."""
+    differences = [f"positions from {config.position_offset}"] if config.position_offset else []
+    if not config.type_vocab_size:
+        differences.append("no segments")
+    if config.relative_attention_num_buckets:
+        differences.append("a bias for the distance of two tokens")
+    return FAMILIES[config.model_type].name + (f" (as BERT, but {', '.join(differences)})" if differences else "")
 
 
 def _data(trace: Traced, sentences: Named) -> dict[str, object]:

@@ -55,9 +55,11 @@ class SentenceTrace:
         cut_offsets: [cut, 2], int64, where they are in `text`.
         word: [tokens, hidden], each token's vector from the table of words.
         position: [tokens, hidden], from the table of positions.
-        token_type: [tokens, hidden], from the table of segments.
-        embedded: [tokens, hidden], the normalized sum of the three; it is `hidden[0]`.
+        token_type: [tokens, hidden], from the table of segments; None if the model has none.
+        embedded: [tokens, hidden], the normalized sum of these; it is `hidden[0]`.
         hidden: [layers + 1, tokens, hidden], the embeddings and the output of every layer.
+        attention_bias: [heads, tokens, tokens], what every layer adds to the scores of attention for the distance of two tokens;
+            None if the model has no such bias.
         attention: [layers, heads, tokens, tokens], how much the token of a row takes from that of a column; rows sum to 1.
         attention_out: [layers, tokens, hidden], what attention adds to a token's vector.
         after_attention: [layers, tokens, hidden], the normalized sum of the layer's input and `attention_out`.
@@ -81,9 +83,10 @@ class SentenceTrace:
     cut_offsets: Tensor
     word: Tensor
     position: Tensor
-    token_type: Tensor
+    token_type: Tensor | None
     embedded: Tensor
     hidden: Tensor
+    attention_bias: Tensor | None
     attention: Tensor
     attention_out: Tensor
     after_attention: Tensor
@@ -115,13 +118,14 @@ def corpus_texts(corpus: object) -> list[str]:
 def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
     """Encodes one text and notes what every part of the model gives."""
     bert, wordpiece = encoder.bert, encoder.tokenizer
-    names = ["embeddings.word", "embeddings.position", "embeddings.token_type", "embeddings"]
+    names = ["embeddings.word", "embeddings.position", "embeddings"]
+    names += ["embeddings.token_type"] if bert.embeddings.token_type is not None else []
     parts = ("attention.qkv", "attention", "attention_norm", "feed_forward")
     for number in range(len(bert.layers)):
         names += [f"layers.{number}", *(f"layers.{number}.{part}" for part in parts)]
 
     def encode() -> tuple[Tensor, dict[str, list[Tensor]]]:
-        with _noted(bert, names) as noted:
+        with _noted(bert, [*names, *(["relative_bias"] if bert.relative_bias is not None else [])]) as noted:
             return encoder.encode(text, on_truncate="ignore", show_progress_bar=False), noted
 
     # Where one core and all of them round differently, `encode` hands its batch to a worker; called by a worker, it keeps it there.
@@ -149,6 +153,7 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
     heads, head_dim = bert.config.num_attention_heads, bert.config.head_dim
     qkv = stack(".attention.qkv").view(-1, tokens, 3, heads, head_dim)
     query, key = qkv.permute(2, 0, 3, 1, 4)[:2]  # both [layers, heads, tokens, head_dim]
+    bias = noted["relative_bias"][0][0].clone() if "relative_bias" in noted else None  # [heads, tokens, tokens]; the first group's
 
     encoding = wordpiece.tokenizer.encode(text, add_special_tokens=False)
     before, after = len(wordpiece.prefix), len(wordpiece.suffix)
@@ -168,10 +173,11 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
         cut_offsets=torch.tensor(encoding.offsets[: inside.start] + encoding.offsets[inside.stop :], dtype=torch.int64).view(-1, 2),
         word=seen("embeddings.word"),
         position=seen("embeddings.position"),
-        token_type=seen("embeddings.token_type"),
+        token_type=seen("embeddings.token_type") if "embeddings.token_type" in noted else None,
         embedded=embedded,
         hidden=hidden,
-        attention=attention_weights(query, key),
+        attention_bias=bias,
+        attention=attention_weights(query, key, bias),
         attention_out=stack(".attention"),
         after_attention=stack(".attention_norm"),
         feed_forward_out=stack(".feed_forward"),
@@ -181,13 +187,14 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
     )
 
 
-def attention_weights(query: Tensor, key: Tensor) -> Tensor:
-    """softmax(q kᵀ / √head_dim): the weights that attention gives to the values, and does not keep.
+def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / √head_dim + bias): the weights that attention gives to the values, and does not keep.
 
-    Two [layers, heads, tokens, head_dim] → [layers, heads, tokens, tokens]            Vaswani et al. 2017, equation 1
+    Two [layers, heads, tokens, head_dim], [heads, tokens, tokens] → [layers, heads, tokens, tokens]
+    Vaswani et al. 2017, equation 1
     """
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # [layers, heads, tokens, tokens]
-    return scores.softmax(dim=-1)
+    return (scores if bias is None else scores + bias).softmax(dim=-1)
 
 
 def _prompt(encoder: SentenceEncoder) -> str:
