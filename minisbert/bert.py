@@ -149,8 +149,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
 
     Three [sentences, heads, length, head_dim], [1 or sentences, heads, length, length] → [sentences, heads, length, head_dim]
     """
-    # On one thread 1.6 to 2 times as fast as two batched products and a softmax at 8 to 14 tokens, 1 to 3.7 times from 48 on, and
-    # between 0.8 and 1.2 times. It reads query, key and value where they lie (scripts/benchmark/README.md, "Tried and dropped").
+    # On one thread 0.8 to 3.7 times as fast as two batched products and a softmax (scripts/benchmark/README.md, "Tried and dropped").
     return F.scaled_dot_product_attention(query, key, value, bias, dropout)
 
 
@@ -190,10 +189,7 @@ class Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """Embeddings and a stack of layers. Ready for inference: in `eval()` mode, and no parameter asks for a gradient.
-
-    In `train()` mode there is dropout: on the embeddings, on the attention weights, and on what each half of a layer adds.
-    """
+    """Embeddings and a stack of layers, in `eval()` mode: no dropout, and no parameter asks for a gradient."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -229,9 +225,12 @@ class Bert(nn.Module):
             positions: [tokens]; by default those that `positions` gives each sentence.
             token_types: [tokens]; by default all 0, the first segment.
             columns: [tokens], where each token stands in its sentence; by default each sentence counts 0, 1, 2 …
+
+        Returns:
+            [tokens, hidden].
         """
         if positions is None:
-            positions = torch.cat([self.positions(of_group).flatten() for of_group in split(ids, groups)])
+            positions = torch.cat([self._positions(of_group).flatten() for of_group in split(ids, groups)])
         if token_types is None:
             token_types = torch.zeros_like(ids)
         biases: list[Tensor | None] = [None] * len(groups)
@@ -243,7 +242,7 @@ class Bert(nn.Module):
             x = layer(x, groups, biases)
         return x
 
-    def positions(self, ids: Tensor) -> Tensor:
+    def _positions(self, ids: Tensor) -> Tensor:
         """[..., length] ids → [..., length]: 0, 1, 2 …; with an offset, padding tokens have the one before and do not count."""
         padding = self.config.position_offset - 1
         if padding < 0:
@@ -262,6 +261,9 @@ class Bert(nn.Module):
             attention_mask: [batch, length] of 0 and 1 (or False and True); by default all 1.
             token_type_ids: [batch, length], integers below `type_vocab_size`; by default all 0.
 
+        Returns:
+            [batch, length, hidden].
+
         Raises:
             ValueError: if a shape, an id, a type or a mask value is out of its range.
             TypeError: if ids or types are not integers.
@@ -277,17 +279,14 @@ class Bert(nn.Module):
         groups = [(sentences, length) for length, sentences in zip(*counts, strict=True) if length]
         hidden = self.embeddings.word.weight.new_zeros(*input_ids.shape, self.config.hidden_size)
         if groups:
-            hidden[at] = self.forward_packed(input_ids[at], groups, self.positions(input_ids)[at], types[at], column)
+            hidden[at] = self.forward_packed(input_ids[at], groups, self._positions(input_ids)[at], types[at], column)
         return hidden  # [batch, length, hidden]
 
     def _check_padded(self, input_ids: Tensor, mask: Tensor, types: Tensor) -> None:
         config, shape = self.config, list(input_ids.shape)
         longest = config.max_position_embeddings - config.position_offset
         if len(shape) != 2 or shape[1] > longest:
-            raise ValueError(
-                f"input_ids: found shape {shape}, expected [batch, length] with length ≤ {longest}, the number of positions this "
-                "model has. Cut or split longer texts."
-            )
+            raise ValueError(f"input_ids: found shape {shape}, expected [batch, length ≤ {longest}]. Cut or split longer texts.")
         for name, x, size in ("input_ids", input_ids, config.vocab_size), ("token_type_ids", types, config.type_vocab_size or 1):
             if x.dtype not in (torch.int64, torch.int32):
                 raise TypeError(f"{name}: found {x.dtype}, expected integers (torch.int64).")

@@ -24,8 +24,10 @@ from minisbert.inference.vectors import Vectors
 from minisbert.pooling import vector_dtype_of
 from minisbert.util import similarity, similarity_pairwise
 
-if TYPE_CHECKING:
-    import numpy as np  # noqa: F401 # `Vectors` names its arrays, and the API reference resolves that name here
+if TYPE_CHECKING:  # what `Vectors` is made of: the API reference resolves these names here
+    from collections.abc import Sequence  # noqa: F401
+
+    import numpy as np  # noqa: F401
 
 
 OnTruncate = Literal["warn", "error", "ignore"]
@@ -158,7 +160,7 @@ class SentenceEncoder:
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return self.bert.device
+        return self.bert.embeddings.word.weight.device
 
     @property
     def dtype(self) -> torch.dtype:

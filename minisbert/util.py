@@ -23,7 +23,7 @@ The names are those of `sentence_transformers.util`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import torch
 from torch import Tensor
@@ -40,6 +40,9 @@ from minisbert.inference.vectors import (
     check_positive,
     check_same_width,
 )
+
+if TYPE_CHECKING:
+    import numpy as np  # noqa: F401 # `Vectors` names its arrays, and the API reference resolves that name here
 
 ScoreFunction: TypeAlias = "str | Callable[[Tensor, Tensor], Tensor]"
 """A name such as "cosine", or a function of [queries, dim] and [corpus, dim] that gives [queries, corpus]."""

@@ -241,7 +241,7 @@ def test_the_limit_can_be_set_and_is_obeyed(tiny: SentenceEncoder) -> None:
     [
         (2, ValueError, "max_seq_length: found 2, expected 3 (the special tokens and one more) to 40 (the positions"),
         (41, ValueError, "max_seq_length: found 41, expected 3"),
-        (-1, ValueError, "max_seq_length: found -1, expected 3"),
+        (-1, ValueError, "max_seq_length: found -1, expected at least 1."),
         (True, TypeError, "max_seq_length: found bool, expected an int."),
         (None, TypeError, "max_seq_length: found NoneType, expected an int."),
         (32.0, TypeError, "max_seq_length: found float, expected an int."),
@@ -602,7 +602,7 @@ def test_a_vector_that_is_not_finite_is_an_error_that_names_its_text(tiny: Sente
     tiny.bert.embeddings.word.weight[tiny.tokenizer(["dog"]).ids[0][1], 3] = value  # the weights of one word
     texts = ["a man", "the cat", "a dog " + "is " * 20, "a cat", "a dog"]
     beginning = re.escape(repr(texts[2][:40]))
-    message = rf"sentences\[2\], {beginning}…: its vector has NaN or infinite numbers, expected finite ones\."
+    message = rf"sentences\[2\], {beginning}…: its vector has NaN or infinite values, expected finite ones\."
     for work in (
         lambda: tiny.encode(texts, normalize_embeddings=normalize),
         lambda: list(tiny.encode_stream(texts, window=2, normalize_embeddings=normalize)),

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import save_tiny, write_json
+from parity.compare import close_scores
 from sentence_transformers import SentenceTransformer, util
 from torch import Tensor
 
@@ -103,12 +104,11 @@ def test_pair_by_pair_is_the_formula(name: str) -> None:
 @EVERY_NAME
 def test_real_vectors_get_the_scores_of_sentence_transformers(name: str, vectors: Tensor) -> None:
     a, b = vectors[:300], vectors[300:600]
-    # Their euclidean distances come from dot products, with the rounding that brings.
-    for dtype, atol in (torch.float64, 1e-7 if name == "euclidean" else 1e-12), (torch.float32, 1e-5):
-        theirs = getattr(util, ALL[name].__name__)(a.to(dtype), b.to(dtype))
-        torch.testing.assert_close(ALL[name](a.to(dtype), b.to(dtype)), theirs, rtol=0, atol=atol)
-        theirs = getattr(util, PAIRWISE[name].__name__)(a.to(dtype), b.to(dtype))
-        torch.testing.assert_close(PAIRWISE[name](a.to(dtype), b.to(dtype)), theirs, rtol=0, atol=atol)
+    for dtype in torch.float64, torch.float32:
+        for function in ALL[name], PAIRWISE[name]:
+            x, y = a.to(dtype), b.to(dtype)
+            theirs = getattr(util, function.__name__)(x, y)
+            close_scores(function.__name__, function(x, y), theirs, x, y, euclidean=name == "euclidean")
 
 
 def test_cosine_is_what_similarity_means() -> None:

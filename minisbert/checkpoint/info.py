@@ -101,7 +101,11 @@ def describe(checkpoint: Checkpoint, usage: SentenceTransformersConfig) -> Info:
     changeable = [
         now("prompts", config.usage.prompts if usage.prompts == as_read else usage.prompts),
         now("default_prompt_name", usage.default_prompt_name),
-        now("similarity_fn_name", usage.similarity_fn_name),
+        Setting(
+            "similarity_fn_name",
+            usage.similarity_fn_name,
+            given.pop("similarity_fn_name", Setting("", None, SET)).source,
+        ),
         now("truncate_dim", usage.truncate_dim),
     ]
     file = next((name for name in checkpoint.files if name.endswith(("tokenizer.json", "vocab.txt"))), "")

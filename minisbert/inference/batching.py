@@ -35,7 +35,7 @@ class Batch:
 def length_groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Consecutive equal lengths, counted.
 
-    >>> runs_of([5, 5, 3])
+    >>> length_groups([5, 5, 3])
     ((2, 5), (1, 3))
     """
     return tuple((len(list(group)), length) for length, group in groupby(lengths))
@@ -80,7 +80,7 @@ def balanced_batches(lengths: Sequence[int], threads: int, batch_size: int | Non
 
     Longest first, ties in the caller's order. There are as many batches for each thread, of equal shares of the tokens, which lie
     between about `LEAST_TOKENS` and `MOST_TOKENS`; a longer sentence makes a batch of its own. A batch may end a quarter below its
-    share at most, where it has to be filled up least (see `filled`), as long as there are batches to come that make up for it.
+    share at most, where it has to be filled up least (see `bucket_size`), as long as there are batches to come that make up for it.
     Against steps of 256 tokens, whatever is left over, this computes 1.2 % fewer tokens for the 2,552 short sentences of
     scripts/benchmark, and 16 % fewer on the busier of 2 cores for 64 of them.
 
@@ -89,11 +89,11 @@ def balanced_batches(lengths: Sequence[int], threads: int, batch_size: int | Non
         threads: how many batches are computed at the same time.
         batch_size: the most sentences of one batch; None: no limit.
 
-    >>> [batch.tokens for batch in even_plan([10] * 30, threads=2)]
+    >>> [batch.tokens for batch in balanced_batches([10] * 30, threads=2)]
     [150, 150]
-    >>> [batch.tokens for batch in even_plan([14] * 100, threads=2)]
+    >>> [batch.tokens for batch in balanced_batches([14] * 100, threads=2)]
     [224, 224, 224, 224, 252, 252]
-    >>> [batch.tokens for batch in even_plan([14] * 10, threads=2)]
+    >>> [batch.tokens for batch in balanced_batches([14] * 10, threads=2)]
     [140]
     """
     indices = _longest_first(lengths)
@@ -135,7 +135,7 @@ def bucket_size(tokens: int) -> int:
     row has the same bits in any company. And they are few: oneDNN prepares each product anew for each number of rows, in half a
     millisecond, and keeps what it prepared, nearly a megabyte; with any number of tokens that came to a gigabyte in time.
 
-    >>> [filled(tokens) for tokens in (3, 9, 17, 100, 250, 300)]
+    >>> [bucket_size(tokens) for tokens in (3, 9, 17, 100, 250, 300)]
     [8, 12, 20, 112, 256, 304]
     """
     doubling = max(8, 1 << (tokens - 1).bit_length())  # the power of 2 that is not below
@@ -146,7 +146,7 @@ def bucket_size(tokens: int) -> int:
 def padding_tokens(tokens: int) -> int:
     """How many tokens to add to a batch, as sentences of one token each that nobody reads, to fill it up.
 
-    >>> spare_tokens(30)
+    >>> padding_tokens(30)
     2
     """
     return bucket_size(tokens) - tokens

@@ -316,7 +316,7 @@ _TOGETHER: dict[tuple[str, ...], str] = {
     ("train", "training", "fit", "old_fit", "smart_batching_collate", "gradient_checkpointing_enable"): _BY_FIT,
     ("evaluate",): "Take scripts/evaluate_sts.py, or mteb with minisbert.integrations.for_mteb(encoder).",
     ("parameters", "named_parameters", "state_dict"): "Take those of encoder.bert, and of encoder.modules if there are any.",
-    ("modules", "children", "forward", "append", "insert", "extend", "pop", "transformers_model", "get_model_kwargs"): _NO_MODULES,
+    ("children", "forward", "append", "insert", "extend", "pop", "transformers_model", "get_model_kwargs"): _NO_MODULES,
     ("compile",): "There is nothing to compile: encode has its own fast path.",
     (
         *("load_adapter", "add_adapter", "set_adapter", "delete_adapter", "enable_adapters", "disable_adapters", "active_adapter"),

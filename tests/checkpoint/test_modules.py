@@ -145,7 +145,7 @@ def test_the_weights_of_heads_are_widened_from_half_precision(healthy: Path) -> 
     try:
         halves = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(file).items()}
         save_file(halves, file)
-        linear = minisbert.load(healthy, device="cpu").heads[0].get_submodule("linear")
+        linear = minisbert.load(healthy, device="cpu").modules[0].get_submodule("linear")
         assert isinstance(linear, nn.Linear)
         assert linear.weight.dtype == torch.float32
         assert linear.weight.equal(halves["linear.weight"].float())

@@ -115,7 +115,7 @@ def test_a_caller_who_stops_early_has_whole_rows_or_untouched_ones() -> None:
     computing = compute(sums, IDS, plan(LENGTHS, 16), rows, CPU)
     first = next(computing)
     computing.close()
-    assert torch.equal(rows[list(first.order)], EXPECTED[list(first.order)])
+    assert torch.equal(rows[list(first.indices)], EXPECTED[list(first.indices)])
     untouched = rows.isnan().all(dim=1)
     assert torch.equal(rows[~untouched], EXPECTED[~untouched])
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -324,7 +325,7 @@ def test_changed_weights_are_not_lost_in_silence_by_a_pickle(tmp_path: Path) -> 
 
 
 def test_an_encoder_that_came_from_nowhere_says_so(tiny: SentenceEncoder) -> None:
-    by_hand = SentenceEncoder(tiny.bert, tiny.tokenizer, tiny.pooling, tiny.config)
+    by_hand = SentenceEncoder(replace(tiny.checkpoint, source=None))
     assert torch.equal(by_hand.encode(TEXTS), tiny.encode(TEXTS))
     with pytest.raises(MinisbertError, match="an encoder is pickled by where it came from, and this one was not loaded"):
         pickle.dumps(by_hand)

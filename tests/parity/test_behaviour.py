@@ -33,7 +33,7 @@ from minisbert.util import (
     pairwise_manhattan_sim,
     paraphrase_mining_embeddings,
 )
-from parity.compare import MINILM, close
+from parity.compare import MINILM, close, close_scores
 
 pytestmark = pytest.mark.xdist_group("all-MiniLM-L6-v2")
 
@@ -250,13 +250,13 @@ def test_a_model_compares_what_encode_gives_by_the_function_that_is_set(
     for options in {}, {"convert_to_numpy": True}:
         vectors = ours.encode(TEXTS, **options)
         expected = theirs.encode(TEXTS)
-        close("all", ours.similarity(vectors, vectors[1:]), theirs.similarity(expected, expected[1:]), 1e-5)
-        close(
-            "pairs",
-            ours.similarity_pairwise(vectors[1:], vectors[:-1]),
-            theirs.similarity_pairwise(expected[1:], expected[:-1]),
-            1e-5,
-        )
+        close("vectors", torch.as_tensor(vectors), torch.as_tensor(expected), CLOSE)
+        given = torch.as_tensor(vectors)
+        ours_all, theirs_all = ours.similarity(vectors, vectors[1:]), theirs.similarity(vectors, vectors[1:])
+        close_scores("all", ours_all, theirs_all, given, given, euclidean=name == "euclidean")
+        ours_pairs = ours.similarity_pairwise(vectors[1:], vectors[:-1])
+        theirs_pairs = theirs.similarity_pairwise(vectors[1:], vectors[:-1])
+        close_scores("pairs", ours_pairs, theirs_pairs, given, given, euclidean=name == "euclidean")
         close("by name", similarity(vectors, vectors[1:], name), ours.similarity(vectors, vectors[1:]), 0)
 
 
