@@ -112,7 +112,7 @@ def test_every_field_of_a_healthy_checkpoint_arrives(folder: Path) -> None:
         ),
         wordpiece=WordPieceConfig(do_lower_case=False, model_max_length=48),
         pooling=PoolingConfig(32, ("mean",)),
-        heads=(NormalizeConfig(),),
+        modules=(NormalizeConfig(),),
         usage=SentenceTransformersConfig(),
         lower_case_first=False,
         limit=Limit(
@@ -291,7 +291,7 @@ def test_the_class_names_of_every_era_are_those_of_sentence_transformers(name: s
 def test_a_chain_of_any_era_is_read(folder: Path, transformer: str, normalize: str) -> None:
     rows = [TRANSFORMER | {"type": transformer}, POOLING, NORMALIZE | {"type": normalize}]
     write_json(folder / "modules.json", rows)
-    assert read(folder).heads == (NormalizeConfig(),)
+    assert read(folder).modules == (NormalizeConfig(),)
 
 
 def test_the_heads_are_read_in_their_order_and_dropout_is_passed_over(folder: Path) -> None:
@@ -603,7 +603,7 @@ def test_a_pooling_that_minisbert_does_not_do_is_refused(folder: Path, settings:
 
 
 @pytest.mark.parametrize(
-    ("max_seq_length", "model_max_length", "limit", "remarks"),
+    ("max_seq_length", "model_max_length", "limit", "load_warnings"),
     [
         (24, 48, 24, 0),
         (36, 12, 36, 0),
