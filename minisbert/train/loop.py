@@ -102,7 +102,7 @@ def fit(
         warmup=_number("warmup", warmup, most=1),
         weight_decay=_number("weight_decay", weight_decay),
         max_grad_norm=math.inf if max_grad_norm is None else _number("max_grad_norm", max_grad_norm),
-        seed=seed,
+        seed=seed if isinstance(seed, int) else count("seed", seed, optional=False),
         gradient_accumulation=count("gradient_accumulation", gradient_accumulation, optional=False),
         precision=precision,
         no_duplicates=flag("no_duplicates", no_duplicates),
@@ -191,8 +191,6 @@ class _Run:
         last = len(self.steps)
         with ExitStack() as stack:
             stack.enter_context(trainable(self.encoder))
-            if self.options.gradient_checkpointing:
-                stack.enter_context(recomputing(self.encoder))
             devices = [self.encoder.device] if self.encoder.device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices=devices))
             stop = stack.enter_context(_interruptible())
@@ -231,10 +229,11 @@ class _Run:
         self.encoder.bert.train()
         total, tokens = 0.0, 0
         for rows in some:
-            value = self._loss(rows) / len(some)
-            if not value.isfinite():
-                raise NotFiniteError(self._where(number, epoch, rows, f"found a loss of {value.item()}"))
-            value.backward()
+            with recomputing(self.encoder) if options.gradient_checkpointing else nullcontext():
+                value = self._loss(rows) / len(some)
+                if not value.isfinite():
+                    raise NotFiniteError(self._where(number, epoch, rows, f"found a loss of {value.item()}"))
+                value.backward()
             total += value.item()
             tokens += sum(len(column[row]) for column in self.ids for row in rows)
         norm = float(nn.utils.clip_grad_norm_(self.weights.values(), options.max_grad_norm))
