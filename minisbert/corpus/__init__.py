@@ -1,0 +1,30 @@
+"""Corpora of any size: files of texts in, parquet shards of vectors out, resumable, on one machine or on Ray Data.
+
+A vector depends on its text alone. A run can therefore be killed anywhere, resumed and spread over machines, and the files are the
+same, byte by byte, as those of an uninterrupted run.
+
+    from minisbert.corpus import encode_corpus, verify_corpus
+    encode_corpus("passages/*.parquet", "vectors", model="all-MiniLM-L6-v2", id_column="id")
+    verify_corpus("vectors")
+
+A run has these steps, one file each:
+
+- `inputs.py`: names → files; how each is opened.
+- `rows.py`: files → blocks of rows, read as a stream.
+- `plan.py`: one pass that counts the rows and says which rows each shard holds.
+- `shards.py`: rows → vectors → one parquet file, written beside its place and renamed.
+- `folder.py`: the output folder: its lock, its manifest, its journal, what a resume keeps.
+- `run.py`: joins these, with the local engine; `ray_engine.py` is the other engine.
+- `verify.py`: checksums of all shards, and a sample of rows computed anew.
+- `command.py`: `minisbert corpus`.
+
+pyarrow is imported only when a corpus is encoded or verified: `pip install 'minisbert[corpus]'`.
+"""
+
+from __future__ import annotations
+
+from minisbert.corpus.folder import CorpusError
+from minisbert.corpus.run import Summary, encode_corpus
+from minisbert.corpus.verify import Verified, verify_corpus
+
+__all__ = ["CorpusError", "Summary", "Verified", "encode_corpus", "verify_corpus"]

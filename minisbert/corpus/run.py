@@ -1,0 +1,323 @@
+"""`encode_corpus`: plans, locks, resumes, has each shard made by an engine, and writes the manifest."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from minisbert.corpus.folder import FORMAT, Folder
+from minisbert.corpus.inputs import arrow, find_sources
+from minisbert.corpus.plan import Plan, Shard, find_layout, make_plan
+from minisbert.corpus.progress import Progress
+from minisbert.corpus.rows import Reader, long_fields
+from minisbert.corpus.shards import FORMULAS, Advance, Job, model_facts, output_schema, write_shard
+from minisbert.encoder import SentenceEncoder
+from minisbert.errors import MinisbertWarning
+
+if TYPE_CHECKING:
+    from minisbert.corpus.ray_engine import RayOptions
+
+ROWS_PER_SHARD = 65_536
+"""Rows in a shard: 100 MB at 384 numbers of float32, and half a minute of work for two cores and a small model."""
+
+Engine = Literal["local", "ray"]
+Entries = Iterator[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        out: the folder.
+        model: the model's name.
+        dimension: numbers in a vector.
+        dtype: how they are stored.
+        rows: of the corpus, and so in the folder.
+        shards: of the corpus.
+        new_rows: rows that this run encoded; the others were there.
+        new_shards: shards that this run made.
+        failed: rows with a null vector, in the whole corpus.
+        tokens: tokens that were computed, for the whole corpus; those of equal texts that stand close together once.
+        cut: texts that were longer than `limit` tokens and were cut, in the whole corpus.
+        longest: tokens of the longest of them; 0 if there is none.
+        limit: the model's limit in tokens.
+        engine: "local" or "ray".
+        seconds: that this run took.
+        startup_seconds: how many of them had passed when the first shard was begun: planning, checksums, loading, Ray's start.
+        rows_per_second: `new_rows` over the time after the start-up.
+        tokens_per_second: the same for tokens.
+    """
+
+    out: str
+    model: str
+    dimension: int
+    dtype: str
+    rows: int
+    shards: int
+    new_rows: int
+    new_shards: int
+    failed: int
+    tokens: int
+    cut: int
+    longest: int
+    limit: int
+    engine: str
+    seconds: float
+    startup_seconds: float
+    rows_per_second: float
+    tokens_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """For json."""
+        return asdict(self)
+
+
+def encode_corpus(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | SentenceEncoder | None = None,
+    text_column: str = "text",
+    id_column: str | None = None,
+    columns: Sequence[str] = (),
+    rows_per_shard: int = ROWS_PER_SHARD,
+    engine: Engine = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    dtype: str = "float32",
+    normalize_embeddings: bool = False,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    on_truncate: Literal["warn", "error", "ignore"] = "warn",
+    format: str | None = None,  # noqa: A002 (what the command calls it)
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    show_progress_bar: bool | None = None,
+) -> Summary:
+    """Encodes files of texts into a folder of parquet shards; called again, it goes on where it was.
+
+    Shards that are there with the right checksum are kept. The files are the same, byte by byte, whether a run was interrupted or
+    not, on either engine, on processors of one kind.
+
+    Args:
+        inputs: files, folders and globs, also as URIs (s3://…): parquet; .jsonl, .csv, .tsv, .txt, also with .gz or .zst.
+        out: a folder: new, empty, or of the same corpus. On Ray all machines must see it under the same path.
+        model: as in `minisbert.load`; or an encoder. Default: `minisbert.DEFAULT_MODEL`.
+        text_column: the column, or the field of a jsonl object, with the text. A txt file has a text a line.
+        id_column: the column that names a row in the output. Default: the output has `file` and `row` (counted from 0).
+        columns: further columns to copy.
+        rows_per_shard: rows in each shard but the last.
+        engine: "local": this process, all its cores. "ray": a pool of Ray actors.
+        address: of a Ray cluster, such as "auto". Default: the one that is connected, else a new one on this machine.
+        workers: Ray actors. Default: as many as fit the cluster.
+        threads: cores for each Ray actor. Default: at most 4, and at most what the smallest machine has.
+        dtype: how vectors are stored: "float32", "float16", "int8", "binary", see `shards.FORMULAS`.
+        normalize_embeddings: scale each vector to length 1.
+        prompt_name: as in `SentenceEncoder.encode`.
+        prompt: as there.
+        on_error: "raise": a row without a text ends the run, with its file, row and the reason. "skip": it gets a null vector and a
+            line in `_minisbert/errors.jsonl`.
+        on_truncate: what to do about texts above the model's limit: "warn" once, "error", "ignore".
+        format: of all inputs, whatever their names: "parquet", "jsonl", "csv", "tsv", "txt".
+        device: as in `minisbert.load`, and so are the next three. They count for a model given by its name.
+        revision: see there.
+        cache_dir: see there.
+        local_files_only: see there.
+        show_progress_bar: on stderr. Default: on a terminal.
+
+    Returns:
+        What was done.
+
+    Raises:
+        CorpusError: if `out` belongs to another corpus (the message says what differs), or another run works in it.
+        ValueError: for a failing row, a broken input file, a wrong option.
+        OSError: if something cannot be read or written. What is done is kept, as with every other error.
+        MissingExtraError: if pyarrow, or Ray for that engine, is not installed.
+    """
+    began = time.time()
+    arrow()
+    sources = find_sources(inputs, format)
+    _check("rows_per_shard", rows_per_shard)
+    for name, value, choices in (
+        ("engine", engine, ("local", "ray")),
+        ("dtype", dtype, tuple(FORMULAS)),
+        ("on_error", on_error, ("raise", "skip")),
+        ("on_truncate", on_truncate, ("warn", "error", "ignore")),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name}: found {value!r}, expected one of {', '.join(choices)}.")
+    for name, number in ("workers", workers), ("threads", threads):
+        if number is not None:
+            _check(name, number)
+            if engine == "local":
+                raise ValueError(f"{name}: found {number}, expected None with engine='local', which uses all cores.")
+    find_layout(sources, text_column, id_column, columns)  # a wrong name is known before anything is made
+    folder = Folder(out)
+    with folder.locked(), long_fields():
+        load = _loader(model, device=device, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        encoder = load()
+        plan = make_plan(sources, text_column=text_column, id_column=id_column, columns=columns, rows_per_shard=rows_per_shard)
+        ray_options: RayOptions | None = None
+        if engine == "ray":
+            from minisbert.corpus.ray_engine import start
+
+            ray_options = start(address, workers, threads)
+        job = Job(
+            sources=plan.sources,
+            layout=plan.layout,
+            final=folder.path,
+            writing=folder.writing,
+            dimension=encoder.dimension,
+            dtype=dtype,
+            prompt=resolved_prompt(encoder, prompt, prompt_name),
+            normalize=bool(normalize_embeddings),
+            skip_errors=on_error == "skip",
+            refuse_cut=on_truncate == "error",
+            threads=torch.get_num_threads() if ray_options is None else ray_options.workers * ray_options.threads,
+        )
+        settings = {"text_column": text_column, "id_column": id_column, "columns": list(columns), "format": format}
+        header = _header(job, plan, encoder, {**settings, "rows_per_shard": rows_per_shard})
+        entries = folder.open(header)
+        todo = [shard for shard in plan.shards if shard.index not in entries]
+        done = sum(entry["rows"] for entry in entries.values())
+        first = time.time()
+        with Progress(show_progress_bar, plan.rows, done) as progress:
+            made = (
+                _local(job, todo, encoder, progress.advance) if ray_options is None else _ray(job, todo, load, header, ray_options)
+            )
+            for entry in made:
+                if "began" in entry:  # by a worker elsewhere
+                    first = min(entry.pop("began"), first) if progress.new else entry.pop("began")
+                    progress.advance(entry["rows"], entry["tokens"])
+                folder.record(entry)
+                entries[entry["shard"]] = entry
+        ended = time.time()
+        new = [entries[shard.index] for shard in todo]
+        manifest = folder.finish(header, entries.values())
+    working = max(ended - first, 1e-9)
+    shards = manifest["shards"]
+    summary = Summary(
+        out=str(folder.path),
+        model=encoder.model,
+        dimension=encoder.dimension,
+        dtype=dtype,
+        rows=plan.rows,
+        shards=len(shards),
+        new_rows=sum(entry["rows"] for entry in new),
+        new_shards=len(new),
+        failed=sum(shard["failed"] for shard in shards),
+        tokens=sum(shard["tokens"] for shard in shards),
+        cut=sum(shard["cut"] for shard in shards),
+        longest=max(shard["longest"] for shard in shards),
+        limit=encoder.max_seq_length,
+        engine=engine,
+        seconds=time.time() - began,
+        startup_seconds=first - began,
+        rows_per_second=sum(entry["rows"] for entry in new) / working,
+        tokens_per_second=sum(entry["tokens"] for entry in new) / working,
+    )
+    if summary.cut and on_truncate == "warn":
+        warnings.warn(
+            f"{summary.cut} of {summary.rows} texts are longer than {summary.limit} tokens and were cut: the longest has "
+            f"{summary.longest} tokens. Split long texts, or pass on_truncate='ignore' if this is meant.",
+            MinisbertWarning,
+            stacklevel=2,
+        )
+    return summary
+
+
+def _local(job: Job, todo: Sequence[Shard], encoder: SentenceEncoder, advance: Advance) -> Entries:
+    """The local engine: one shard after the other, each on all cores."""
+    reader = Reader(job.sources, job.layout)
+    for shard in todo:
+        yield write_shard(job, shard, encoder, reader, advance)
+
+
+def _ray(job: Job, todo: Sequence[Shard], load: Callable[[], SentenceEncoder], header: dict[str, Any], options: Any) -> Entries:
+    from minisbert.corpus.ray_engine import run
+
+    return run(job, todo, load, header["model"], options)
+
+
+def _loader(model: str | os.PathLike[str] | SentenceEncoder | None, **options: Any) -> Callable[[], SentenceEncoder]:
+    """What loads the model, here and in other processes; an encoder is sent there by where it came from."""
+    import minisbert
+
+    if isinstance(model, SentenceEncoder):
+        return partial(_given, model)
+    name = minisbert.DEFAULT_MODEL if model is None else os.fspath(model)
+    if os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112
+        name = os.path.abspath(os.path.expanduser(name))  # noqa: PTH100, PTH111 (workers have folders of their own)
+    return partial(minisbert.load, name, **options)
+
+
+def _given(encoder: SentenceEncoder) -> SentenceEncoder:
+    return encoder
+
+
+def resolved_prompt(encoder: SentenceEncoder, prompt: str | None, prompt_name: str | None) -> str:
+    """The text that is put before each sentence.
+
+    Raises:
+        ValueError: if the model has no prompt of that name, or both are given.
+    """
+    if prompt is not None:
+        if prompt_name is not None:
+            raise ValueError(f"prompt_name: found {prompt_name!r} and a prompt as well, expected one of the two.")
+        return prompt
+    name = encoder.default_prompt_name if prompt_name is None else prompt_name
+    if name is not None and name not in encoder.prompts:
+        known = ", ".join(map(repr, encoder.prompts))
+        raise ValueError(f"prompt_name: found {name!r}, expected one of the prompts of this model: {known}.")
+    return "" if name is None else encoder.prompts[name]
+
+
+def _header(job: Job, plan: Plan, encoder: SentenceEncoder, settings: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same for every run in a folder. Machines and threads may differ; the manifest has them for each shard."""
+    return {
+        "format": FORMAT,
+        "model": model_facts(encoder),
+        "settings": {
+            **settings,
+            "dtype": job.dtype,
+            "formula": FORMULAS[job.dtype],
+            "normalize_embeddings": job.normalize,
+            "prompt": job.prompt,
+            "on_error": "skip" if job.skip_errors else "raise",
+        },
+        "schema": {field.name: str(field.type) for field in output_schema(job.layout, job.dtype, job.dimension)},
+        "versions": {name: _version(name) for name in ("minisbert", "torch", "tokenizers", "pyarrow")},
+        "rows": plan.rows,
+        "inputs": list(plan.inputs),
+    }
+
+
+def _version(package: str) -> str:
+    if package == "minisbert":
+        from minisbert import __version__
+
+        return __version__
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _check(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: found {type(value).__name__}, expected an int.")
+    if value < 1:
+        raise ValueError(f"{name}: found {value}, expected at least 1.")
