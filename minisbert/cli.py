@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from minisbert.corpus import command as corpus
 from minisbert.errors import MinisbertError
 from minisbert.files import FORMATS, VectorFile, open_texts, read_vectors
 from minisbert.train import command as train
@@ -169,6 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("name", nargs="?", metavar="MODEL", help="the same as --model")
     info.add_argument("--json", action="store_true", help="as json")
     train.add_parser(commands, common, _Help)
+    corpus.add_parser(commands, common, _Help)
     return parser
 
 
@@ -190,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 parser.print_help()
             else:
                 run = {"similarity": _similarity, "encode": _encode, "search": _search, "trace": _trace, "info": _info}
-                (run | {"train": train.run})[options.command](options)
+                (run | {"train": train.run, "corpus": corpus.run})[options.command](options)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -71,7 +71,6 @@ def add_parser(commands: Any, common: argparse.ArgumentParser, formatter: type[a
     parser.add_argument("--verify", type=Path, metavar="DIR", help="compare checksums and compute a sample of rows anew; no inputs")
     parser.add_argument("--sample", type=int, default=256, metavar="N", help="rows to compute anew with --verify (default: 256)")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON, on stdout")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -104,8 +104,7 @@ class Folder:
         Raises:
             CorpusError: if the folder was made with another header; the message says what differs.
         """
-        for path in self.writing.iterdir():
-            path.unlink()
+        self._sweep()
         before = self._read_manifest()
         if before is None:
             self._write(self.manifest, json_text({**header, "complete": False}))
@@ -157,8 +156,8 @@ class Folder:
         manifest = {**header, "complete": True, "machines": machines, "shards": shards}
         self._write(self.manifest, json_text(manifest))
         self.journal.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # a worker that was given up may still write there; the next run removes it
-            self.writing.rmdir()
+        self._sweep()
+        self.writing.rmdir()
         return manifest
 
     def read_complete(self) -> dict[str, Any]:
@@ -173,6 +172,11 @@ class Folder:
         if not manifest["complete"]:
             raise CorpusError(f"{str(self.path)!r} is not complete. Run the command that made it once more: it goes on.")
         return manifest
+
+    def _sweep(self) -> None:
+        """Removes what killed writers left. One that still runs ends with an error: its file has no name any more."""
+        for path in self.writing.iterdir():
+            path.unlink(missing_ok=True)
 
     def _read_manifest(self) -> dict[str, Any] | None:
         try:

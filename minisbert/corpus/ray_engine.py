@@ -1,8 +1,8 @@
 """The engine for many machines: each shard is a row of a Ray dataset, which a pool of actors maps to the shard's manifest entry.
 
 An actor holds one encoder, reads its shard's rows from the inputs, and writes the shard into the output folder, so that neither
-texts nor vectors go through Ray. Ray schedules the shards, limits how many wait, starts actors again that died, and gives their shards
-to others. A shard that is written twice has the same bytes both times.
+texts nor vectors go through Ray. Ray schedules the shards, limits how many wait, starts actors again that died, and gives their
+shards to others. A shard that is written twice has the same bytes both times.
 """
 
 from __future__ import annotations

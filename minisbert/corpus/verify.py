@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +123,11 @@ def _recompute(path: Path, manifest: dict[str, Any], sample: int, seed: int, enc
     here = this_machine(encoder, 0)
     reader = Reader(plan.sources, plan.layout)
     exact, largest, rows = 0, 0.0, 0
-    for turn, number in enumerate(chosen):
-        share = sample * (turn + 1) // len(chosen) - sample * turn // len(chosen)
+    ends = list(accumulate(plan.shards[number].rows for number in chosen))
+    drawn = sorted(rng.sample(range(ends[-1]), min(sample, ends[-1])))
+    for number, end in zip(chosen, ends, strict=True):
         shard = plan.shards[number]
-        wanted = sorted(rng.sample(range(shard.rows), min(share, shard.rows)))
+        wanted = [row - end + shard.rows for row in drawn if end - shard.rows <= row < end]
         equal = same_kind(here, manifest["machines"][manifest["shards"][number]["machine"]])
         largest = max(largest, _compare(path / shard.name, shard, reader, wanted, manifest, encoder, equal=equal))
         rows += len(wanted)

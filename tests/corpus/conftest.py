@@ -1,0 +1,33 @@
+"""A small model for all tests of corpora."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import save_tiny
+from filelock import FileLock
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 32 numbers a vector, made once for all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder = shared / "tiny-of-corpus"
+    with FileLock(shared / "tiny-of-corpus.lock"):
+        if not (folder / "modules.json").is_file():
+            save_tiny(folder)
+    return folder
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """What the manifest says of the local engine is then what it says of two Ray actors of one core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
