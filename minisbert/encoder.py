@@ -123,7 +123,8 @@ class SentenceEncoder:
         they are now. The files are written to a folder beside, which then takes the place of `folder` in one step.
 
         Args:
-            folder: where to write. It may be new, empty, or hold a checkpoint, which is replaced but for its README.md.
+            folder: where to write. It may be new, empty, or hold a checkpoint, whose own files are replaced, but for README.md
+                and .gitattributes.
 
         Raises:
             TypeError: if `folder` is neither a text nor a path.

@@ -8,7 +8,7 @@
     tokenizer_files.py   tokenizer.json or vocab.txt, and the settings beside them; tokenizer_json.py: what it may hold
     weights.py           weight files, each tensor checked; pickle_reader.py: .bin files, without running them
     load.py              all of it → a `Checkpoint`
-    save.py, info.py     a `Checkpoint` → files, or a table of what is in force
+    save.py, info.py     a `Checkpoint` → files, or a table of what is in force; replace.py: only a checkpoint is ever replaced
 
 It imports bert, pooling, tokenizer and the threads of inference. It is imported by encoder, which is built from a `Checkpoint`, by
 train and tracing; nothing here knows the encoder.

@@ -7,7 +7,7 @@
     1_Pooling/, 2_Dense/, …                    a folder for each of the other modules
     config_sentence_transformers.json          prompts and the like
 
-The files come together in a folder beside the target, which then takes its place in one step.
+How they take the place of an older checkpoint, and of nothing else, is in `replace.py`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
-import shutil
 import struct
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +30,7 @@ from minisbert.checkpoint.config import SentenceTransformersConfig
 from minisbert.checkpoint.families import FAMILIES, to_hub_config, to_hub_names
 from minisbert.checkpoint.load import Checkpoint
 from minisbert.checkpoint.modules import POOLING_FLAGS
+from minisbert.checkpoint.replace import beside, check_replaceable, flush, keep, replace
 from minisbert.checkpoint.tokenizer_files import CLASSES
 from minisbert.errors import MinisbertError
 from minisbert.pooling import DenseConfig, LayerNormConfig, ModuleConfig, PoolingConfig
@@ -46,15 +43,6 @@ FORMAT_VERSION = "2.2.2"
 """Of sentence-transformers, whose form the files have: every version since then reads them."""
 
 KINDS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-
-CHECKPOINT_FILE = re.compile(
-    r"(modules|config\w*|sentence_bert_config|tokenizer\w*|special_tokens_map|added_tokens|(model|pytorch_model)[\w.-]*)\.json"
-    r"|(model|pytorch_model)[\w.-]*\.(safetensors|bin)|vocab\.txt|\d+_\w+|README\.md|\.gitattributes"
-)
-"""What a folder may hold that is replaced by a checkpoint."""
-
-KEPT = ("README.md", ".gitattributes")
-"""What a person wrote beside a checkpoint, and is carried over."""
 
 
 def save(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: str | os.PathLike[str]) -> None:
@@ -69,32 +57,33 @@ def save(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: str 
     target = Path(os.path.realpath(Path(folder).expanduser()))  # a link stays, and what it points to is replaced
     check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(target) as new:
+    with beside(target) as new:
         write(checkpoint, usage, new)
-        for name in KEPT:
-            if (target / name).is_file():
-                shutil.copy2(target / name, new / name)
-        _flush(new)
-        check_replaceable(target)  # whatever came there meanwhile
-        _replace(new, target)
+        keep(target, new)
+        flush(new)
+        replace(new, target)
 
 
 def write(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: Path) -> None:
     """Writes all files of a checkpoint into an empty folder."""
     config, wordpiece = checkpoint.config, checkpoint.tokenizer
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    modules += [(f"{n}_{kind}", kind) for n, kind in enumerate(map(_kind, config.modules), start=2)]
+    rows = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(modules)
+    ]
+    _write_json(folder / "modules.json", rows)  # first: it accounts for the folders, should the process be killed now
     _write_json(folder / "config.json", _bert_json(checkpoint.bert))
     write_safetensors(to_hub_names(checkpoint.bert), folder / "model.safetensors")
     lower_first = _write_tokenizer(wordpiece, folder, config.bert, lower_first=config.lower_case_first)
     limits = {"max_seq_length": wordpiece.max_length, "do_lower_case": lower_first}
     _write_json(folder / "sentence_bert_config.json", limits)
     _write_json(folder / "1_Pooling/config.json", _pooling_json(config.pooling))
-    for number, (module, settings) in enumerate(zip(checkpoint.modules, config.modules, strict=True), start=2):
-        kind = type(settings).__name__.removesuffix("Config")
-        modules.append((f"{number}_{kind}", kind))
+    for (path, _), module, settings in zip(modules[2:], checkpoint.modules, config.modules, strict=True):
         if (fields := _module_json(settings)) is not None:
-            _write_json(folder / f"{number}_{kind}/config.json", fields)
-            write_safetensors(module.state_dict(), folder / f"{number}_{kind}/model.safetensors")
+            _write_json(folder / path / "config.json", fields)
+            write_safetensors(module.state_dict(), folder / path / "model.safetensors")
     values: dict[str, Any] = {
         "__version__": {"sentence_transformers": FORMAT_VERSION},
         "model_type": "SentenceTransformer",
@@ -105,11 +94,10 @@ def write(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: Pat
     if usage.truncate_dim is not None:
         values["truncate_dim"] = usage.truncate_dim
     _write_json(folder / "config_sentence_transformers.json", values)
-    rows = [
-        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for number, (path, kind) in enumerate(modules)
-    ]
-    _write_json(folder / "modules.json", rows)
+
+
+def _kind(settings: ModuleConfig) -> str:
+    return type(settings).__name__.removesuffix("Config")
 
 
 def _bert_json(bert: Bert) -> dict[str, Any]:
@@ -255,121 +243,3 @@ def _write_json(path: Path, value: object) -> None:
 def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode())
-
-
-def check_replaceable(target: Path) -> None:
-    """Refuses to replace anything but a checkpoint.
-
-    Raises:
-        FileExistsError: if something else is there.
-    """
-    if not os.path.lexists(target):
-        return
-    if not target.is_dir():
-        raise FileExistsError(f"{target}: found a file, expected a folder, or nothing yet. Give another path.")
-    found = sorted(path.name for path in target.iterdir())
-    if not found:
-        return
-    strange = [name for name in found if not CHECKPOINT_FILE.fullmatch(name)]
-    if strange:
-        raise FileExistsError(
-            f"{target}: found {strange[0]!r}, which belongs to no checkpoint and would be lost, expected a new or empty folder, or "
-            "one that holds a checkpoint and nothing else. Give another path, or move it away."
-        )
-    if not {"config.json", "modules.json"} & set(found):
-        raise FileExistsError(
-            f"{target}: found a folder without a config.json, so no checkpoint, expected a new or empty one. Give another path."
-        )
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A folder on the same disk that is gone afterwards, whatever happens; also those that killed processes have left behind."""
-    mark = f".{target.name}.saving-"
-    for left in target.parent.glob(f"{_literal(mark)}*"):
-        if (lock := _lock(left)) is not None:  # nobody holds it any more
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(lock)
-    # Only when it is locked does it get a name of that kind: before, another process would take it for left behind.
-    unlocked = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
-    lock = _lock(unlocked)
-    folder = unlocked.rename(target.parent / f"{mark}{unlocked.name.rpartition('-')[2]}")
-    try:
-        inner = folder / "checkpoint"
-        inner.mkdir()
-        yield inner
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def _literal(text: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", text)
-
-
-def _lock(folder: Path) -> int | None:
-    """Takes the lock of a folder, which goes with the process that holds it; None if another has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where leftovers stay
-        return None
-    try:
-        opened = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(opened)
-        return None
-    return opened
-
-
-def _flush(folder: Path) -> None:
-    """Waits until everything is on the disk: a name must not come to stand before its content does."""
-    for path in [*folder.rglob("*"), folder]:
-        if path.is_dir() and os.name == "nt":
-            continue
-        opened = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        except OSError:  # some file systems have no such thing for folders
-            if path.is_file():
-                raise
-        finally:
-            os.close(opened)
-
-
-def _replace(new: Path, target: Path) -> None:
-    """Puts a folder in the place of another, or of none. The old one goes to where the new one was."""
-    if not target.exists() or not any(target.iterdir()):
-        if target.exists() and os.name == "nt":
-            target.rmdir()
-        new.rename(target)
-    elif not _exchange(new, target):
-        # Where the system can't exchange two folders, there is a moment in which neither has the name; both are whole.
-        old = new.parent / "old"
-        target.rename(old)
-        try:
-            new.rename(target)
-        except OSError:
-            old.rename(target)
-            raise
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Exchanges two folders in one step, where the system can: Linux since 3.15, macOS since 10.12."""
-    import ctypes
-
-    if os.name != "posix":
-        return False
-    library = ctypes.CDLL(None, use_errno=True)
-    here, there = os.fsencode(a), os.fsencode(b)
-    if hasattr(library, "renameat2"):
-        current_folder, exchange = -100, 2
-        return bool(library.renameat2(current_folder, here, current_folder, there, exchange) == 0)
-    if hasattr(library, "renamex_np"):
-        swap = 2
-        return bool(library.renamex_np(here, there, swap) == 0)
-    return False

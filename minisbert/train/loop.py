@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from minisbert.checkpoint.save import check_replaceable
+from minisbert.checkpoint.replace import check_replaceable
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import MinisbertWarning, NotFiniteError
 from minisbert.inference.inputs import choose_prompt, count, flag

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,8 @@ import torch
 from checkpoints import TINY_VOCAB, save_tiny, write_json
 from conftest import PAIR
 from containers import weights_of
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
@@ -27,8 +30,9 @@ from transformers import AutoModel, AutoTokenizer
 
 import minisbert
 from minisbert import MinisbertError, SentenceEncoder, mean_pooling
-from minisbert import save as save_module
-from minisbert.checkpoint.save import check_replaceable, write_safetensors
+from minisbert.checkpoint import replace as replace_module
+from minisbert.checkpoint import save as save_module
+from minisbert.checkpoint.save import write_safetensors
 
 TEXTS = [*PAIR, "the Cats sat on the RED mat, café [MASK] <x>", "", "a " * 60]
 
@@ -37,6 +41,16 @@ TEXTS = [*PAIR, "the Cats sat on the RED mat, café [MASK] <x>", "", "a " * 60]
 def folder(tmp_path: Path) -> Path:
     save_tiny(tmp_path / "model")
     return tmp_path / "model"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[SentenceEncoder, Path]:
+    """An encoder, and a folder that it was saved to."""
+    folder = tmp_path_factory.mktemp("saved")
+    save_tiny(folder / "source")
+    encoder = minisbert.load(folder / "source")
+    encoder.save(folder / "model")
+    return encoder, folder / "model"
 
 
 def vectors(encoder: SentenceEncoder, **options: Any) -> Tensor:
@@ -235,18 +249,80 @@ def test_a_new_deep_path_an_empty_folder_and_a_link_are_written_to(folder: Path)
     assert (folder.parent / "link").is_symlink()
 
 
-@pytest.mark.parametrize("strange", ["notes.txt", "photos/cat.jpg", ".git/config", "train.py"])
-def test_a_folder_that_holds_anything_else_is_not_replaced(folder: Path, strange: str) -> None:
-    encoder = minisbert.load(folder)
-    (folder / strange).parent.mkdir(exist_ok=True)
-    (folder / strange).write_text("precious")
+KNOWN = {str(path) for path in (*replace_module.MODEL_FILES, *replace_module.ROOT_FILES)}
+NAMES = st.one_of(
+    st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=20),
+    st.builds("{}{}".format, st.sampled_from(sorted(KNOWN)), st.sampled_from(["~", ".bak", ".tmp", "2", " ", ".d/precious.csv"])),
+    st.builds("{}{}".format, st.sampled_from([".", "my_", "old-", "2_", "sub/"]), st.sampled_from(sorted(KNOWN))),
+)
+
+
+@example("", "config_of_mine.json")
+@example("", "2024_results/precious.csv")
+@example("", "model_best.bin")
+@example("", "tokenizer_training.json")
+@example("", "model-00001-of-00002.safetensors")  # no index lists it
+@example("", "empty folder/")
+@example("", ".hidden")
+@example("1_Pooling", "notes")
+@example("1_Pooling", "vocab.txt")
+@example("1_Pooling", "2_Dense/config.json")
+@given(st.sampled_from(["", "1_Pooling"]), NAMES)
+@settings(deadline=None, max_examples=100)
+def test_a_folder_that_holds_anything_else_is_not_replaced(saved: tuple[SentenceEncoder, Path], inside: str, name: str) -> None:
+    encoder, folder = saved
+    strange = os.path.relpath(folder / inside / name, folder)
+    assume(".." not in Path(name).parts and len(os.fsencode(Path(name).name)) < 200 and not (folder / strange).exists())
+    assume(strange not in KNOWN and strange not in {f"1_Pooling/{file}" for file in replace_module.MODULE_FILES})
     before = sorted(folder.rglob("*"))
-    with pytest.raises(
-        FileExistsError, match=f"found '{strange.split('/', maxsplit=1)[0]}', which belongs to no checkpoint and would be lost"
-    ):
+    (folder / strange).parent.mkdir(exist_ok=True)
+    (folder / strange).mkdir() if name.endswith("/") else (folder / strange).write_text("precious")
+    with pytest.raises(FileExistsError, match="which belongs to no checkpoint and would be lost") as caught:
         encoder.save(folder)
+    assert repr(strange) in str(caught.value)
+    (folder / strange).rmdir() if name.endswith("/") else (folder / strange).unlink()
+    if (folder / strange).parent not in (folder, *before):
+        (folder / strange).parent.rmdir()
     assert sorted(folder.rglob("*")) == before
-    assert (folder / strange).read_text() == "precious"
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_what_comes_at_the_last_moment_is_not_lost(
+    exchange: bool, saved: tuple[SentenceEncoder, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, folder = saved
+    folder = Path(shutil.copytree(folder, tmp_path / "model"))
+    swap, calls = replace_module._exchange, []
+
+    def late(a: Path, b: Path) -> bool:
+        if not calls:
+            (folder / "late.txt").write_text("precious")
+        calls.append(a)
+        return exchange and swap(a, b)
+
+    monkeypatch.setattr(replace_module, "_exchange", late)
+    with pytest.raises(FileExistsError, match=r"model: found 'late\.txt'"):
+        encoder.save(folder)
+    assert (folder / "late.txt").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert torch.equal(vectors(minisbert.load(folder)), vectors(encoder))
+
+
+def test_parts_of_weights_and_links_are_replaced_where_the_checkpoint_accounts_for_them(
+    saved: tuple[SentenceEncoder, Path], tmp_path: Path
+) -> None:
+    encoder, folder = saved
+    folder = Path(shutil.copytree(folder, tmp_path / "model"))
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    names = weights_of(saved[1])
+    write_json(folder / "model.safetensors.index.json", {"weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")})
+    (folder / "vocab.txt").symlink_to(tmp_path / "elsewhere.txt")
+    (tmp_path / "elsewhere.txt").write_text("precious")
+    (folder / "README.md").symlink_to("../elsewhere.txt")
+    encoder.save(folder)
+    assert not (folder / "model-00001-of-00001.safetensors").exists()
+    assert (tmp_path / "elsewhere.txt").read_text() == (folder / "README.md").read_text() == "precious"
+    assert torch.equal(vectors(minisbert.load(folder)), vectors(encoder))
 
 
 def test_a_file_or_a_folder_without_a_config_is_not_replaced(folder: Path) -> None:
@@ -256,8 +332,11 @@ def test_a_file_or_a_folder_without_a_config_is_not_replaced(folder: Path) -> No
         encoder.save(folder.parent / "file")
     (folder.parent / "other").mkdir()
     (folder.parent / "other/README.md").write_text("x")
-    with pytest.raises(FileExistsError, match=r"without a config\.json"):
-        encoder.save(folder.parent / "other")
+    for config in "", '{"database": "mine"}', "[1]":  # another program's config.json
+        if config:
+            (folder.parent / "other/config.json").write_text(config)
+        with pytest.raises(FileExistsError, match=r"neither a modules\.json nor a config\.json of a model"):
+            encoder.save(folder.parent / "other")
 
 
 @pytest.mark.parametrize(("target", "error"), [(3, TypeError), (None, TypeError), (b"x", TypeError), ("", ValueError)])
@@ -285,7 +364,7 @@ def test_a_failure_leaves_the_old_checkpoint_and_nothing_beside_it(folder: Path,
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for step in ("_pooling_json", "_flush", "_replace"):
+    for step in ("_pooling_json", "flush", "replace"):
         with monkeypatch.context() as patch:
             patch.setattr(save_module, step, full)
             with pytest.raises(OSError, match="No space"):
@@ -295,7 +374,7 @@ def test_a_failure_leaves_the_old_checkpoint_and_nothing_beside_it(folder: Path,
 
 
 def test_where_folders_cannot_be_exchanged_they_are_renamed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(save_module, "_exchange", lambda *_: False)
+    monkeypatch.setattr(replace_module, "_exchange", lambda *_: False)
     encoder = minisbert.load(folder)
     encoder.save(folder)
     assert not (folder / "vocab.txt").exists()
@@ -306,11 +385,11 @@ def test_where_folders_cannot_be_exchanged_they_are_renamed(folder: Path, monkey
 def test_a_new_checkpoint_that_cannot_be_put_in_place_leaves_the_old_one_there(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(save_module, "_exchange", lambda *_: False)
+    monkeypatch.setattr(replace_module, "_exchange", lambda *_: False)
     before = sorted(folder.rglob("*"))
     (folder.parent / "beside").mkdir()
     with pytest.raises(FileNotFoundError):
-        save_module._replace(folder.parent / "beside/checkpoint", folder)
+        replace_module.replace(folder.parent / "beside/checkpoint", folder)
     assert sorted(folder.rglob("*")) == before
 
 
@@ -332,25 +411,58 @@ while True:
 
 
 def test_a_killed_process_leaves_the_old_checkpoint_or_the_new_one(tmp_path: Path) -> None:
-    """Killed at three moments in the middle of saving two models to the same place by turns."""
+    """Killed three times in the middle of saving two models to the same place by turns: what it leaves behind shows that it was."""
     for seed in (0, 1):
         save_tiny(tmp_path / f"{seed}", seed=seed)
     expected = [vectors(minisbert.load(tmp_path / f"{seed}")) for seed in (0, 1)]
     target = tmp_path / "target"
     minisbert.load(tmp_path / "0").save(target)
     command = [sys.executable, "-c", SAVE_FOREVER, tmp_path / "0", tmp_path / "1", target]
-    for moment in range(3):
+    left: list[set[str]] = []
+    for moment in range(20):
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.05 + 0.0137 * moment)
+        time.sleep(0.05 + 0.0037 * moment)
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
         found = vectors(minisbert.load(target))
         assert any(torch.equal(found, one) for one in expected)
+        leftovers = {path.name for path in tmp_path.glob(".target.saving-*")}
+        left += [leftovers] if leftovers else []  # a save was in progress, else it would have cleared this away
+        if len(left) == 3:
+            break
+    assert len(left) == 3
+    assert left[0].isdisjoint(left[1] | left[2]), "and the next save cleared it away"
     minisbert.load(tmp_path / "0").save(target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "target"], "what the killed ones left is cleared away"
+
+
+def test_a_process_killed_between_two_renamings_is_made_up_for(saved: tuple[SentenceEncoder, Path], tmp_path: Path) -> None:
+    encoder, folder = saved
+    folder = Path(shutil.copytree(folder, tmp_path / "model"))
+    (folder / "README.md").write_text("mine")
+    code = (
+        "import os, sys, minisbert\n"
+        "from pathlib import Path\n"
+        "from minisbert.checkpoint import replace\n"
+        "encoder = minisbert.load(sys.argv[1])\n"
+        "replace._exchange = lambda *_: False\n"
+        "rename = Path.rename\n"
+        "def once(path, to):\n"
+        "    moved = rename(path, to)\n"
+        "    if Path(to).name == 'old':\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    return moved\n"
+        "Path.rename = once\n"
+        "encoder.save(sys.argv[1])\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, folder], check=False).returncode == -signal.SIGKILL
+    assert not folder.exists()
+    encoder.save(folder)
+    assert (folder / "README.md").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_several_threads_that_save_to_one_place_leave_one_whole_checkpoint(folder: Path) -> None:
@@ -380,7 +492,7 @@ def test_several_threads_that_save_to_one_place_leave_one_whole_checkpoint(folde
 
 def test_a_folder_that_is_about_to_be_locked_is_not_taken_for_a_leftover(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = minisbert.load(folder)
-    lock, begun = save_module._lock, []
+    lock, begun = replace_module._lock, []
 
     def late(path: Path) -> int | None:
         if not begun:
@@ -388,7 +500,7 @@ def test_a_folder_that_is_about_to_be_locked_is_not_taken_for_a_leftover(folder:
             encoder.save(folder)  # another one saves in the moment before
         return lock(path)
 
-    monkeypatch.setattr(save_module, "_lock", late)
+    monkeypatch.setattr(replace_module, "_lock", late)
     encoder.save(folder)
     assert torch.equal(vectors(minisbert.load(folder)), vectors(encoder))
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
@@ -401,11 +513,20 @@ def test_permissions_are_those_that_any_new_folder_has(folder: Path) -> None:
     assert target.stat().st_mode == (folder.parent / "plain").stat().st_mode
 
 
-def test_names_with_wildcards_do_not_touch_the_neighbours(folder: Path) -> None:
-    encoder = minisbert.load(folder)
-    neighbour = folder.parent / ".model.saving-mine"
-    neighbour.mkdir()
-    encoder.save(folder.parent / "*")
-    assert neighbour.is_dir()
-    check_replaceable(folder.parent / "*")
-    shutil.rmtree(neighbour)
+@pytest.mark.parametrize("name", [".model.saving-mine", ".model.saving-mine1234", ".*.saving-abcdefgh"])
+def test_a_folder_that_only_has_a_name_like_a_leftover_stays(
+    name: str, saved: tuple[SentenceEncoder, Path], tmp_path: Path
+) -> None:
+    mine = tmp_path / name / "checkpoint"
+    mine.mkdir(parents=True)
+    (mine / "config.json").write_text("precious")
+    for target in "model", "*":
+        saved[0].save(tmp_path / target)
+    assert (mine / "config.json").read_text() == "precious"
+    # Nor is what somebody puts into one of ours.
+    left = tmp_path / ".model.saving-12345678"
+    left.mkdir()
+    (left / replace_module.MARK).write_bytes(replace_module.MARK_TEXT)
+    (left / "mine.csv").write_text("precious")
+    saved[0].save(tmp_path / "model")
+    assert (left / "mine.csv").read_text() == "precious"

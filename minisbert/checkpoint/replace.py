@@ -1,0 +1,291 @@
+"""Puts a folder in the place of an older checkpoint, and of nothing else.
+
+The new folder comes together beside the target, and takes its place in one step. Only files that the older checkpoint accounts
+for are ever removed, one by one: those of `MODEL_FILES` and `ROOT_FILES`, those of the module folders that its modules.json
+lists, and the parts of its weights that their index lists. Any other file stops the replacement.
+
+    .name.saving-x1y2z3w4/         beside the target `name`, locked by the process that saves
+        minisbert.saving           says whose folder this is
+        checkpoint/                the new checkpoint; after the exchange, the older one
+        old/                       the older one for a moment, where the system cannot exchange two folders
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+PART_OF_WEIGHTS = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)", re.ASCII)
+
+MODULE_FILES = ("config.json", *WEIGHTS, *(f"{name}.index.json" for name in WEIGHTS))
+"""What the folder of any module may hold."""
+
+MODEL_FILES = (
+    *MODULE_FILES,
+    *("sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "unigram.json"),
+)
+"""What the folder of the first module may hold, which is the root as a rule."""
+
+KEPT = ("README.md", ".gitattributes")
+"""What a person wrote beside a checkpoint, and is carried over."""
+
+ROOT_FILES = ("modules.json", "config_sentence_transformers.json", *KEPT)
+
+MARK, MARK_TEXT = "minisbert.saving", b"minisbert writes a checkpoint in this folder, and removes it when it is done.\n"
+
+
+def check_replaceable(target: Path) -> None:
+    """Refuses to replace anything but a checkpoint.
+
+    Raises:
+        FileExistsError: if something else is there; it names the first file that the checkpoint there does not account for.
+    """
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise FileExistsError(f"{target}: found a file, expected a folder, or nothing yet. Give another path.")
+    _, strange = _contents(target)
+    if strange:
+        raise FileExistsError(
+            f"{target}: found {strange!r}, which belongs to no checkpoint and would be lost, expected a new or empty folder, or "
+            "one that holds a checkpoint and nothing else. Give another path, or move it away."
+        )
+    if any(target.iterdir()) and not _is_checkpoint(target):
+        raise FileExistsError(
+            f"{target}: found neither a modules.json nor a config.json of a model, so this is no checkpoint; expected a new or "
+            "empty folder. Give another path."
+        )
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether modules.json or config.json is one that a model has, and not another program's file of the same name."""
+    rows, config = _json(folder / "modules.json"), _json(folder / "config.json")
+    modules = isinstance(rows, list) and any(isinstance(row, dict) and isinstance(row.get("type"), str) for row in rows)
+    return modules or (isinstance(config, dict) and isinstance(config.get("model_type"), str))
+
+
+def _contents(folder: Path) -> tuple[list[str], str]:
+    """What a checkpoint's folder holds, by paths inside it.
+
+    Returns:
+        The files and folders that the checkpoint accounts for, each after what is in it, and modules.json after all but the folder
+        itself; and the first thing that it does not account for, or "".
+    """
+    modules = [_plain_path(row.get("path")) for row in _rows(folder)]
+    model = modules[0] if modules else ""
+    files = {*ROOT_FILES}
+    for place in {"", model, *modules}:
+        files |= {_join(place, name) for name in (MODEL_FILES if place in ("", model) else MODULE_FILES)}
+        for weights in WEIGHTS:
+            files |= {_join(place, part) for part in _parts(folder / place / f"{weights}.index.json")}
+    folders = {str(parent) for place in modules for parent in (Path(place), *Path(place).parents)} - {"."}
+    found: list[str] = []
+    strange: list[str] = []
+    for at, inner_folders, inner_files in os.walk(folder, topdown=False, onerror=_raise):
+        place = os.path.relpath(at, folder) if Path(at) != folder else ""
+        links = [name for name in inner_folders if (Path(at) / name).is_symlink()]  # walk lists those to folders among these
+        for name in sorted([*inner_files, *links]):
+            path = _join(place, name)
+            (found if path in files and name not in links else strange).append(path)
+        if place in folders:
+            found.append(place)
+        elif place and not inner_files and not inner_folders:
+            strange.append(place)
+    found.sort(key=lambda path: path == "modules.json")
+    return found, min(strange, default="")
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    rows = _json(folder / "modules.json")
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _parts(index: Path) -> set[str]:
+    """The parts of weights that an index lists, by the names that such parts have."""
+    where = _json(index)
+    where = where.get("weight_map") if isinstance(where, dict) else None
+    parts = where.values() if isinstance(where, dict) else ()
+    return {part for part in parts if isinstance(part, str) and PART_OF_WEIGHTS.fullmatch(part)}
+
+
+def _plain_path(path: object) -> str:
+    """A module's folder as modules.json gives it; "" for the root, and for a path that is none inside the checkpoint."""
+    if not isinstance(path, str) or Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
+        return ""
+    return "" if Path(path) == Path() else str(Path(path))
+
+
+def _join(place: str, name: str) -> str:
+    return str(Path(place) / name)
+
+
+def _json(path: Path) -> Any:
+    """The content of a json file, or None if there is none that can be read; who loads the checkpoint reports that."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _remove(folder: Path) -> None:
+    """Removes what a checkpoint accounts for, and its folder if nothing else is in it."""
+    with suppress(OSError):
+        for path in [*(_contents(folder)[0]), ""]:
+            place = folder / path
+            place.rmdir() if place.is_dir() else place.unlink()  # a link to a folder is never listed
+
+
+# --- beside the target --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """An empty folder on the same disk, gone afterwards whatever happens; also removes those that killed processes have left."""
+    start = f".{target.name}.saving-"
+    for left in sorted(target.parent.glob(f"{_literal(start)}????????")):
+        if not left.is_symlink() and (lock := _lock(left)) is not None:  # nobody holds it any more
+            _clear(left, target)
+            os.close(lock)
+    # Only when it is locked does it get a name of that kind: before, another process would take it for left behind.
+    unlocked = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
+    (unlocked / MARK).write_bytes(MARK_TEXT)
+    lock = _lock(unlocked)
+    folder = unlocked.rename(target.parent / f"{start}{unlocked.name.rpartition('-')[2]}")
+    try:
+        inner = folder / "checkpoint"
+        inner.mkdir()
+        yield inner
+    finally:
+        _clear(folder, target)
+        if lock is not None:
+            os.close(lock)
+
+
+def _clear(folder: Path, target: Path) -> None:
+    """Removes a folder of `beside`, if it is one, and if nobody has put anything else into it."""
+    with suppress(OSError):
+        if (folder / MARK).read_bytes() != MARK_TEXT:
+            return
+        old = folder / "old"
+        if old.is_dir() and not os.path.lexists(target):  # killed between two renamings
+            old.rename(target)
+        for inner in folder / "checkpoint", old:
+            if inner.is_dir() and not inner.is_symlink():
+                _remove(inner)
+        if {path.name for path in folder.iterdir()} == {MARK}:
+            (folder / MARK).unlink()
+            folder.rmdir()
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", text)
+
+
+def _lock(folder: Path) -> int | None:
+    """Takes the lock of a folder, which goes with the process that holds it; None if another has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where leftovers stay
+        return None
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        return None
+    return opened
+
+
+def flush(folder: Path) -> None:
+    """Waits until everything is on the disk: a name must not come to stand before its content does."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_symlink() or (path.is_dir() and os.name == "nt"):
+            continue
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        except OSError:  # some file systems have no such thing for folders
+            if path.is_file():
+                raise
+        finally:
+            os.close(opened)
+
+
+# --- in its place -------------------------------------------------------------------------------------------------------------
+
+
+def keep(target: Path, new: Path) -> None:
+    """Copies what a person wrote beside the older checkpoint; a link stays one."""
+    for name in KEPT:
+        if os.path.lexists(target / name):
+            shutil.copy2(target / name, new / name, follow_symlinks=False)
+
+
+def replace(new: Path, target: Path) -> None:
+    """Puts a folder of `beside` in the place of a checkpoint, or of nothing. The older one goes to where the new one was.
+
+    Raises:
+        FileExistsError: if the target holds something else; it then stays as it is.
+    """
+    check_replaceable(target)  # whatever came there since the first look
+    if not target.exists() or not any(target.iterdir()):
+        if target.exists() and os.name == "nt":
+            target.rmdir()
+        new.rename(target)
+        return
+    _swap(new, target)
+    try:
+        check_replaceable(new)  # whatever came there since: now nobody else knows where it is
+    except FileExistsError as error:
+        _swap(new, target)
+        raise FileExistsError(str(error).replace(str(new), str(target), 1)) from None
+    for name in KEPT:  # it may have been written to since it was copied
+        if os.path.lexists(new / name):
+            (new / name).replace(target / name)
+
+
+def _swap(new: Path, target: Path) -> None:
+    if not _exchange(new, target):
+        # Where the system can't exchange two folders, there is a moment in which neither has the name; both are whole.
+        old = new.parent / "old"
+        target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        old.rename(new)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchanges two folders in one step, where the system can: Linux since 3.15, macOS since 10.12."""
+    import ctypes
+
+    if os.name != "posix":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    here, there = os.fsencode(a), os.fsencode(b)
+    if hasattr(library, "renameat2"):
+        current_folder, exchange = -100, 2
+        return bool(library.renameat2(current_folder, here, current_folder, there, exchange) == 0)
+    if hasattr(library, "renamex_np"):
+        swap = 2
+        return bool(library.renamex_np(here, there, swap) == 0)
+    return False
