@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import save_tiny
-from train.test_loop import rows, step_on_disk
+from train.made import rows
+from train.test_loop import step_on_disk
 
 import minisbert
 from minisbert.cli import main

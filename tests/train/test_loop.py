@@ -14,32 +14,22 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import TINY_VOCAB, save_tiny
+from checkpoints import save_tiny
 from layouts import without_modules
 from torch import Tensor, nn
+from train.made import evaluator, rows
 
 import minisbert
 from minisbert.checkpoint.families import to_hub_names
 from minisbert.errors import CheckpointError, NotFiniteError
 from minisbert.train import (
     CosineSimilarityLoss,
-    EmbeddingSimilarityEvaluator,
     MatryoshkaLoss,
     MultipleNegativesRankingLoss,
     SoftmaxLoss,
     embed,
     fit,
 )
-
-WORDS = [word for word in TINY_VOCAB[5:] if word.isalpha()]
-
-
-def rows(count: int, seed: int = 0) -> list[tuple[str, str, float]]:
-    """Pairs of texts, and the share of words that they have in common."""
-    choose = random.Random(seed)
-    texts = [[choose.choice(WORDS) for _ in range(choose.randint(1, 12))] for _ in range(2 * count)]
-    pairs = zip(texts[::2], texts[1::2], strict=True)
-    return [(" ".join(a), " ".join(b), len(set(a) & set(b)) / len(set(a) | set(b))) for a, b in pairs]
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +49,6 @@ def weights(encoder: minisbert.SentenceEncoder) -> dict[str, Tensor]:
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def evaluator(count: int = 40) -> EmbeddingSimilarityEvaluator:
-    return EmbeddingSimilarityEvaluator(*zip(*rows(count, seed=9), strict=True))
 
 
 def test_embed_gives_the_vectors_of_encode_with_gradients(minilm_folder: Path, sts_sentences: list[str]) -> None:
@@ -165,7 +151,7 @@ PROGRAM = """
 import sys, torch, minisbert
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
-from train.test_loop import evaluator, rows
+from train.made import evaluator, rows
 from minisbert.train import CosineSimilarityLoss, fit
 encoder = minisbert.load({folder!r}, device="cpu")
 calls = 0
