@@ -1,8 +1,9 @@
 """Text → word pieces → ids: a wrapper around the Rust library `tokenizers`.
 
 WordPiece (Wu et al. 2016, section 4.1; Devlin et al. 2019, section 3) splits a word into the longest pieces that its vocabulary
-knows: "embeddings" → em ##bed ##ding ##s. The algorithm is the library's; what lives here is how a checkpoint's files become a
-tokenizer, and the limit: the library would cut a long text without a word, so it never cuts here; this wrapper does, and counts.
+knows: "embeddings" → em ##bed ##ding ##s. RoBERTa has byte-level BPE instead, XLM-RoBERTa and CamemBERT have Unigram. The
+algorithms are the library's. What lives here is the limit: the library would cut a long text without saying so. Therefore it never
+cuts here; this wrapper does, and counts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
+
+from minisbert.errors import CheckpointError, rust_errors
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,29 @@ class WordPiece:
         return self.tokenizer.get_vocab_size()
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
-        """The ids of each text, cut to the limit with the special tokens kept."""
+        """The ids of each text, cut to the limit with the special tokens kept.
+
+        Raises:
+            CheckpointError: if the tokenizer's files are damaged in a place that only some texts come to.
+        """
         room = self.max_length - len(self.prefix) - len(self.suffix)
         ids = []
         untruncated_lengths = []
         for some in _portions(texts):
-            for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=False):
+            with rust_errors(_broken):
+                encodings = self.tokenizer.encode_batch_fast(some, add_special_tokens=False)
+            for encoding in encodings:
                 content = encoding.ids
                 untruncated_lengths.append(len(self.prefix) + len(content) + len(self.suffix))
                 content = content[:room] if self.truncation_side == "right" else content[-room:]
                 ids.append(self.prefix + content + self.suffix)
         return Tokenized(ids, untruncated_lengths)
+
+
+def _broken(reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"the tokenizer fails at these texts ({reason}), so its files are damaged. Take an unchanged copy of them."
+    )
 
 
 def _portions(texts: Sequence[str], most: int = 1024, characters: int = 1 << 20) -> Iterator[list[str]]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import faulthandler
 import json
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import save_tiny, write_json
+from checkpoints import FAMILIES, save_tiny, write_json
 from containers import CONTAINERS, relay, weights_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ import minisbert
 from minisbert import CheckpointError
 
 EXAMPLES = int(os.environ.get("MINISBERT_FUZZ", "0"))
-TEXTS = ["a man is eating food .", "the Cats [MASK] café 猫", ""]
+TEXTS = ["a man is eating food .", "the Cats [MASK] café 猫 ﬁ ① ﷺ <pad> 🙂", ""]
 
 # Without derandomize a run would look at others each time, which is for long sessions and not for CI.
 fuzz = settings(
@@ -77,10 +78,10 @@ def look_at(folder: Path) -> None:
             warnings.simplefilter("ignore")
             try:
                 encoder = minisbert.load(folder)
+                vectors = encoder.encode(TEXTS)
             except CheckpointError as error:
                 assert str(error)  # noqa: PT017
                 return
-            vectors = encoder.encode(TEXTS)
         assert vectors.shape == (len(TEXTS), encoder.dimension)
         assert vectors.isfinite().all()
     finally:
@@ -221,6 +222,67 @@ def test_a_text_file_with_bits_flipped_and_its_end_cut_off(
 ) -> None:
     content = flipped((original / file).read_bytes(), flips)
     changed(folder, original, file, content[: int(len(content) * keep) if keep < 0.9 else len(content)])
+
+
+# --- the other families -------------------------------------------------------------------------------------------------------
+
+few = settings(fuzz, max_examples=EXAMPLES or 15)
+
+
+@pytest.fixture(scope="module", params=[family for family in FAMILIES if family != "bert"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint of one of the other families, which has every file that there can be."""
+    folder = tmp_path_factory.mktemp(request.param)
+    save_tiny(folder, model_type=request.param)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    look_at(folder)
+    return folder
+
+
+@pytest.fixture
+def family_folder(family: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(family, tmp_path / "model"))
+
+
+@few
+@given(data=st.data(), file=st.sampled_from(["config.json", "tokenizer_config.json", "tokenizer.json"]))
+def test_a_json_file_of_another_family_with_something_changed(family: Path, family_folder: Path, data: Any, file: str) -> None:
+    values = json.loads((family / file).read_text())
+    if file == "tokenizer.json":  # what lies deep in the vocabulary is all alike
+        vocabulary = values["model"]["vocab"]
+        values["model"]["vocab"] = vocabulary[:60] if isinstance(vocabulary, list) else dict([*vocabulary.items()][:300])
+    changed(family_folder, family, file, data.draw(changed_json(values)))
+
+
+@few
+@given(flips=FLIPS, header_only=st.booleans())
+def test_the_weights_of_another_family_with_bits_flipped(family: Path, family_folder: Path, flips: Any, header_only: bool) -> None:
+    content = (family / "model.safetensors").read_bytes()
+    end = 8 + struct.unpack("<Q", content[:8])[0] if header_only else len(content)
+    changed(family_folder, family, "model.safetensors", flipped(content[:end], flips) + content[end:])
+
+
+@fuzz
+@given(flips=FLIPS, cut=st.floats(0.5, 1), small=st.booleans())
+def test_a_map_of_characters_with_bits_flipped(xlm_roberta: Path, tmp_path: Path, flips: Any, cut: float, small: bool) -> None:
+    """It is a trie that the library walks without looking: a wrong step shows at a text, and not before."""
+    folder = tmp_path / "model"
+    if not folder.exists():
+        shutil.copytree(xlm_roberta, folder)
+    values = json.loads((xlm_roberta / "tokenizer.json").read_text())
+    charsmap = base64.b64decode(values["normalizer"]["precompiled_charsmap"])
+    head = 4096 if small else len(charsmap)  # where the first bytes of all characters are
+    charsmap = flipped(charsmap[:head], flips) + charsmap[head:]
+    charsmap = charsmap[: int(len(charsmap) * cut) if cut < 0.6 else len(charsmap)]
+    values["normalizer"]["precompiled_charsmap"] = base64.b64encode(charsmap).decode()
+    changed(folder, xlm_roberta, "tokenizer.json", json.dumps(values).encode())
+
+
+@pytest.fixture(scope="module")
+def xlm_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("xlm-roberta")
+    save_tiny(folder, model_type="xlm-roberta")
+    return folder
 
 
 # --- a vocabulary and no tokenizer.json: there the other files decide ---------------------------------------------------------

@@ -1,0 +1,247 @@
+"""Checkpoints of a family with a piece missing, too many or of another size: each is refused by field, found and expected."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import FAMILIES, finder, save_tiny, write_json
+from safetensors.torch import load_file, save_file
+
+import minisbert
+from minisbert import CheckpointError
+from minisbert.checkpoint.config import read_checkpoint
+from minisbert.checkpoint.families import FAMILIES as ROWS
+from minisbert.checkpoint.families import OTHER_ARCHITECTURES, names
+
+Change = Callable[[Path], object]
+
+
+def field(file: str, **fields: Any) -> Change:
+    """Fields of a json file changed; None takes one away."""
+
+    def change(folder: Path) -> None:
+        values = json.loads((folder / file).read_text()) | fields
+        write_json(folder / file, {name: value for name, value in values.items() if value is not None})
+
+    return change
+
+
+def tensors(change: Callable[[dict[str, Any]], object]) -> Change:
+    def changed(folder: Path) -> None:
+        state = load_file(folder / "model.safetensors")
+        change(state)
+        save_file(state, folder / "model.safetensors")
+
+    return changed
+
+
+def model(**fields: Any) -> Change:
+    """Fields of the model in tokenizer.json changed."""
+
+    def change(folder: Path) -> None:
+        values = json.loads((folder / "tokenizer.json").read_text())
+        values["model"] |= fields
+        write_json(folder / "tokenizer.json", values)
+
+    return change
+
+
+def without_unknown(folder: Path) -> None:
+    values = json.loads((folder / "tokenizer.json").read_text())
+    values["model"]["vocab"][3] = ["nothing", 0.0]
+    values["added_tokens"] = [token for token in values["added_tokens"] if token["content"] != "<unk>"]
+    write_json(folder / "tokenizer.json", values)
+
+
+def without_a_byte(folder: Path) -> None:
+    values = json.loads((folder / "tokenizer.json").read_text())
+    vocab = {("hash" if token == "#" else token): number for token, number in values["model"]["vocab"].items()}
+    values["model"] |= {"vocab": vocab, "merges": [merge for merge in values["model"]["merges"] if "#" not in merge]}
+    write_json(folder / "tokenizer.json", values)
+
+
+BIAS, TYPES = "encoder.relative_attention_bias.weight", "embeddings.token_type_embeddings.weight"
+BAD: list[tuple[str, str, Change, str]] = [
+    (
+        "mpnet",
+        "a bias of 16 buckets",
+        tensors(lambda s: s.update({BIAS: s[BIAS][:16].clone()})),
+        f"{BIAS} .*found [16, 4], expected [32, 4]",
+    ),
+    ("mpnet", "no bias", tensors(lambda s: s.pop(BIAS)), f"{BIAS} .*missing, expected [32, 4]"),
+    (
+        "mpnet",
+        "16 buckets",
+        field("config.json", relative_attention_num_buckets=16),
+        "'relative_attention_num_buckets': found 16 (int), expected 32. MPNet has no other",
+    ),
+    (
+        "mpnet",
+        "token types",
+        tensors(lambda s: s.update({TYPES: torch.ones(2, 32)})),
+        f"{TYPES}: found [2, 32], expected no such tensor in MPNet",
+    ),
+    (
+        "mpnet",
+        "token types in config.json",
+        field("config.json", type_vocab_size=2),
+        "'type_vocab_size': found 2 (int), expected 0",
+    ),
+    (
+        "bert",
+        "a bias",
+        tensors(lambda s: s.update({BIAS: torch.ones(32, 4)})),
+        f"{BIAS}: found [32, 4], expected no such tensor in BERT",
+    ),
+    (
+        "distilbert",
+        "token types",
+        tensors(lambda s: s.update({"distilbert." + TYPES: torch.ones(2, 32)})),
+        f"{TYPES}: found [2, 32], expected no such",
+    ),
+    (
+        "distilbert",
+        "another eps",
+        field("config.json", layer_norm_eps=1e-5),
+        "'layer_norm_eps': found 1e-05 (float), expected 1e-12. DistilBERT has no other",
+    ),
+    (
+        "distilbert",
+        "two sizes",
+        field("config.json", hidden_size=64),
+        "'hidden_size': found 64 (int), expected 32. DistilBERT has it in 'dim'",
+    ),
+    ("distilbert", "no heads", field("config.json", n_heads=None), "'n_heads': found no such field, expected a whole number"),
+    (
+        "distilbert",
+        "BERT's weights",
+        tensors(lambda s: s.update({n.replace("transformer", "encoder"): s.pop(n) for n in [*s]})),
+        "transformer.layer.0.attention.q_lin.weight .*missing",
+    ),
+    (
+        "roberta",
+        "no pad_token_id",
+        field("config.json", pad_token_id=None),
+        "'pad_token_id': found no such field, expected a whole number from 0 to 400",
+    ),
+    (
+        "roberta",
+        "a pad_token_id above all",
+        field("config.json", pad_token_id=401),
+        "'pad_token_id': found 401 (int), expected a whole number from 0",
+    ),
+    (
+        "roberta",
+        "relative positions",
+        field("config.json", position_embedding_type="relative_key"),
+        '\'position_embedding_type\': found "relative_key" (str), expected "absolute"',
+    ),
+    ("roberta", "no room", field("config.json", pad_token_id=40), "the limit is 1 tokens, expected at least 3"),
+    (
+        "roberta",
+        "a byte is missing",
+        without_a_byte,
+        "tokenizer.json: 1 of the 256 bytes are missing among its 401 tokens, such as '#'",
+    ),
+    (
+        "roberta",
+        "WordPiece",
+        field("tokenizer_config.json", tokenizer_class="BertTokenizer"),
+        "found a BPE tokenizer, expected WordPiece, since the tokenizer_class is BertTokenizer",
+    ),
+    ("xlm-roberta", "no <unk>", without_unknown, 'tokenizer.json: the unknown token "<unk>" (str) has the number None, expected 3'),
+    (
+        "xlm-roberta",
+        "embeddings of more rows",
+        field("config.json", vocab_size=171),
+        "word_embeddings.weight .*found [170, 32], expected [171, 32]",
+    ),
+    (
+        "xlm-roberta",
+        "more tokens than rows",
+        field("config.json", vocab_size=100),
+        "tokenizer.json: the highest token id is 169, expected at most 99",
+    ),
+    ("xlm-roberta", "an unk_id beyond all", model(unk_id=999), "tokenizer.json: not a tokenizer that can be read"),
+    ("camembert", "two token types", field("config.json", type_vocab_size=2), f"{TYPES} .*found [1, 32], expected [2, 32]"),
+    (
+        "electra",
+        "a smaller embedding",
+        field("config.json", embedding_size=16),
+        "'embedding_size': found 16 (int), expected 32. minisbert has no projection",
+    ),
+    (
+        "ernie",
+        "tasks",
+        field("config.json", use_task_id=True),
+        "'use_task_id': found true (bool), expected false. minisbert has no embeddings of tasks",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "change", "found"), [(t, c, f) for t, _, c, f in BAD], ids=[f"{t}: {w}" for t, w, _, _ in BAD]
+)
+def test_a_family_with_a_wrong_piece_is_refused(model_type: str, change: Change, found: str, tmp_path: Path) -> None:
+    save_tiny(tmp_path, model_type=model_type)
+    change(tmp_path)
+    with pytest.raises(CheckpointError, match=re.escape(found).replace(r"\.\*", ".*")):
+        minisbert.load(tmp_path)
+
+
+def test_a_unigram_file_that_is_taken_as_it_is_needs_an_unknown_token_too(tmp_path: Path) -> None:
+    save_tiny(tmp_path, tokenizer="xlm-roberta")
+    field("tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")(tmp_path)
+    assert minisbert.load(tmp_path).encode("男 a man").isfinite().all()
+    model(unk_id=None)(tmp_path)
+    with pytest.raises(CheckpointError, match=r"the token null .* for unknown words is missing"):
+        minisbert.load(tmp_path)
+
+
+def test_a_tokenizer_of_fewer_tokens_than_rows_loads(tmp_path: Path) -> None:
+    """paraphrase-multilingual-MiniLM-L12-v2 has 250,002 tokens and 250,037 rows."""
+    save_tiny(tmp_path, model_type="xlm-roberta", vocab_size=205)
+    encoder = minisbert.load(tmp_path)
+    assert encoder.tokenizer.vocab_size == 170
+    assert encoder.encode("a man").isfinite().all()
+
+
+def test_a_map_of_characters_that_leads_astray_is_told_at_the_text_that_it_fails(tmp_path: Path) -> None:
+    save_tiny(tmp_path, model_type="xlm-roberta")
+    values = json.loads((tmp_path / "tokenizer.json").read_text())
+    values["normalizer"]["precompiled_charsmap"] = "BAAAAP///38AYQA="  # one unit of a trie, which points far beyond its end
+    write_json(tmp_path / "tokenizer.json", values)
+    with pytest.raises(CheckpointError, match=r"not a tokenizer that can be used|the tokenizer fails at these texts"):
+        minisbert.load(tmp_path).encode("été 男")
+
+
+def test_every_row_is_tested_and_no_family_is_refused_by_name() -> None:
+    assert set(ROWS) == set(FAMILIES)
+    assert not set(ROWS) & set(OTHER_ARCHITECTURES)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_row_names_every_parameter_once_with_the_names_that_transformers_writes(model_type: str, tmp_path: Path) -> None:
+    save_tiny(tmp_path, model_type=model_type)
+    bert = minisbert.load(tmp_path).bert
+    table = names(read_checkpoint(finder(tmp_path)).bert)
+    assert table.keys() == dict(bert.named_parameters()).keys()
+    hub = [name for row in table.values() for name in row]
+    assert sorted(hub) == sorted(load_file(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_weights_saved_with_a_head_on_top_load_under_their_prefix(model_type: str, tmp_path: Path) -> None:
+    save_tiny(tmp_path, model_type=model_type)
+    plain = minisbert.load(tmp_path).encode("a man is eating")
+    state = {ROWS[model_type].prefix + name: tensor for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    heads = {"roberta.": "lm_head.dense.weight", "mpnet.": "lm_head.bias", "distilbert.": "vocab_transform.weight"}
+    state[heads.get(ROWS[model_type].prefix, "cls.predictions.bias")] = torch.ones(4)
+    save_file(state, tmp_path / "model.safetensors")
+    assert torch.equal(minisbert.load(tmp_path).encode("a man is eating"), plain)
