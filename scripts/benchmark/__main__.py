@@ -15,7 +15,7 @@ from pathlib import Path
 if not __package__:  # Python puts this folder on the path, where the folder above is needed
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmark.exports import EXPORTS, MODELS, checkpoint, exports_folder, make_export, read_json, write_json
+from benchmark.exports import EXPORTS, FAMILIES, MODELS, checkpoint, exports_folder, make_export, read_json, write_json
 from benchmark.figures import FIGURES, Request
 from benchmark.interface import CLOCKS, Setting
 from benchmark.measure import compare
@@ -28,6 +28,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="benchmark", description="How fast minisbert is beside its peers on this machine.")
     parser.add_argument("--model", choices=list(MODELS), default=next(iter(MODELS)))
+    help_text = "a model of bert-base's size of that family; only systems without an export run it, since those are of BERT"
+    parser.add_argument("--family", choices=FAMILIES, help=help_text)
     for option, known in ("systems", SYSTEMS), ("workloads", WORKLOADS), ("figures", FIGURES):
         names = list(known)
         metavar = option[:-1].upper()
@@ -39,7 +41,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=cores)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu, with --threads 1, on a busy machine")
     parser.add_argument("--data", type=Path, default=os.environ.get("MINISBERT_STS_DATA"), help="a folder with stsb-test.tsv")
-    parser.add_argument("--share", type=float, help="the fraction of each workload; default: 1, and 1/8 for bert-base")
+    parser.add_argument(
+        "--share", type=float, help="the fraction of each workload; default: 1, and 1/8 for models of bert-base's size"
+    )
     parser.add_argument("--retune", action="store_true", help="do not use the ways of batching that an earlier run found best")
     parser.add_argument("--quick", action="store_true", help="a tiny share and 2 rounds: does it run?")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON instead of a table")
@@ -52,6 +56,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--share: found {options.share}, expected more than 0, up to 1")
     if options.data is not None and not (options.data / "stsb-test.tsv").is_file():
         parser.error(f"--data: found no stsb-test.tsv in {options.data}")
+    if options.family is not None:
+        options.model = f"{options.family}-base"
+    if options.model not in ("all-MiniLM-L6-v2", "bert-base"):
+        options.systems = [name for name in options.systems if not SYSTEMS[name].exports]
     options.systems = [name for name in SYSTEMS if name in options.systems]  # in the order of the table, float32 first
     return options
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,19 @@ class Model:
     share: float = 1.0
 
 
-def write_bert_base(folder: Path, real: Path) -> None:
-    """12 layers, hidden size 768, random weights, mean pooling, in the Hub's layout."""
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "distilbert")
+
+
+def write_base(folder: Path, real: Path, family: str = "bert") -> None:
+    """12 layers, hidden size 768, BERT's vocabulary, random weights, mean pooling, in the Hub's layout."""
     import torch
-    from transformers import BertConfig, BertModel
+    from transformers import AutoConfig, AutoModel
 
     torch.manual_seed(0)
-    BertModel(BertConfig(), add_pooling_layer=False).save_pretrained(folder)
+    layers = {"n_layers": 12} if family == "distilbert" else {}
+    positions = 512 if family in ("bert", "distilbert") else 514
+    config = AutoConfig.for_model(family, vocab_size=30522, max_position_embeddings=positions, **layers)
+    AutoModel.from_config(config).save_pretrained(folder)
     for name in TOKENIZER_FILES:
         shutil.copy(real / name, folder / name)
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
@@ -79,7 +86,9 @@ def write_bert_base(folder: Path, real: Path) -> None:
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": False})
 
 
-MODELS = {"all-MiniLM-L6-v2": Model(), "bert-base": Model(write_bert_base, share=1 / 8)}
+MODELS = {"all-MiniLM-L6-v2": Model()} | {
+    f"{family}-base": Model(partial(write_base, family=family), share=1 / 8) for family in FAMILIES
+}
 
 
 def checkpoint(name: str) -> Path:

@@ -236,3 +236,10 @@ def test_wrong_options_are_named(arguments: list[str], message: str, capsys: pyt
     with pytest.raises(SystemExit):
         parse(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_a_family_is_a_model_of_bert_bases_size_for_the_systems_that_run_it() -> None:
+    options = parse(["--family", "mpnet"])
+    assert options.model == "mpnet-base"
+    assert options.systems == ["minisbert", "sentence-transformers", "gemm"]
+    assert len(parse(["--family", "bert"]).systems) > 3

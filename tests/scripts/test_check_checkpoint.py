@@ -44,6 +44,15 @@ def test_a_sound_checkpoint_is_the_same(check: Any, folder: Path, dtype: str, ca
     assert 0 < result["largest"] < (1e-12 if dtype == "float64" else 1e-5)
 
 
+@pytest.mark.parametrize("family", ["roberta", "mpnet", "distilbert"])
+def test_a_sound_checkpoint_of_another_family_is_the_same(
+    check: Any, family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_tiny(tmp_path, model_type=family)
+    assert check.main([str(tmp_path), "--json"]) == 0
+    assert 0 < json.loads(capsys.readouterr().out)["largest"] < 1e-12
+
+
 def test_the_command_prints_a_table_and_a_verdict(minilm_folder: Path) -> None:
     done = subprocess.run([sys.executable, SCRIPT, minilm_folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
