@@ -1,10 +1,10 @@
 """Tells a learner whether a step of the ladder is right, and if not, what is off and what the likely cause is.
 
     python scripts/learn/check.py                           lists the steps
-    python scripts/learn/check.py attention my_file.py      checks that one; its number, 6, will do as well
+    python scripts/learn/check.py attention my_file.py      checks a step, given by its name or its number
 
-Everything is computed in float64 on the real checkpoint, all-MiniLM-L6-v2. The exit code is 0 when the step is right, 1 when it is
-not yet, 2 when there is nothing to check.
+Everything is computed in float64 on the real checkpoint, all-MiniLM-L6-v2. The exit code is 0 if the step is right, 1 if it is not
+yet, 2 if there is nothing to check.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROUNDING = 1e-9
-"""Of the largest number: what is below it is rounding. The smallest of the usual mistakes, √2 as 1.41421, shows at 1e-6."""
+"""Relative to the largest value; a smaller difference is rounding. The smallest usual mistake, √2 as 1.41421, makes 1e-6."""
 
 PATIENCE = 30.0
-"""Seconds for a learner's function, all cases together; the solutions take less than one."""
+"""Seconds for all cases of a learner's function together; the solutions take less than one."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said about a learner's file."""
+    """The answer to a learner's file."""
 
     right: bool
     text: str
@@ -45,7 +45,7 @@ class Verdict:
 
 
 class NotComparableError(Exception):
-    """The learner's file cannot be compared; the message says why, to the learner."""
+    """The learner's file cannot be compared. The message tells the learner why."""
 
 
 # --- running what the learner wrote -------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def load(file: Path, function: str) -> Callable[..., Any]:
     """The learner's function.
 
     Raises:
-        NotComparableError: if there is none.
+        NotComparableError: if the file has no such function.
     """
     if not file.is_file():
         raise NotComparableError(f"{file}: no such file. Copy the stub of this step, and fill it in.")
@@ -67,7 +67,7 @@ def load(file: Path, function: str) -> Callable[..., Any]:
     except (SyntaxError, ValueError) as error:
         where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
         line = f"\n    {error.text.strip()}" if isinstance(error, SyntaxError) and error.text else ""
-        raise NotComparableError(f"{file.name} is no Python that can be read: {where}{line}") from None
+        raise NotComparableError(f"{file.name} is not valid Python: {where}{line}") from None
     exec(code, vars(module))  # noqa: S102
     found = getattr(module, function, None)
     if not callable(found):
@@ -78,7 +78,7 @@ def load(file: Path, function: str) -> Callable[..., Any]:
 
 
 def call(function: Callable[..., Any], arguments: Sequence[Any], expected: inspect.Signature) -> Any:
-    """Calls it, after a look at whether it takes these arguments in this order."""
+    """Calls it, if it takes these arguments in this order."""
     try:
         mine = inspect.signature(function)
     except ValueError:  # a builtin without a signature
@@ -93,21 +93,21 @@ def call(function: Callable[..., Any], arguments: Sequence[Any], expected: inspe
     return function(*arguments)
 
 
-class Heard(io.StringIO):
-    """What a learner's file prints, the start of it: a loop that never ends may print a lot."""
+class Output(io.StringIO):
+    """The first characters that a learner's file prints: a loop that never ends may print a lot."""
 
     def write(self, text: str) -> int:
-        """Keeps the text, until there is enough."""
+        """Keeps the text if there is not enough yet."""
         return super().write(text) if self.tell() < 100_000 else len(text)
 
 
 @contextlib.contextmanager
 def neighbours(folder: Path) -> Iterator[None]:
-    """While it lasts, the learner's other files can be imported; afterwards all is as it was."""
+    """Inside this context, the learner's other files can be imported. Afterwards everything is restored."""
     before, written, keyboard = set(sys.modules), sys.dont_write_bytecode, sys.stdin
     sys.path.insert(0, str(folder))
     sys.dont_write_bytecode = True
-    sys.stdin = io.StringIO()  # who asks for input gets an error instead of waiting for ever
+    sys.stdin = io.StringIO()  # input() raises an error instead of waiting for ever
     try:
         yield
     finally:
@@ -122,16 +122,16 @@ def neighbours(folder: Path) -> Iterator[None]:
 def run(
     file: Path, function: str, calls: Sequence[Sequence[Any]], signature: inspect.Signature, patience: float
 ) -> tuple[list[Any], str, str]:
-    """What the learner's function returns for each case.
+    """Calls the learner's function for each case.
 
     Returns:
-        The results; what it printed; and why there are no more results, "" if there are all.
+        The results; what the function printed; and why results are missing, "" if none is.
 
     Raises:
-        TimeoutError: if it is still running after so many seconds, with the line where it is.
+        TimeoutError: if the function is still running after `patience` seconds; the message names its current line.
     """
     results: list[Any] = []
-    said = Heard()
+    said = Output()
     trouble: list[str] = []
 
     def work() -> None:
@@ -146,7 +146,7 @@ def run(
             trouble.append(str(error))
         except NotImplementedError:
             trouble.append("the stub is still empty: write the function's body in place of `raise NotImplementedError`.")
-        except BaseException as error:  # whatever it is, even SystemExit: it is the learner's, and is told to the learner
+        except BaseException as error:  # any error of the learner's code is reported, even SystemExit
             trouble.append(explain(error, file))
 
     thread = threading.Thread(target=work, daemon=True)
@@ -164,43 +164,39 @@ def run(
 EXCEPTIONS: tuple[tuple[str, str], ...] = (
     (
         r"mat1 and mat2 shapes cannot be multiplied|size mismatch|Expected size for first two",
-        "In a @ b, the last axis of a is as long as the last but one of b. Is a transposition missing? A weight lies as [out, in]: x @ W.T.",
+        "In a @ b, the last axis of a is as long as the last but one of b. Is a transpose missing? A weight has shape [out, in]: x @ W.T.",
     ),
     (
         r"must match the size of tensor",
-        "Two shapes that do not fit were joined number by number. Print both: is it a keepdim=True that is missing, a slice, or another axis?",
+        "Two shapes that do not fit were combined element by element. Print both. Is keepdim=True missing, or a slice, or is it another axis?",
     ),
     (r"only supports boolean masks", "The condition must be of True and False: mask == 0."),
-    (
-        r"same dtype|dtype|Double but got|Float but got",
-        "Everything here is float64: make no new float32 numbers, or give them x.dtype.",
-    ),
+    (r"same dtype|dtype|Double but got|Float but got", "Everything here is float64: give new tensors dtype=x.dtype."),
     (
         r"shape '.*' is invalid for input|invalid combination",
-        "A reshape must keep the number of numbers. heads × head_dim = hidden.",
+        "A reshape must keep the number of elements. heads × head_dim = hidden.",
     ),
     (r"index out of range|out of bounds", "An id or a position is larger than its table."),
     (r"KeyError", "Print list(w) to see the names of the weights that this step is given."),
     (r"view size is not compatible", "After transpose, use flatten or reshape instead of view."),
-    (r"unhashable type: 'list'", "There is a list within the list: append puts in a list as one entry, += puts in what it holds."),
+    (r"unhashable type: 'list'", "There is a list within the list: append adds a list as one entry, += adds its entries."),
     (r"must be Tensor, not (int|float)", "The functions of torch take tensors; for a plain number, there is math."),
     (r"NameError: name '(torch|math)'", "Is the import missing at the top of the file?"),
-    (r"No module named 'step\d\d_", "Your own files can be imported when they lie in the same folder as this one."),
-    (r"No module named", "Nothing but math, torch and your own steps is needed."),
-    (r"EOFError", "The function is given all it needs, and asks nobody: no input()."),
+    (r"No module named 'step\d\d_", "Your own files can be imported if they are in the same folder as this one."),
+    (r"No module named", "You need nothing but math, torch and your own steps."),
+    (r"EOFError", "The function gets all it needs as arguments: no input()."),
     (r"RecursionError|maximum recursion", "The function calls itself without an end."),
 )
-
 
 STOPPED = "it stopped with an error:"
 
 
 def explain(error: BaseException, file: Path) -> str:
-    """An error of the learner's code: the line of it, the error, and a hint; none of our own lines."""
+    """An error of the learner's code: its lines, the error, and a hint. Lines of this program are left out."""
     frames = [entry for entry in traceback.extract_tb(error.__traceback__) if Path(entry.filename).parent == file.resolve().parent]
     frames += [entry for entry in traceback.extract_tb(error.__traceback__) if entry.filename == str(file) and entry not in frames]
     shown = [f"{Path(entry.filename).name}, line {entry.lineno}, in {entry.name}:  {entry.line}" for entry in frames]
-    lines = list(dict.fromkeys(shown))  # what calls itself stands there a thousand times
+    lines = list(dict.fromkeys(shown))  # a recursion has a thousand equal lines
     lines = lines if len(lines) <= 4 else [lines[0], "…", *lines[-3:]]
     message = f"{type(error).__name__}: {error}".split("\n")[0][:300]
     if isinstance(error, SystemExit):
@@ -214,7 +210,7 @@ def explain(error: BaseException, file: Path) -> str:
 
 
 def difference(found: Any, case: Any) -> float:
-    """The largest difference, relative to the largest number; infinity when the two cannot be compared."""
+    """The largest difference, relative to the largest value; infinity if the two cannot be compared."""
     import torch
 
     expected = case.expected
@@ -226,12 +222,12 @@ def difference(found: Any, case: Any) -> float:
     kept = slice(None) if case.keep is None else case.keep
     found, expected = found[kept], expected[kept]
     off = (found - expected).abs() / expected.nan_to_num().abs().max()
-    off = off.masked_fill(found.isnan() & expected.isnan(), 0)  # only a mistake gives NaN, and may be recognized by it
+    off = off.masked_fill(found.isnan() & expected.isnan(), 0)  # only a usual mistake gives NaN, and is recognized by it
     return float(off.nan_to_num(float("inf"), posinf=float("inf")).max()) if off.numel() else 0.0
 
 
 def tidy(found: Any, expected: Any, axes: Sequence[str]) -> Any:
-    """What may come in several forms in one of them: a list of states as one tensor, a tuple as a list."""
+    """Several forms of a result as one: a list of states as one tensor, a tuple as a list."""
     import torch
 
     if isinstance(expected, list):
@@ -243,7 +239,7 @@ def tidy(found: Any, expected: Any, axes: Sequence[str]) -> Any:
 
 
 def wrong_kind(found: Any, expected: Any) -> str:
-    """What is wrong about the type, "" if nothing."""
+    """What is wrong with the type, "" if nothing."""
     import torch
 
     kind = type(found).__name__
@@ -267,86 +263,79 @@ def wrong_kind(found: Any, expected: Any) -> str:
         return f"found {kind}, expected a torch.Tensor."
     if found.shape == expected.shape and found.dtype != expected.dtype:
         return (
-            f"the result is {found.dtype}, expected {expected.dtype}, that of what came in. Where did it change? "
-            "A new tensor is float32 unless it is told dtype=x.dtype."
+            f"the result is {found.dtype}, expected {expected.dtype}, as the input. A new tensor is float32 without dtype=x.dtype."
         )
     return ""
 
 
 def place(index: Sequence[int], axes: Sequence[str], tokens: Sequence[Any]) -> str:
-    """An index with its axes named, counted from 0 as in Python: [sentence 1, token 2 ('man'), number 16]."""
+    """An index with the names of its axes, counted from 0 as in Python: [sentence 1, token 2 ('man'), dimension 16]."""
     parts = []
-    for axis, number in zip(axes, index, strict=True):
-        part = f"{axis} {number}"
+    for axis, at in zip(axes, index, strict=True):
+        part = f"{axis} {at}"
         if axis in ("token", "row") and tokens:
             names = tokens[index[axes.index("sentence")]] if "sentence" in axes else tokens
-            part += f" ({names[number]!r})"
+            part += f" ({names[at]!r})"
         parts.append(part)
     return f"[{', '.join(parts)}]"
 
 
 def apart(found: float, expected: float) -> str:
-    """Both numbers, with as many digits as it takes to see that they differ."""
+    """Both values, with enough digits to show that they differ."""
     digits = next((n for n in range(6, 17) if f"{found:.{n}g}" != f"{expected:.{n}g}"), 17)
     return f"found {found:.{digits}g}, expected {expected:.{digits}g}"
 
 
-def numbers_off(found: Any, case: Any, axes: Sequence[str]) -> list[str]:
-    """Where the numbers differ, by how much, and what is common to the differences."""
+def values_off(found: Any, case: Any, axes: Sequence[str]) -> list[str]:
+    """Where the values differ, by how much, and what the differences have in common."""
     import torch
 
     expected, keep = case.expected, case.keep
-    off = (found - expected).abs()
-    off = off.nan_to_num(float("inf"), posinf=float("inf"))
+    rounding = ROUNDING * float(expected.abs().max())
+    off = (found - expected).abs().nan_to_num(float("inf"), posinf=float("inf"))
     if keep is not None:
         off = off.masked_fill(~keep, 0)
-    worst = [int(number) for number in torch.unravel_index(off.argmax(), off.shape)]
-    at = tuple(worst)
-    lines = [f"the shape is right, {list(found.shape)}, the numbers are not."]
-    lines.append(
-        f"furthest off: {place(worst, axes, case.tokens)}, {apart(float(found[at]), float(expected[at]))}; "
-        f"up to {ROUNDING * float(expected.abs().max()):.0g} apart would be rounding."
-    )
-    bad = off > ROUNDING * expected.abs().max()
+    worst = tuple(int(index) for index in torch.unravel_index(off.argmax(), off.shape))
+    most = apart(float(found[worst]), float(expected[worst]))
+    lines = [
+        f"the shape is right, {list(found.shape)}, the values are not.",
+        f"furthest off: {place(worst, axes, case.tokens)}, {most}; up to {rounding:.0g} apart would be rounding.",
+    ]
+    bad = off > rounding
     for number, axis in enumerate(axes[:-1]):
-        which = [index for index, one in enumerate(bad.movedim(number, 0).flatten(1).any(1).tolist()) if one]
+        which = bad.movedim(number, 0).flatten(1).any(1).nonzero().flatten().tolist()
         if axis == "state":
-            first = which[0]
-            lines.append(
-                f"the first that is off is state {first}, {f'what layer {first - 1} gives' if first else 'the embeddings'}."
-            )
-        elif len(which) < bad.shape[number] and not (axis == "token" and "sentence" in axes):  # there the padding is never off
+            source = f"the output of layer {which[0] - 1}" if which[0] else "the embeddings"
+            lines.append(f"the first that is off is state {which[0]}, {source}.")
+        elif len(which) < bad.shape[number] and not (axis == "token" and "sentence" in axes):  # padding is never off there
             names = case.tokens if axis in ("token", "row") else ()
-            shown = [f"{index} ({names[index]!r})" if names else str(index) for index in which[:6]]
-            many = len(which) > 1
-            lines.append(
-                f"only {axis}{'s' if many else ''} {', '.join(shown)}{' …' if len(which) > 6 else ''} of {bad.shape[number]} "
-                f"{'are' if many else 'is'} off."
-            )
+            shown = ", ".join(f"{index} ({names[index]!r})" if names else str(index) for index in which[:6])
+            subject, verb = (f"{axis}s", "are") if len(which) > 1 else (axis, "is")
+            lines.append(f"only {subject} {shown}{' …' if len(which) > 6 else ''} of {bad.shape[number]} {verb} off.")
     nan = int(found.isnan().sum() if keep is None else found[keep].isnan().sum())
+    ratio = factor(found, expected)
     if nan:
-        lines.append(
-            f"{nan} of the numbers are NaN: a division 0/0, a root of a negative number, or a softmax over nothing but −∞."
-        )
-    elif float((found - expected * (ratio := factor(found, expected))).abs().max()) < ROUNDING * float(expected.abs().max()):
-        lines.append(f"every number is {ratio:.6g} times what it should be.")
+        lines.append(f"{nan} of the values are NaN: a division 0/0, a root of a negative number, or a softmax over nothing but −∞.")
+    elif float((found - expected * ratio).abs().max()) < rounding:
+        lines.append(f"every value is {ratio:.6g} times what it should be.")
     return lines
 
 
 def factor(found: Any, expected: Any) -> float:
-    """The number by which all of `expected` would have to be multiplied."""
+    """The factor that takes `expected` closest to `found`."""
     return float((found * expected).sum() / (expected * expected).sum())
 
 
 def likely_cause(step: Any, cases: Sequence[Any], results: Sequence[Any]) -> str:
-    """The usual mistake that gives these very results in every case, "" if there is none."""
+    """What to say about the usual mistake that gives exactly these results in every case, "" if there is none."""
+    import mistakes
     import torch
 
-    for usual in step.mistakes:
+    for wrong in step.mistakes:
         telling = False
         for case, found in zip(cases, results, strict=True):
             with torch.no_grad():
-                mistaken = tidy(usual.function(*case.arguments), case.expected, step.axes)
+                mistaken = tidy(step.plain(*case.arguments, wrong=wrong), case.expected, step.axes)
             keep = case.keep if isinstance(mistaken, torch.Tensor) and case.keep is not None else None
             if keep is not None and mistaken.shape != keep.shape:
                 keep = None
@@ -355,30 +344,30 @@ def likely_cause(step: Any, cases: Sequence[Any], results: Sequence[Any]) -> str
             telling = telling or difference(mistaken, case) > ROUNDING
         else:
             if telling:
-                return usual.hint
+                return mistakes.hint(wrong)
     return ""
 
 
 def wrong_shape(found: Any, expected: Any) -> list[str]:
-    """What is wrong about a shape."""
+    """What is wrong with a shape."""
     lines = [f"found shape {list(found.shape)}, expected {list(expected.shape)}."]
     if found.dim() >= 2 and found.mT.shape == expected.shape:
-        lines.append("The last two axes have changed places.")
+        lines.append("The last two axes are swapped.")
     elif found.squeeze().shape == expected.shape:
         lines.append("There is an axis of 1 too many.")
     elif found.numel() == expected.numel():
-        lines.append("It is the right number of numbers in another arrangement.")
+        lines.append("It is the right number of elements in another arrangement.")
     return lines
 
 
 NAN_PADDING = (
-    "the numbers of the real tokens are right, but those of the padding are NaN, and 0 · NaN is NaN: in the next layer all would be.\n  "
+    "the values of the real tokens are right, but those of the padding are NaN. In the next layer all would be, since 0 · NaN is NaN.\n  "
     "Likely cause: the rows of the padding are masked as well, and a softmax over nothing but −∞ is 0/0. Mask the columns only."
 )
 
 
 def judge(step: Any, cases: Sequence[Any], results: Sequence[Any]) -> Verdict:
-    """Compares all results; the first case that is off is told about."""
+    """Compares all results, and describes the first case that is off."""
     import torch
 
     results = [tidy(found, case.expected, step.axes) for found, case in zip(results, cases, strict=True)]
@@ -402,7 +391,7 @@ def judge(step: Any, cases: Sequence[Any], results: Sequence[Any]) -> Verdict:
             lines += shapes
             clear = len(shapes) > 1
         else:
-            lines += numbers_off(found, case, step.axes)
+            lines += values_off(found, case, step.axes)
         cause = likely_cause(step, cases, results)
         if cause:
             lines.append(f"Likely cause: {cause}")
@@ -414,12 +403,12 @@ def judge(step: Any, cases: Sequence[Any], results: Sequence[Any]) -> Verdict:
 
 
 def brief(items: Sequence[Any], most: int = 20) -> str:
-    """A list, with its middle left out if it is long."""
+    """A list, or its beginning and the number of the other items."""
     return repr(list(items)) if len(items) <= most else f"{list(items[:most])!r} and {len(items) - most} more"
 
 
 def check(step: Any, file: Path, patience: float = PATIENCE) -> Verdict:
-    """Runs a learner's file and says what is to be said."""
+    """Runs a learner's file and judges it."""
     import rungs
     import torch
 
@@ -434,11 +423,11 @@ def check(step: Any, file: Path, patience: float = PATIENCE) -> Verdict:
         results, said, trouble = run(file, step.function, calls, stub, patience)
     except TimeoutError as error:
         return Verdict(False, str(error), hung=True)
-    heard = f"\n  Your file printed:\n{indent(said)}" if said.strip() else ""
+    output = f"\n  Your file printed:\n{indent(said)}" if said.strip() else ""
     if trouble:
         case = f"case {len(results) + 1} of {len(cases)}, {cases[len(results)].about}: "
         about = case if trouble.startswith(STOPPED) else ""
-        return Verdict(False, about + trouble + heard)
+        return Verdict(False, about + trouble + output)
     verdict = judge(step, cases, results)
     changed = next((n for n, arguments in enumerate(calls) if changes(arguments) != before[n]), None)
     if changed is not None:
@@ -446,19 +435,15 @@ def check(step: Any, file: Path, patience: float = PATIENCE) -> Verdict:
             name for name, old, new in zip(stub.parameters, before[changed], changes(calls[changed]), strict=True) if old != new
         ]
         what = f"{' and '.join(names)} {'was' if len(names) == 1 else 'were'} changed in place"
-        how = (
-            "by +=, or a method that ends in _), and the caller still needs it. Make a new tensor: x = x + y."
-            if step.axes
-            else "by append, insert or +=), and the caller still needs it. Make a new list."
-        )
-        verdict = Verdict(
-            False, f"the result is right, but {what} ({how}" if verdict.right else f"{verdict.text}\n  Also, {what} ({how}"
-        )
-    return Verdict(verdict.right, verdict.text + heard)
+        how = "+=, or a method that ends in _" if step.axes else "append, insert or +="
+        new = "tensor: x = x + y" if step.axes else "list"
+        start = "the result is right, but" if verdict.right else f"{verdict.text}\n  Also,"
+        verdict = Verdict(False, f"{start} {what} (by {how}), and the caller still needs it. Make a new {new}.")
+    return Verdict(verdict.right, verdict.text + output)
 
 
 def changes(arguments: Sequence[Any]) -> list[Any]:
-    """What changes when an argument is changed: the number of writes to a tensor, which PyTorch counts, or a copy of anything else."""
+    """For each argument, what differs after a change in place: the writes to a tensor, which PyTorch counts, or a copy of the rest."""
 
     def state(value: Any) -> Any:
         return getattr(value, "_version", value)
@@ -470,7 +455,7 @@ def changes(arguments: Sequence[Any]) -> list[Any]:
 
 
 def indent(text: str, most: int = 20) -> str:
-    """What a learner printed, at most so many lines of it."""
+    """What a learner printed, at most so many lines."""
     lines = text.rstrip("\n").split("\n")
     shown = [f"    {line[:200]}" for line in lines[:most]]
     return "\n".join(shown + ([f"    … and {len(lines) - most} more lines"] if len(lines) > most else []))
@@ -506,21 +491,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
 
+    def path(step: Any, ending: str) -> str:
+        return os.path.relpath(HERE / f"{step.file}{ending}")
+
     if arguments.step is None:
         for step in rungs.STEPS:
-            print(f"{step.number:3}  {step.name:13} {step.function:17} {os.path.relpath(HERE / step.file)}.md")
+            print(f"{step.number:3}  {step.name:13} {step.function:17} {path(step, '.md')}")
         return 0
     step = next((one for one in rungs.STEPS if arguments.step in (str(one.number), one.name, one.file)), None)
     if step is None:
-        parser.error(
-            f"step: found {arguments.step!r}, expected 1 to {len(rungs.STEPS)}, or {', '.join(s.name for s in rungs.STEPS)}"
-        )
+        known = ", ".join(one.name for one in rungs.STEPS)
+        parser.error(f"step: found {arguments.step!r}, expected 1 to {len(rungs.STEPS)}, or {known}")
     if arguments.file is None:
-        parser.error(
-            f"which file? Such as: check.py {step.name} my/{step.file}.py, a copy of the stub {os.path.relpath(HERE / step.file)}.py"
-        )
+        parser.error(f"which file? Such as: check.py {step.name} my/{step.file}.py, a copy of the stub {path(step, '.py')}")
     if not arguments.file.is_file():
-        parser.error(f"{arguments.file}: no such file. Copy the stub {os.path.relpath(HERE / step.file)}.py there, and fill it in")
+        parser.error(f"{arguments.file}: no such file. Copy the stub {path(step, '.py')} there, and fill it in")
     try:
         rungs.encoder()
     except minisbert.MinisbertError as error:
@@ -529,15 +514,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     verdict = check(step, arguments.file, arguments.patience)
     print(f"step {step.number}, {step.name}: {'right' if verdict.right else 'not yet'}.\n  {verdict.text}")
     if verdict.right:
-        following = next((one for one in rungs.STEPS if one.number == step.number + 1), None)
-        print(
-            f"  Next: step {following.number}, {os.path.relpath(HERE / following.file)}.md"
-            if following
-            else "  You have built minisbert."
-        )
+        following = rungs.STEPS[step.number :][:1]
+        print(f"  Next: step {following[0].number}, {path(following[0], '.md')}" if following else "  You have built minisbert.")
     if verdict.hung:
         sys.stdout.flush()
-        os._exit(1)  # the thread that hangs would keep the program from ending
+        os._exit(1)  # the hanging thread would keep the program from ending
     return 0 if verdict.right else 1
 
 
@@ -548,5 +529,5 @@ if __name__ == "__main__":
         sys.exit(status)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of the list has seen enough
+    except BrokenPipeError:  # the reader closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

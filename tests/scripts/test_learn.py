@@ -33,7 +33,7 @@ def ladder() -> Iterator[tuple[ModuleType, ModuleType]]:
         yield check, rungs
     finally:
         sys.path.remove(str(LEARN))
-        for name in "check", "rungs":
+        for name in "check", "rungs", "mistakes":
             del sys.modules[name]
 
 
@@ -85,6 +85,12 @@ def test_the_solution_is_right(ladder: tuple[ModuleType, ModuleType], name: str)
     verdict = said(ladder, name, solution(name))
     assert verdict.right, verdict.text
     assert re.search(r"\d cases?, (all equal|the largest difference \de-1\d)", verdict.text)
+
+
+def test_every_hint_belongs_to_a_mistake_of_a_step(ladder: tuple[ModuleType, ModuleType]) -> None:
+    from mistakes import HINTS
+
+    assert {wrong.partition("/")[0] for step in ladder[1].STEPS for wrong in step.mistakes} == set(HINTS)
 
 
 @pytest.mark.parametrize("name", names())
@@ -162,11 +168,11 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("attention", "query @ key.mT / math.sqrt(query.shape[-1])", "query @ key.mT * math.sqrt(query.shape[-1])", "multiplied by"),
     ("heads", "x.unflatten(-1, (heads, -1)).transpose(0, 1)", "x.view(heads, len(x), -1)", "view or reshape alone"),
     ("heads", ".transpose(0, 1).flatten(1)", ".reshape(len(x), -1)", "joined without transposing back"),
-    ("heads", 'return linear(gathered, "output.dense")', "return gathered", "output projection (output.dense) was forgotten"),
+    ("heads", 'return linear(contexts, "output.dense")', "return contexts", "output projection (output.dense) was forgotten"),
     ("heads", '.T + w[f"{name}.bias"]', ".T", "all biases"),
     ("heads", '.weight"].T', '.weight"]', "x @ W.T is meant"),
     ("heads", "(heads, -1)", "(1, -1)", "one single head"),
-    ("heads", 'linear(gathered, "output.dense")', 'gathered @ w["output.dense.weight"].T', "bias of the output projection"),
+    ("heads", 'linear(contexts, "output.dense")', 'contexts @ w["output.dense.weight"].T', "bias of the output projection"),
     ("heads", "x.unflatten(-1, (heads, -1)).transpose(0, 1)", "x.unflatten(-1, (-1, heads)).permute(2, 0, 1)", "every heads-th"),
     ("heads", "attention(query, key, value)", "attention(query, value, key)", "key and value have changed roles"),
     ("heads", ".transpose(0, 1)", "", "the heads of one token attend to each other"),
@@ -181,7 +187,7 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("feed_forward", "inner = gelu(", "inner = torch.relu(", "ReLU"),
     ("layer", "x + multi_head(x, inner, heads)", "multi_head(x, inner, heads)", "residual around the attention"),
     ("layer", "feed_forward(y, w)", "feed_forward(x, w)", "was given the layer's input"),
-    ("layer", "import layer_norm\n", "import layer_norm as norm\n\nlayer_norm = lambda x, weight, bias, eps: norm(x, bias, weight, eps)\n", "weight and bias of the layer norms have changed places"),
+    ("layer", "import layer_norm\n", "import layer_norm as norm\n\nlayer_norm = lambda x, weight, bias, eps: norm(x, bias, weight, eps)\n", "weight and bias of the layer norms are swapped"),
     ("layer", "eps)", "1e-5)", "PyTorch's default"),
     ("layer", "z = y + feed", "z = feed", "residual around the feed-forward"),
     ("layer", "z = y + feed", "z = x + feed", "it is what comes out of the first norm"),
@@ -272,8 +278,8 @@ GELU = "import math\nimport torch\n\ndef gelu(x):\n    "
     [
         ("gelu", "", ["expected a function called gelu; found none"]),
         ("gelu", "def Gelu(x):\n    return x\n", ["expected a function called gelu; found Gelu"]),
-        ("gelu", "def gelu(x)\n    return x\n", ["no Python that can be read: line 1: expected ':'", "def gelu(x)"]),
-        ("gelu", "def gelu(x):\n\treturn x\n        y", ["no Python that can be read: line 3"]),
+        ("gelu", "def gelu(x)\n    return x\n", ["not valid Python: line 1: expected ':'", "def gelu(x)"]),
+        ("gelu", "def gelu(x):\n\treturn x\n        y", ["not valid Python: line 3"]),
         ("gelu", "def gelu(x, y):\n    return x\n", ["the function takes (x, y); expected (x), as in the stub"]),
         ("gelu", GELU + "...", ["returned None. Is the `return` missing?"]),
         ("gelu", GELU + "return ...", ["the stub is still empty"]),
@@ -283,8 +289,8 @@ GELU = "import math\nimport torch\n\ndef gelu(x):\n    "
         ("gelu", GELU + "return x, len(x)", ["found a tuple of [2, 4], int, expected one tensor [2, 4]. Return that one alone."]),
         ("gelu", "def gelu(x):\n    return torch.erf(x)", ["NameError", "Hint: Is the import missing at the top of the file?"]),
         ("gelu", GELU + "return x / torch.sqrt(2)", ["TypeError", "Hint: The functions of torch take tensors; for a plain number"]),
-        ("gelu", "import step06_atention\n", ["Hint: Your own files can be imported when they lie in the same folder"]),
-        ("gelu", GELU + "x += 1\n    return x", ["the numbers are not.", "Also, x was changed in place"]),
+        ("gelu", "import step06_atention\n", ["Hint: Your own files can be imported if they are in the same folder"]),
+        ("gelu", GELU + "x += 1\n    return x", ["the values are not.", "Also, x was changed in place"]),
         ("gelu", GELU.replace("1.41421", "") + "return x * (1 + torch.erf(x / 1.4142135)) / 2", ["[row ", "found -0.1586552"]),
         (
             "layer_norm",
@@ -316,18 +322,18 @@ GELU = "import math\nimport torch\n\ndef gelu(x):\n    "
             "mask",
             "def masked_attention(query, key, value, mask):\n    seen = (mask[:, None, None, :] * mask[:, None, :, None]) == 1\n"
             "    return (query @ key.mT / query.shape[-1] ** 0.5).masked_fill(~seen, float('-inf')).softmax(-1) @ value",
-            ["numbers of the real tokens are right, but those of the padding are NaN", "Mask the columns only."],
+            ["values of the real tokens are right, but those of the padding are NaN", "Mask the columns only."],
         ),
         ("gelu", GELU + "return x > 0", ["the result is torch.bool, expected torch.float64"]),
         ("gelu", GELU + "return torch.nn.functional.gelu(x.float())", ["the result is torch.float32, expected torch.float64"]),
         ("gelu", GELU + "return x[None]", ["found shape [1, 2, 4], expected [2, 4].", "There is an axis of 1 too many."]),
-        ("gelu", GELU + "return x.T", ["found shape [4, 2], expected [2, 4].", "last two axes have changed places"]),
-        ("gelu", GELU + "return x.flatten()", ["the right number of numbers in another arrangement"]),
-        ("gelu", GELU + "return torch.nn.functional.gelu(x) * 3", ["every number is 3 times what it should be"]),
+        ("gelu", GELU + "return x.T", ["found shape [4, 2], expected [2, 4].", "last two axes are swapped"]),
+        ("gelu", GELU + "return x.flatten()", ["the right number of elements in another arrangement"]),
+        ("gelu", GELU + "return torch.nn.functional.gelu(x) * 3", ["every value is 3 times what it should be"]),
         (
             "gelu",
             GELU + "return x.log()",
-            ["of the numbers are NaN", "none of the usual mistakes; go through step05_gelu.md again"],
+            ["of the values are NaN", "none of the usual mistakes; go through step05_gelu.md again"],
         ),
         (
             "gelu",
@@ -343,7 +349,7 @@ GELU = "import math\nimport torch\n\ndef gelu(x):\n    "
             [
                 "mine.py could not be imported:\n",
                 "line 1, in <module>:  import nowhere_to_be_found",
-                "Nothing but math, torch and your own",
+                "nothing but math, torch and your own",
             ],
         ),
         ("gelu", GELU + "print('look', x.shape)\n    return x", ["Your file printed:", "look torch.Size([2, 4])"]),
@@ -356,7 +362,7 @@ GELU = "import math\nimport torch\n\ndef gelu(x):\n    "
         (
             "feed_forward",
             "def feed_forward(x, w):\n    return x @ w['intermediate.dense.weight']",
-            ["Hint: In a @ b, ", "A weight lies as [out, in]"],
+            ["Hint: In a @ b, ", "A weight has shape [out, in]"],
         ),
         (
             "ids",
@@ -394,9 +400,9 @@ def test_whatever_a_learner_writes_is_answered_kindly(
 
 def test_bytes_that_are_no_text_are_answered_kindly(ladder: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_bytes(b"def gelu(x):\n    return '\xff\xfe'")
-    assert "no Python that can be read" in said(ladder, "gelu", tmp_path / "mine.py").text
+    assert "not valid Python" in said(ladder, "gelu", tmp_path / "mine.py").text
     (tmp_path / "mine.py").write_bytes(b"\0" * 100)
-    assert "no Python that can be read" in said(ladder, "gelu", tmp_path / "mine.py").text
+    assert "not valid Python" in said(ladder, "gelu", tmp_path / "mine.py").text
 
 
 def test_the_states_may_be_a_list_a_tuple_or_one_tensor(ladder: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
