@@ -89,7 +89,7 @@ class Embeddings(nn.Module):
 
     def forward(self, ids: Tensor, positions: Tensor, token_types: Tensor) -> Tensor:
         x = self.word(ids) if self.token_type is None else self.word(ids) + self.token_type(token_types)  # [tokens, hidden]
-        return F.dropout(self.norm(x + self.position(positions)), self.dropout, self.training)
+        return torch.dropout(self.norm(x + self.position(positions)), self.dropout, self.training)
 
 
 class RelativeBias(nn.Module):
@@ -129,12 +129,11 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
         contexts = []
         for chunk, group, bias in zip(split(self.qkv(x), groups), groups, biases, strict=True):  # equal lengths: no mask
             block = chunk.view(*group, 3, self.heads, self.head_dim)
             query, key, value = block.permute(2, 0, 3, 1, 4)  # each [sentences, heads, length, head_dim]
-            contexts.append(attend(query, key, value, bias, dropout).transpose(1, 2).reshape(-1, x.shape[1]))
+            contexts.append(attend(query, key, value, bias, self.dropout * self.training).transpose(1, 2).reshape(-1, x.shape[1]))
         return self.out(torch.cat(contexts))  # [tokens, hidden]
 
 
@@ -184,8 +183,8 @@ class Layer(nn.Module):
         self.dropout = config.hidden_dropout_prob
 
     def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
-        x = self.attention_norm(x + F.dropout(self.attention(x, groups, biases), self.dropout, self.training))
-        return self.feed_forward_norm(x + F.dropout(self.feed_forward(x), self.dropout, self.training))
+        x = self.attention_norm(x + torch.dropout(self.attention(x, groups, biases), self.dropout, self.training))
+        return self.feed_forward_norm(x + torch.dropout(self.feed_forward(x), self.dropout, self.training))
 
 
 class Bert(nn.Module):

@@ -39,7 +39,7 @@ class Seen(TorchFunctionMode):
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        if function is F.dropout:
+        if function is torch.dropout:
             self.dropouts.append((args[0], result))
         elif function is F.scaled_dot_product_attention:
             self.attention.append(args[4])  # after query, key, value and bias
