@@ -140,10 +140,13 @@ def test_a_family_of_another_architecture_is_refused_by_its_name(family: str, tm
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_every_family_loads_as_sentence_transformers_saves_it_today(model_type: str, tmp_path: Path, dtype: torch.dtype) -> None:
-    written(tmp_path / "one", ("cls", "mean"), [Normalize()], bert={"model_type": model_type}, prompts={"query": "a man "})
+    prompts = {"query": "a man "}
+    written(
+        tmp_path / "one", ("cls", "mean"), [Normalize()], bert={"model_type": model_type}, prompts=prompts, include_prompt=False
+    )
     loaded = Loaded(tmp_path / "one", reference(tmp_path / "one", dtype), dtype)
     encoder = loaded.encoder
-    for prompt in "", "the cat <pad> ":
+    for prompt in "", "a man ", "the cat <pad> ":
         ours = encoder.encode(TEXTS, on_truncate="ignore", prompt=prompt)
         close(f"vectors, {prompt}", ours, loaded.theirs(TEXTS, prompt=prompt), TINY[dtype].vectors)
     assert encoder.max_seq_length == loaded.reference.max_seq_length == 40

@@ -106,6 +106,8 @@ def test_a_trace_has_the_numbers_of_transformers_and_says_what_differs_from_bert
         close("hidden", one.hidden, torch.cat(expected.hidden_states), 1e-12)
         close("attention", one.attention, torch.cat(expected.attentions), 1e-12)
         assert torch.equal(one.embedding, encoder.encode(text))
+        covered = {place for start, stop in one.offsets.tolist() for place in range(start, stop)}
+        assert {place for place, letter in enumerate(text) if not letter.isspace()} <= covered
     config = encoder.bert.config
     assert (one.token_type is None) == (config.type_vocab_size == 0)
     assert (one.attention_bias is None) == (config.model_type != "mpnet")
