@@ -13,7 +13,6 @@ import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 # torch says at its import when numpy is missing. Nobody needs numpy here, so nobody is told; torch itself works without it.
@@ -22,6 +21,7 @@ with warnings.catch_warnings():
     import torch
 
 from minisbert.bert import Bert
+from minisbert.checkpoint.cache import local_folder
 from minisbert.checkpoint.load import load_checkpoint
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import (
@@ -101,7 +101,7 @@ def load(
         dtype: the precision to compute in. Default: torch.float32, also for checkpoints in half precision.
         revision: a branch, tag or commit on the hub. Default: the main branch, as the cache has it if it does.
         token: for private repositories. Default: what huggingface_hub knows.
-        cache_dir: the hub's cache. Default: huggingface_hub's own.
+        cache_dir: the hub's cache. Default: `SENTENCE_TRANSFORMERS_HOME`, if it is set, and huggingface_hub's own.
         local_files_only: never ask the hub.
         truncate_dim: keep only so many numbers of each vector, the first ones. Default: what the checkpoint says, as a rule all.
         unknown: any other option is a TypeError, which says what to do instead of one that sentence-transformers has.
@@ -116,13 +116,13 @@ def load(
     """
     if unknown:
         raise unknown_option("load", unknown)
-    where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    checkpoint, source = load_checkpoint(model, device=device, dtype=dtype, token=token, **where)
+    where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
+    checkpoint, source = load_checkpoint(model, device=device, dtype=dtype, token=token, cache_dir=cache_dir, **where)
     if suits(checkpoint.bert):
         fork_safe(lambda: use_onednn(checkpoint.bert))
     # No token: secrets are not pickled.
     again = os.path.abspath(source.model) if source.origin == "a local folder" else source.model  # noqa: PTH100 (links stay)
-    encoder = SentenceEncoder(checkpoint, reload=partial(load, again, **where))
+    encoder = SentenceEncoder(checkpoint, reload=partial(load, again, cache_dir=source.cache_dir, **where))
     if truncate_dim is not None:
         encoder.truncate_dim = truncate_dim
     for load_warning in checkpoint.warnings:
@@ -191,9 +191,9 @@ def _encoder(model: str | os.PathLike[str] | SentenceEncoder) -> SentenceEncoder
         return model
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model: found {type(model).__name__}, expected a name, the path of a folder, or a SentenceEncoder.")
-    folder = Path(model).expanduser()
+    folder = local_folder(model)
     # A folder is kept under its full path, so that it is another one after a change of the working directory.
-    name = str(folder.resolve()) if os.fspath(model) and folder.is_dir() else os.fspath(model)
+    name = os.fspath(model) if folder is None else str(folder.resolve())
     if name not in _kept:
         with _keeping:  # two threads that start at once load one model, not two
             if name not in _kept:

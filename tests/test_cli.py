@@ -277,7 +277,7 @@ def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str], model: str,
 
 def test_a_model_that_is_not_there_is_said_to_be_so_in_one_line(capsys: pytest.CaptureFixture[str], file: Path, out: Path) -> None:
     said = refused(capsys, "encode", file, "--model", "org/nonsense", "--out", out)
-    assert "org/nonsense: this model cannot be had" in said
+    assert "org/nonsense: this model was not found" in said
     assert "Connection refused" in said, "the hub of the tests does not exist"
     assert names(out.parent) == []
     assert "local_files_only is set" in refused(capsys, "similarity", "a", "b", "--model", "org/nonsense", "--local-files-only")

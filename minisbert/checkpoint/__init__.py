@@ -1,6 +1,7 @@
 """From the name of a model to its parts, and back to files.
 
-    hub.py               a name → its files on this machine; bundled.py: installed packages that bundle a model
+    hub.py               a name → its files on this machine; cache.py: the hub's cache; bundled.py: packages that bundle a model
+    other_files.py       what a checkpoint has in place of what is read here
     fields.py            strict json: every complaint names file, field, found and expected
     config.py            config.json, the limit in tokens, how the vectors are meant to be used
     modules.py           modules.json, pooling and the post-pooling modules

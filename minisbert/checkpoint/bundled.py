@@ -35,7 +35,16 @@ BUNDLED = (
 )
 
 
-def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> tuple[tuple[Path, str] | None, list[str]]:
+@dataclass(frozen=True)
+class InstalledModel:
+    """Where an installed package has a model. `homes` are the folders to which its links may lead."""
+
+    folder: Path
+    origin: str
+    homes: tuple[Path, ...]
+
+
+def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> tuple[InstalledModel | None, list[str]]:
     """The folder of an installed package that carries this very model, or why there is none: nothing if no package is known to."""
     for carried in BUNDLED:
         if carried.model.lower() != name.lower():
@@ -49,7 +58,10 @@ def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> 
         weights = folder / carried.weights
         found = _sha256(weights) if weights.is_file() else "no such file"
         if found == carried.sha256:
-            return (folder, f"the installed package {carried.package}"), []
+            # Some installers put links to a store in place of files: all of them beside the weights, which are as expected.
+            return InstalledModel(
+                folder, f"the installed package {carried.package}", (folder.resolve(), weights.resolve().parent)
+            ), []
         why_not = f"the package {carried.package}: the sha256 of its {carried.weights} is {found}, not {carried.sha256}"
         load_warnings.append(f"{why_not}; it is not used")
         warnings.warn(f"{name}: {load_warnings[-1]}", MinisbertWarning, stacklevel=3)

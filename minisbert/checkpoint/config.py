@@ -21,7 +21,7 @@ from typing import Final
 
 from minisbert.bert import BertConfig
 from minisbert.checkpoint.families import read_bert_config, source_of
-from minisbert.checkpoint.fields import DEFAULT, Fields, Find, brief, inside, read_fields, refuse_remote_code
+from minisbert.checkpoint.fields import DEFAULT, Fields, Find, MissingFileError, brief, inside, read_fields, refuse_remote_code
 from minisbert.checkpoint.modules import POOLING_FLAGS, describe_module, read_module, read_modules, read_pooling_config
 from minisbert.errors import CheckpointError
 from minisbert.pooling import ModuleConfig, PoolingConfig, width
@@ -301,7 +301,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
     def required(file: str) -> Fields:
         fields = read_fields(find, file)
         if fields is None:
-            raise CheckpointError(
+            raise MissingFileError(
                 f"{file}: no such file in the checkpoint. Expected a folder in the layout of the hub, with config.json, "
                 "a tokenizer (tokenizer.json or vocab.txt) and weights (model.safetensors or pytorch_model.bin)."
             )

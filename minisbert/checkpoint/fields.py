@@ -29,6 +29,18 @@ _REQUIRED: Final = object()
 DEFAULT: Final = "the default"
 
 
+class MissingFileError(CheckpointError):
+    """A checkpoint lacks a file that is needed; `load` adds what it has instead.
+
+    Attributes:
+        folder: that of the module, inside the checkpoint.
+    """
+
+    def __init__(self, message: str, folder: str = "") -> None:
+        super().__init__(message)
+        self.folder = folder
+
+
 class Fields:
     """One json object, read field by field; every complaint names file, field, found and expected."""
 

@@ -4,29 +4,33 @@ Places are asked in this order: a local folder; the hub's cache; an installed pa
 are fetched one by one as the reader of the checkpoint asks for them, so exactly the needed ones are, and a checkpoint that
 cannot be run is refused before its weights are downloaded.
 
-The hub's cache is looked up here, by its documented layout, and `huggingface_hub` is imported only when the hub is really asked:
-it would add a tenth of a second to every start.
-
-    <cache>/models--<organisation>--<name>/
-        refs/<revision>               a text file: the commit that a branch or tag stood at
-        snapshots/<commit>/<file>     a link to the content
-        blobs/<hash>                  the content; or in newer versions a link to the cache's common store,
-        .no_exist/<commit>/<file>     an empty file: the repository is known to have no such file
-    <cache>/blobs/<xx>/<hash>         which holds what several repositories have alike
+The hub's cache is read by `cache.py`; `huggingface_hub` is imported only when the hub is really asked.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from minisbert.checkpoint.bundled import bundled_model
-from minisbert.errors import CheckpointError, MinisbertWarning, ModelNotFoundError
+from minisbert.checkpoint.cache import (
+    cached_commit,
+    caches,
+    checked_link,
+    checked_path,
+    expand,
+    has_other_form,
+    homes_in_cache,
+    local_folder,
+    missing_from,
+    moves_with_the_working_directory,
+)
+from minisbert.errors import MinisbertWarning, ModelNotFoundError
 
 DEFAULT_ORGANISATION = "sentence-transformers"
 """A bare name without a slash means this organisation's model, as in its model cards."""
@@ -37,10 +41,32 @@ REPOSITORY_NAME = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w(?:[\w.-]{0,94}\w)?/\w(
 REVISION = re.compile(r"(?!.*\.\.)[^\s/~^:?*\[\\\x00-\x20\x7f][^\s~^:?*\[\\\x00-\x20\x7f]{0,249}")
 """A branch, tag or commit: what git allows as a name, so that it is a path below `refs/` too."""
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""The names of the weights in a module's folder; each may be split into parts that `<name>.index.json` lists."""
-
-TOKENIZERS = ("tokenizer.json", "vocab.txt")
+ORIGINALS = {
+    "google-bert": (
+        *("bert-base-uncased", "bert-large-uncased", "bert-base-cased", "bert-large-cased", "bert-base-chinese"),
+        *("bert-base-multilingual-cased", "bert-base-multilingual-uncased", "bert-base-german-cased"),
+    ),
+    "FacebookAI": ("roberta-base", "roberta-large", "xlm-roberta-base", "xlm-roberta-large"),
+    "distilbert": (
+        *("distilbert-base-uncased", "distilbert-base-cased", "distilbert-base-multilingual-cased"),
+        *("distilroberta-base",),
+    ),
+    "microsoft": ("mpnet-base", "minilm-l12-h384-uncased"),
+    "almanach": ("camembert-base",),
+    "google": ("electra-small-discriminator", "electra-base-discriminator"),
+    "BAAI": ("bge-small-en-v1.5", "bge-base-en-v1.5", "bge-large-en-v1.5", "bge-m3"),
+    "intfloat": (
+        "e5-small-v2",
+        "e5-base-v2",
+        "e5-large-v2",
+        "multilingual-e5-small",
+        "multilingual-e5-base",
+        "multilingual-e5-large",
+    ),
+    "thenlper": ("gte-small", "gte-base", "gte-large"),
+    "mixedbread-ai": ("mxbai-embed-large-v1",),
+}
+"""Well-known models that are often given without their organisation."""
 
 OBSOLETE = ("special_tokens_map.json", "added_tokens.json", "sparse_linear.pt", "colbert_linear.pt")
 """What newer versions of transformers write into tokenizer_config.json instead, and what is not used: a copy without is as good."""
@@ -54,16 +80,22 @@ class Source:
         model: the name or path that was asked for, in full.
         origin: the kind of place, in words.
         place: what finds the files there.
+        cache_dir: with which `locate` finds it again, from whatever working directory.
     """
 
     model: str
     origin: str
     place: _LocalFolder | _Repository
+    cache_dir: str | os.PathLike[str] | None = None
 
     @property
     def find(self) -> Callable[[str], Path | None]:
         """A file's path inside the checkpoint → where it lies on this machine, or None if the checkpoint has no such file."""
         return self.place.find
+
+    def names(self) -> list[str]:
+        """The files that the checkpoint has, as far as that can be said; for messages about those that it lacks."""
+        return self.place.names()
 
     @property
     def load_warnings(self) -> Sequence[str]:
@@ -92,7 +124,8 @@ def locate(
             sentence-transformers has no way to either.
         revision: a branch, tag or commit on the hub; by default the main branch. A local folder has none.
         token: for private repositories; by default what huggingface_hub knows (its login, or `HF_TOKEN`).
-        cache_dir: the hub's cache; by default where huggingface_hub has it (`HF_HUB_CACHE`, `HF_HOME`).
+        cache_dir: the hub's cache. By default `SENTENCE_TRANSFORMERS_HOME`, if it is set, and where huggingface_hub has it
+            (`HF_HUB_CACHE`, `HF_HOME`); downloads go to the first of them.
         local_files_only: never ask the hub.
 
     Raises:
@@ -102,16 +135,17 @@ def locate(
             asked for.
     """
     _check_arguments(model, revision, token, cache_dir, local_files_only)
-    folder = _expand(model)
-    if os.fspath(model) and os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises on a text that is too long for a path)
+    if (folder := local_folder(model)) is not None:
         if revision is not None:
             raise ValueError(f"revision: found {revision!r}, expected none, since {folder} is a local folder. Leave it out.")
         return Source(str(folder), "a local folder", _LocalFolder(folder))
     name = os.fspath(model)
     if "/" not in name:
         name = f"{DEFAULT_ORGANISATION}/{name}"
-    if os.path.isfile(folder):  # noqa: PTH113 (likewise)
-        raise ModelNotFoundError(f"{folder}: found a file, expected the folder that holds a checkpoint, or a name on the hub.")
+    if os.path.isfile(expand(model)):  # noqa: PTH113 (Path.is_file raises on a text that is too long for a path)
+        raise ModelNotFoundError(
+            f"{expand(model)}: found a file, expected the folder that holds a checkpoint, or a name on the hub."
+        )
     if isinstance(model, os.PathLike) or not REPOSITORY_NAME.fullmatch(name):
         raise ModelNotFoundError(
             f"{_brief(os.fspath(model))}: there is no such folder, and this is no name on the hub either. "
@@ -119,16 +153,22 @@ def locate(
             "(To use a folder inside a repository, download the repository and give the path of that folder.)"
         )
 
-    cache = hub_cache() if cache_dir is None else _expand(cache_dir)
-    repository = _Repository(name, revision or "main", token, cache, closed="local_files_only is set" if local_files_only else "")
-    missing = repository.take_cached()
-    if not missing:
-        return Source(name, "the hub's cache", repository)
-    carried, why_not = bundled_model(name, revision, repository.load_warnings)
-    if carried is not None:
-        return Source(name, carried[1], _LocalFolder(*carried))
-    repository.tried.extend(["a local folder: none of that name", f"the hub's cache {cache}: {missing}", *why_not])
-    return Source(name, "the hub", repository)
+    closed = "local_files_only is set" if local_files_only else ""
+    tried = ["a local folder: none of that name"]
+    repositories = [_Repository(name, revision or "main", token, cache, closed) for cache in caches(cache_dir)]
+    moves = moves_with_the_working_directory(cache_dir)
+    for repository in repositories:
+        missing = repository.take_cached()
+        if not missing:
+            return Source(name, "the hub's cache", repository, str(repository.cache) if moves else cache_dir)
+        tried.append(f"the hub's cache {repository.cache}: {missing}")
+    repository = repositories[0]
+    bundled, why_not = bundled_model(name, revision, repository.load_warnings)
+    cache_dir = str(repository.cache) if moves else cache_dir
+    if bundled is not None:
+        return Source(name, bundled.origin, _LocalFolder(bundled.folder, bundled.homes), cache_dir)
+    repository.tried = [*tried, *why_not]
+    return Source(name, "the hub", repository, cache_dir)
 
 
 def _check_arguments(model: object, revision: object, token: object, cache_dir: object, local_files_only: object) -> None:
@@ -156,38 +196,28 @@ def _check_arguments(model: object, revision: object, token: object, cache_dir: 
         raise ValueError("cache_dir: found an empty text, expected the path of a folder. Leave it out for huggingface_hub's own.")
 
 
-def hub_cache() -> Path:
-    """Where huggingface_hub keeps its files, by its own rules, but that an empty variable counts as not set."""
-    value = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    return _expand(os.path.expandvars(value or f"{home}/hub"))
-
-
-def checked_path(file: str) -> Path:
-    """A path that a checkpoint gives for one of its files, which must stay inside the checkpoint."""
-    path = Path(file)
-    if path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file or not file.isprintable() or len(file) > 250:
-        raise CheckpointError(
-            f"{_brief(file)}: found a path that leaves the checkpoint, or is none at all; expected one inside the checkpoint. "
-            "Do not use it."
-        )
-    return path
-
-
 def _brief(text: str, most: int = 100) -> str:
     return repr(text if len(text) <= most else text[:most] + "…")
 
 
 @dataclass(frozen=True)
 class _LocalFolder:
+    """A folder on this machine.
+
+    Attributes:
+        root: the folder.
+        homes: the folders to which its links may lead; None for a folder that the user names, whose links may lead anywhere: DVC,
+            Bazel, Nix and the hub's own `local_dir` make such.
+        load_warnings: none.
+    """
+
     root: Path
-    origin: str = "a local folder"
+    homes: tuple[Path, ...] | None = None
     load_warnings: tuple[str, ...] = ()
 
     @property
     def commit(self) -> str | None:
-        repository = self._cached_repository()
-        return self.root.resolve().name if repository else None
+        return None if self._cached_repository() is None else self.root.resolve().name
 
     def _cached_repository(self) -> Path | None:
         """If this folder is a snapshot in the hub's cache, the repository's folder there."""
@@ -200,15 +230,16 @@ class _LocalFolder:
         if not path.is_file():
             return None
         repository = self._cached_repository()
-        # A snapshot's files are links to ../../blobs, and those may be links to the store beside the repositories.
-        homes = (repository, repository.parent / "blobs") if repository else (self.root.resolve(),)
-        content = path.resolve()
-        if not any(content.is_relative_to(home) for home in homes):
-            raise CheckpointError(
-                f"{file}: found a link to {content}, expected a file inside {homes[0]}. Nothing outside a checkpoint's folder is "
-                "read: if the link is meant, replace it by a copy of the file."
-            )
-        return path
+        homes = self.homes if repository is None else homes_in_cache(repository)
+        return path if homes is None else checked_link(path, homes, file)
+
+    def names(self) -> list[str]:
+        return _files_below(self.root)
+
+
+def _files_below(folder: Path) -> list[str]:
+    """The files of a folder and of the folders in it, by their paths inside it."""
+    return [path.relative_to(folder).as_posix() for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file()]
 
 
 @dataclass
@@ -243,17 +274,16 @@ class _Repository:
     def take_cached(self) -> str:
         """Takes the cache's copy if it is whole, by the files that no model can do without; half a download is not a model.
 
-        modules.json must be there, or be known not to exist: without it, one would guess the pooling. Smaller files that the
-        cache does not know are asked for later.
+        Smaller files that the cache does not know are asked for later.
 
         Returns:
             "" if it is taken, else what is missing, in words.
         """
         try:
-            commit = self._cached_commit()
+            commit = cached_commit(self.folder, self.revision)
             if commit is None:
                 return "no copy of it" if self.revision == "main" else f"no copy of its revision {self.revision}"
-            missing = self._missing(self.folder / "snapshots" / commit, self.folder / ".no_exist" / commit)
+            missing = missing_from(self.folder, commit)
         except OSError as error:
             return f"it cannot be read ({error.strerror})"
         if missing:
@@ -261,33 +291,12 @@ class _Repository:
         self.commit, self.cached = commit, True
         return ""
 
-    def _cached_commit(self) -> str | None:
-        """The commit that the cache has for the revision asked for, if it has any file of it."""
-        ref = self.folder / "refs" / self.revision
-        commit = ref.read_text(encoding="utf-8", errors="replace").strip() if ref.is_file() else self.revision
-        known = re.fullmatch("[0-9a-f]{40}", commit) and (self.folder / "snapshots" / commit).is_dir()
-        return commit if known else None
-
-    def _missing(self, snapshot: Path, known_missing: Path) -> str:
-        """The first of a model's large or indispensable files that a snapshot lacks, in words; "" if it has them all."""
-        modules = snapshot / "modules.json"
-        if not modules.is_file() and not (known_missing / "modules.json").is_file():
-            return "modules.json"
-        module = snapshot / _folder_of_the_first_module(modules)
-        if not (module / "config.json").is_file():
-            return "config.json"
-        if not any((module / file).is_file() for file in TOKENIZERS):
-            return " or ".join(TOKENIZERS)
-        if not any((module / file).is_file() or _all_shards(module / f"{file}.index.json") for file in WEIGHTS):
-            return f"whole weights ({' or '.join(WEIGHTS)})"
-        return ""
-
     def find(self, file: str) -> Path | None:
         file = checked_path(file).as_posix()
         if self.commit is not None:
             path = self.folder / "snapshots" / self.commit / file
             if path.is_file():
-                return path
+                return checked_link(path, homes_in_cache(self.folder), file)
             if (self.folder / ".no_exist" / self.commit / file).is_file():
                 return None
         cause: Exception | None = None
@@ -301,10 +310,10 @@ class _Repository:
         if not self.cached:
             tried = "\n  ".join([*self.tried, f"the hub: {self.closed}"])
             raise ModelNotFoundError(
-                f"{self.name}: this model cannot be had, and no other one is taken in its stead.\n  {tried}\n"
-                "Give the path of a folder that holds it, or a name that the hub has."
+                f"{self.name}: this model was not found, and no other one is taken instead.\n  {tried}\n"
+                f"Give the path of a folder that holds it, or a name that the hub has.{self._full_name()}"
             ) from cause
-        if not self._has_other_form(file) and Path(file).name not in OBSOLETE:
+        if not has_other_form(self.folder / "snapshots" / str(self.commit) / file) and Path(file).name not in OBSOLETE:
             load_warning = (
                 f"the hub's cache does not say whether this model has a {file}, and the hub cannot be asked ({self.closed}); "
                 "it is taken to have none"
@@ -313,13 +322,21 @@ class _Repository:
             warnings.warn(f"{self.name}: {load_warning}", MinisbertWarning, stacklevel=2)
         return None
 
-    def _has_other_form(self, file: str) -> bool:
-        """Whether the cache holds another form of a file: there are several of the weights and of the tokenizer."""
-        path = self.folder / "snapshots" / str(self.commit) / file
-        for forms in (TOKENIZERS, (*WEIGHTS, *(f"{name}.index.json" for name in WEIGHTS))):
-            if path.name in forms:
-                return any((path.parent / form).is_file() for form in forms)
-        return False
+    def _full_name(self) -> str:
+        """The hint for a bare name that is a well-known model of another organisation."""
+        organisation, _, name = self.name.partition("/")
+        if organisation != DEFAULT_ORGANISATION:
+            return ""
+        full = next((f"{owner}/{name}" for owner, names in ORIGINALS.items() if name.lower() in names), None)
+        return f" If you mean {full}, give this full name." if full else ""
+
+    def names(self) -> list[str]:
+        if not self.closed:
+            from huggingface_hub import HfApi
+
+            with suppress(Exception):  # the listing is for a message only, and whatever it raises must not replace that message
+                return HfApi(_endpoint(), self.token).list_repo_files(self.name, revision=self.commit or self.revision)
+        return _files_below(self.folder / "snapshots" / str(self.commit))
 
     def _fetch(self, file: str) -> Path | None:
         """Asks the hub for one file; None if the repository has no such file."""
@@ -376,23 +393,6 @@ class _Repository:
         return f"{file} could not be fetched from {_endpoint() or constants.ENDPOINT} ({reason})"
 
 
-def _folder_of_the_first_module(modules: Path) -> Path:
-    """Where modules.json has the model itself: at the root as a rule, in a folder such as 0_Transformer in the oldest ones."""
-    try:
-        return checked_path(json.loads(modules.read_bytes())[0]["path"])
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return Path()  # there is none, or a broken one, which its reader reports
-
-
-def _all_shards(index: Path) -> bool:
-    """Whether every file is there that the index of weights in several files names."""
-    try:
-        shards = set(json.loads(index.read_bytes())["weight_map"].values())
-        return bool(shards) and all((index.parent / checked_path(shard)).is_file() for shard in shards)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return False
-
-
 def _root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
@@ -411,11 +411,6 @@ def is_network_error(error: BaseException | None) -> bool:
 def _endpoint() -> str | None:
     """The hub's address if the environment names one. huggingface_hub would only see what was set before its import."""
     return (os.environ.get("HF_ENDPOINT") or "").rstrip("/") or None
-
-
-def _expand(path: str | os.PathLike[str]) -> Path:
-    """Replaces ~ as huggingface_hub does: an unknown user's is left as it is, where Path.expanduser would raise."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def _offline() -> str:

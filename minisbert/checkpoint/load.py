@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from torch.overrides import TorchFunctionMode
 from minisbert.bert import Bert
 from minisbert.checkpoint.config import CheckpointConfig, read_checkpoint
 from minisbert.checkpoint.families import FAMILIES
-from minisbert.checkpoint.fields import inside
+from minisbert.checkpoint.fields import MissingFileError, inside
 from minisbert.checkpoint.hub import Source, locate
+from minisbert.checkpoint.other_files import advice, refuse_pointer
 from minisbert.checkpoint.tokenizer_files import read_tokenizer
 from minisbert.checkpoint.weights import checksum, load_module, load_weights, open_weights
 from minisbert.errors import MinisbertError
@@ -71,15 +73,17 @@ def load_checkpoint(
     def find(file: str) -> Path | None:
         path = source.find(file)
         if path is not None:
+            refuse_pointer(path, file)
             files[file] = path
         return path
 
-    config = read_checkpoint(find)
-    tokenizer = read_tokenizer(find, config)
+    with _saying_what_is_there(source):
+        config = read_checkpoint(find)
+        tokenizer = read_tokenizer(find, config)
+        stored = open_weights(find, config.folder)
     with torch.device("meta"), _Unfilled():  # the shapes without the memory
         bert = Bert(config.bert)
         modules = build_modules(config.modules)
-    stored = open_weights(find, config.folder)
 
     def fill() -> list[str]:
         with computing():
@@ -95,6 +99,15 @@ def load_checkpoint(
         warnings.append(f"{', '.join(beside)}: not used, since minisbert gives the sentence vector only")
     parts = bert.to(device).eval(), tokenizer, Pooling(config.pooling), modules.to(device).eval(), config
     return Checkpoint(*parts, source, files, tuple(warnings)), source
+
+
+@contextmanager
+def _saying_what_is_there(source: Source) -> Iterator[None]:
+    """Adds to the error about a missing file what the checkpoint has instead."""
+    try:
+        yield
+    except MissingFileError as error:
+        raise MissingFileError(f"{error} {advice(source.names(), error.folder)}".strip(), error.folder) from None
 
 
 class _Unfilled(TorchFunctionMode):

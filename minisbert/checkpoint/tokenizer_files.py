@@ -17,7 +17,7 @@ from tokenizers.processors import RobertaProcessing, TemplateProcessing
 
 from minisbert.checkpoint.config import CheckpointConfig, WordPieceConfig
 from minisbert.checkpoint.families import FAMILIES
-from minisbert.checkpoint.fields import LARGEST_JSON, Fields, Find, brief, inside, read_fields
+from minisbert.checkpoint.fields import LARGEST_JSON, Fields, Find, MissingFileError, brief, inside, read_fields
 from minisbert.checkpoint.tokenizer_json import check_unknown, parts_of, read_tokenizer_json, step_json, unknown_token
 from minisbert.errors import CheckpointError, rust_errors
 from minisbert.tokenizer import WordPiece
@@ -94,7 +94,7 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
         file = inside(config.folder, "vocab.txt")
         path = find(file)
         if path is None:
-            raise CheckpointError(_nothing_found(find, config.folder))
+            raise MissingFileError(_nothing_found(find, config.folder), config.folder)
         if settings.kind is None or settings.kind.model != "WordPiece":
             raise CheckpointError(
                 f"{inside(config.folder, 'tokenizer_config.json')}: field 'tokenizer_class': found {settings.tokenizer_class}, "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from minisbert.bert import Bert
 from minisbert.checkpoint.families import FAMILIES, current_name, is_ignored, is_superfluous, names
-from minisbert.checkpoint.fields import Fields, Find, brief, inside, read_fields
+from minisbert.checkpoint.fields import Fields, Find, MissingFileError, brief, inside, read_fields
 from minisbert.errors import CheckpointError, rust_errors
 
 FLOATS = {
@@ -227,9 +227,10 @@ def open_weights(find: Find, folder: str) -> list[StoredTensor]:
             return open_file(path, file)
         if (index := read_fields(find, f"{file}.index.json")) is not None:
             return _open_parts(find, folder, index)
-    raise CheckpointError(
+    raise MissingFileError(
         f"{inside(folder, SAFETENSORS)} and {inside(folder, PICKLED)}: neither is in the checkpoint, nor a list of parts "
-        "(.index.json), expected one of them. Add the weights, or download the checkpoint anew."
+        "(.index.json), expected one of them. Add the weights, or download the checkpoint anew.",
+        folder,
     )
 
 
@@ -239,7 +240,6 @@ def open_file(path: Path, file: str) -> list[StoredTensor]:
         head = opened.read(64)
     for found, what, remedy in (
         (not head, "an empty file", "Download it again."),
-        (head.startswith(b"version https://git-lfs"), "a pointer of Git LFS", "Download the file that it points to."),
         (head[8:10] == b'{"' and file.endswith(".bin"), "a safetensors file", "Name it model.safetensors."),
     ):
         if found:

@@ -75,7 +75,6 @@ def tensor(shape: list[int], start: int, stop: int) -> dict[str, Any]:
 # The safetensors library has tests of its own for headers that are wrong; test_fuzz.py changes some at random.
 SAFE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "found an empty file, expected the weights. Download it again."),
-    "a pointer of git lfs": (b"version https://git-lfs.github.com/spec/v1\n", "found a pointer of Git LFS, expected the weights."),
     "a pickle by another name": (pickle.dumps({"x": 1}, protocol=2), "not a safetensors file"),
     "no tensors": (header({}), "found no tensors"),
     "a header of 2^60 bytes": (header({}, 1 << 60), "not a safetensors file"),
@@ -150,11 +149,14 @@ def test_a_tokenizer_json_that_is_none_is_refused(folder: Path, name: str) -> No
 @pytest.mark.parametrize(
     "file", ["model.safetensors", "vocab.txt", "config.json", "1_Pooling/config.json", "tokenizer_config.json"]
 )
-def test_a_link_that_leaves_the_folder_is_refused(folder: Path, file: str) -> None:
+def test_a_link_that_leaves_a_downloaded_checkpoint_is_refused(folder: Path, file: str) -> None:
+    snapshot = folder.parent / "models--org--name/snapshots" / ("0" * 40)
+    snapshot.parent.mkdir(parents=True)
     secret = folder.parent / "secret"
-    (folder / file).rename(secret)
-    (folder / file).symlink_to(secret)
-    refused(folder, f"{file}: found a link to {secret}, expected a file inside")
+    folder.rename(snapshot)
+    (snapshot / file).rename(secret)
+    (snapshot / file).symlink_to(secret)
+    refused(snapshot, f"{file}: found a link to {secret}, expected a file inside")
 
 
 # --- bounds -------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +25,8 @@ from sentence_transformers import SentenceTransformer
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning, ModelNotFoundError
 from minisbert.checkpoint.bundled import BUNDLED
-from minisbert.checkpoint.hub import checked_path, hub_cache, is_network_error, locate
+from minisbert.checkpoint.cache import checked_path, hub_cache
+from minisbert.checkpoint.hub import is_network_error, locate
 
 SENTENCES = ["a man is eating food .", "the cat sat on the mat", "Some dogs run!"]
 NAME = "org/name"
@@ -115,11 +118,11 @@ def test_other_files_of_the_repository_are_never_asked_for(tmp_path: Path, folde
 def test_a_model_that_cannot_be_run_is_refused_before_its_weights_are_downloaded(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(folder, tmp_path / "roberta")
-    write_json(tmp_path / "roberta/config.json", {"model_type": "roberta"})
-    with serve({NAME: tmp_path / "roberta"}) as hub:
+    shutil.copytree(folder, tmp_path / "gpt2")
+    write_json(tmp_path / "gpt2/config.json", {"model_type": "gpt2"})
+    with serve({NAME: tmp_path / "gpt2"}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        with pytest.raises(CheckpointError, match="roberta"):
+        with pytest.raises(CheckpointError, match="gpt2"):
             minisbert.load(NAME)
     assert hub.files("HEAD") == ["modules.json", "config.json"]
 
@@ -226,7 +229,7 @@ def test_a_second_run_needs_no_hub_and_does_not_even_import_huggingface_hub(hub:
 
 @pytest.mark.parametrize("place", ["HF_HOME", "cache_folder", "SENTENCE_TRANSFORMERS_HOME"])
 def test_what_sentence_transformers_has_cached_is_loaded_without_fetching_anything_anew(
-    place: str, hub: Hub, tmp_path: Path
+    place: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [NAME, "org/old"]
     mine = str(tmp_path / "mine")
@@ -241,7 +244,8 @@ def test_what_sentence_transformers_has_cached_is_loaded_without_fetching_anythi
     references = json.loads(in_a_process(code, **environment))
     hub.requests.clear()
     for name, reference in zip(names, references, strict=True):
-        encoder = minisbert.load(name, cache_dir=None if place == "HF_HOME" else mine)
+        monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", mine if place == "SENTENCE_TRANSFORMERS_HOME" else "")
+        encoder = minisbert.load(name, cache_dir=mine if place == "cache_folder" else None)
         assert encoder.origin == "the hub's cache"
         assert (encoder.encode(SENTENCES) - torch.tensor(reference)).abs().max() < 1e-6
     assert hub.files("GET") == []
@@ -334,7 +338,7 @@ def test_the_cache_is_where_huggingface_hub_has_it(tmp_path: Path) -> None:
     code = (
         "import importlib, os, sys\n"
         "from huggingface_hub import constants\n"
-        "from minisbert.checkpoint import hub\n"
+        "from minisbert.checkpoint import cache as hub\n"
         "for case in eval(sys.argv[1]):\n"
         "    for name in ('HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE', 'HF_HOME', 'XDG_CACHE_HOME'):\n"
         "        os.environ.pop(name, None)\n"
@@ -362,6 +366,32 @@ def test_cache_dir_is_used_instead(hub: Hub, tmp_path: Path) -> None:
     hub.requests.clear()
     assert minisbert.load(NAME, cache_dir=str(tmp_path / "mine")).origin == "the hub's cache"
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("variable", ["cache_dir", "HF_HOME", "HF_HUB_CACHE", "SENTENCE_TRANSFORMERS_HOME"])
+def test_a_relative_cache_is_found_again_from_another_directory(
+    variable: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    if variable != "cache_dir":
+        monkeypatch.setenv(variable, "mine")
+    encoder = minisbert.load(NAME, cache_dir="mine" if variable == "cache_dir" else None)
+    assert list((tmp_path / "mine").rglob("model.safetensors"))
+    vectors, pickled = encoder.encode(SENTENCES), pickle.dumps(encoder)
+    hub.repositories.clear()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert torch.equal(pickle.loads(pickled).encode(SENTENCES), vectors)  # noqa: S301
+
+
+def test_what_huggingface_hub_has_cached_is_found_beside_sentence_transformers_own_cache(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minisbert.load(NAME)
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "mine"))
+    assert minisbert.load(NAME).origin == "the hub's cache"
+    with pytest.raises(ModelNotFoundError, match=r"the hub's cache .*mine: no copy of it\n  the hub's cache .*hf-home"):
+        minisbert.load("org/missing")
 
 
 # The order of the places
@@ -393,7 +423,7 @@ def test_the_cache_comes_before_an_installed_package_and_that_before_the_hub(fol
 
 
 def test_a_bare_name_is_one_of_sentence_transformers_and_no_other_model_stands_in(hub: Hub) -> None:
-    with pytest.raises(ModelNotFoundError, match="sentence-transformers/name: this model cannot be had, and no other one"):
+    with pytest.raises(ModelNotFoundError, match="sentence-transformers/name: this model was not found, and no other one"):
         minisbert.load("name")
     assert {request.path.split("/resolve/")[0] for request in hub.requests} == {"/sentence-transformers/name"}
 
@@ -542,7 +572,7 @@ def test_the_error_lists_every_place_with_its_answer_and_what_to_do(hub: Hub) ->
     with pytest.raises(ModelNotFoundError) as caught:
         minisbert.load("org/missing")
     assert str(caught.value).splitlines() == [
-        "org/missing: this model cannot be had, and no other one is taken in its stead.",
+        "org/missing: this model was not found, and no other one is taken instead.",
         "  a local folder: none of that name",
         f"  the hub's cache {hub_cache()}: no copy of it",
         "  the hub: no such model, or a private one; check the name, or pass token= or set HF_TOKEN",
@@ -557,16 +587,79 @@ def test_without_a_network_the_error_comes_at_once_and_names_the_address() -> No
     assert time.monotonic() - start < 5, "huggingface_hub alone would try for half a minute"
 
 
+def test_a_bare_name_of_a_well_known_original_gets_the_hint_to_use_its_full_name() -> None:
+    for name, full in ("bert-base-uncased", "google-bert/bert-base-uncased"), ("e5-base-v2", "intfloat/e5-base-v2"):
+        with pytest.raises(ModelNotFoundError, match=f"If you mean {full}, give this full name"):
+            minisbert.load(name, local_files_only=True)
+    with pytest.raises(ModelNotFoundError, match=r"a name that the hub has\.$"):
+        minisbert.load("my-bert", local_files_only=True)
+
+
+OTHER = {
+    "tf_model.h5": "Found weights of TensorFlow instead (tf_model.h5). Convert them with transformers 4",
+    "flax_model.msgpack": "Found weights of Flax instead (flax_model.msgpack). Convert them with transformers 4",
+    "onnx/model.onnx": "Found ONNX instead (onnx/model.onnx). Load the model that it was made from",
+    "openvino/openvino_model.xml": "Found OpenVINO instead (openvino/openvino_model.xml). Load the model that it was made from",
+    "model-q4_k_m.gguf": "Found GGUF instead (model-q4_k_m.gguf). Load the model that it was made from",
+    "model.fp16.safetensors": "Found weights of a variant instead (model.fp16.safetensors). Rename the file to model.safetensors",
+    "adapter_model.safetensors": "Found an adapter instead (adapter_model.safetensors). Merge it with its base model",
+}
+
+
+def test_weights_in_another_form_are_named_with_the_way_to_some_that_load(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve({}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        for number, (file, message) in enumerate(OTHER.items()):
+            place = Path(shutil.copytree(folder, tmp_path / f"{number}", ignore=shutil.ignore_patterns("model.safetensors")))
+            if "gguf" in file or "adapter" in file:  # these repositories hold no config.json either
+                (place / "config.json").unlink()
+            (place / file).parent.mkdir(exist_ok=True)
+            (place / file).write_bytes(b"x")
+            hub.repositories[f"org/{number}"] = Repository({"main": place})
+            for model in place, f"org/{number}":
+                with pytest.raises(CheckpointError) as caught:
+                    minisbert.load(model)
+                assert message in str(caught.value)
+    with pytest.raises(CheckpointError, match=r"or download the checkpoint anew\.$"):
+        minisbert.load(Path(shutil.copytree(folder, tmp_path / "none", ignore=shutil.ignore_patterns("*.safetensors"))))
+
+
+@pytest.mark.parametrize("file", ["modules.json", "config.json", "tokenizer.json", "1_Pooling/config.json", "model.safetensors"])
+def test_pointers_of_git_lfs_are_named_in_place_of_any_file(file: str, folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(file)}: found a pointer of Git LFS, .*git lfs pull"):
+        minisbert.load(copy)
+
+
 # Wrong arguments, and paths that leave
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "a/b/c", "./here", "/nowhere/at/all", "a b", "org/na:me", "org/..", "-x", "org/x.git", "a--b", "x" * 97, "y" * 9999],
+    [
+        "",
+        "a/b/c",
+        "./here",
+        "/nowhere/at/all",
+        "a b",
+        "org/na:me",
+        "org/..",
+        "-x",
+        "org/x.git",
+        "a--b",
+        "x" * 97,
+        "y" * 9999,
+        "~nosuchuser/x",
+    ],
 )
 def test_what_is_no_folder_and_no_name_is_refused_without_asking(name: str, hub: Hub) -> None:
     with pytest.raises(ModelNotFoundError, match=r"there is no such folder, and this is no name on the hub either\. Give"):
         minisbert.load(name)
+    with pytest.raises(ModelNotFoundError, match="there is no such folder"):
+        minisbert.encode("a", name)
     assert hub.requests == []
 
 
@@ -627,26 +720,18 @@ def test_a_path_that_leaves_the_checkpoint_is_refused(path: str, folder: Path, h
     assert checked_path("a/b.json") == Path("a/b.json")
 
 
-def test_a_link_that_leaves_the_folder_is_refused_and_one_inside_is_followed(folder: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    (copy / "config.json").rename(copy / "the_config.json")
-    (copy / "config.json").symlink_to("the_config.json")
-    assert differ(folder, minisbert.load(copy).encode(SENTENCES)) < 1e-6
-    (copy / "config.json").unlink()
-    (copy / "the_config.json").rename(tmp_path / "outside.json")
-    (copy / "config.json").symlink_to("../outside.json")
-    with pytest.raises(CheckpointError, match=r"^config\.json: found a link to .*outside\.json, expected a file inside .*copy"):
-        minisbert.load(copy)
-    (tmp_path / "link").symlink_to(folder)
-    assert minisbert.load(tmp_path / "link").origin == "a local folder", "the folder itself may be a link"
-
-
-def test_a_folder_inside_that_is_a_link_to_the_outside_is_refused(folder: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    (copy / "1_Pooling").rename(tmp_path / "elsewhere")
-    (copy / "1_Pooling").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match=r"^1_Pooling/config\.json: found a link to"):
-        minisbert.load(copy)
+def test_links_of_a_folder_that_the_user_names_are_followed(folder: Path, tmp_path: Path) -> None:
+    """As DVC, Bazel, Nix and the hub's own local_dir make them: links to files, to a module's folder, to the whole folder."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (tmp_path / "store").mkdir()
+    for name in "model.safetensors", "config.json", "1_Pooling":
+        (copy / name).rename(tmp_path / "store" / name)
+        (copy / name).symlink_to(f"../store/{name}")
+    (tmp_path / "link").symlink_to(copy)
+    for place in copy, tmp_path / "link":
+        encoder = minisbert.load(place)
+        assert differ(folder, encoder.encode(SENTENCES)) < 1e-6
+        assert encoder.origin == "a local folder"
 
 
 def test_a_snapshot_in_the_cache_is_a_local_folder_whose_links_are_followed(hub: Hub, tmp_path: Path) -> None:
@@ -666,5 +751,25 @@ def test_a_snapshot_in_the_cache_is_a_local_folder_whose_links_are_followed(hub:
     store.rename(tmp_path / "outside")
     blob.unlink()
     blob.symlink_to(tmp_path / "outside")
-    with pytest.raises(CheckpointError, match=r"^model\.safetensors: found a link to .*outside"):
-        minisbert.load(snapshot)
+    for model in snapshot, NAME:
+        with pytest.raises(CheckpointError, match=r"^model\.safetensors: found a link to .*outside"):
+            minisbert.load(model)
+
+
+def test_links_of_an_installed_package_stay_with_its_weights(
+    minilm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some installers put links to a store in place of files."""
+    model = tmp_path / "site" / BUNDLED[0].module / "model"
+    for path in (path for path in minilm_folder.rglob("*") if path.is_file()):
+        (model / path.relative_to(minilm_folder)).parent.mkdir(parents=True, exist_ok=True)
+        (model / path.relative_to(minilm_folder)).symlink_to(path)
+    (model.parent / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    source = locate("all-MiniLM-L6-v2")
+    assert source.find("1_Pooling/config.json") == model / "1_Pooling/config.json"
+    (tmp_path / "outside.json").write_text("{}")
+    (model / "config.json").unlink()
+    (model / "config.json").symlink_to(tmp_path / "outside.json")
+    with pytest.raises(CheckpointError, match=r"^config\.json: found a link to .*outside"):
+        source.find("config.json")

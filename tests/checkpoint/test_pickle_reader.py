@@ -551,7 +551,6 @@ def test_holes_in_a_file_cost_nothing(tmp_path: Path) -> None:
     ("content", "found"),
     [
         (b"", "x.bin: found an empty file, expected the weights. Download it again."),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "x.bin: found a pointer of Git LFS, expected the weights."),
         (struct.pack("<Q", 2) + b'{"', "x.bin: found a safetensors file, expected the weights. Name it model.safetensors."),
         (b"\x80", "its program is no pickle, cut off"),
         (b"<!DOCTYPE html><html>404</html>", "its program is no pickle, cut off"),
