@@ -515,7 +515,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"step {step.number}, {step.name}: {'right' if verdict.right else 'not yet'}.\n  {verdict.text}")
     if verdict.right:
         following = rungs.STEPS[step.number :][:1]
-        print(f"  Next: step {following[0].number}, {path(following[0], '.md')}" if following else "  You have built minisbert.")
+        built = {"minisbert": "  You have built minisbert.", "search": "  You have trained it and searched with it."}.get(step.name)
+        print(*filter(None, [built, following and f"  Next: step {following[0].number}, {path(following[0], '.md')}"]), sep="\n")
     if verdict.hung:
         sys.stdout.flush()
         os._exit(1)  # the hanging thread would keep the program from ending

