@@ -112,7 +112,7 @@ def states_of(ids: Tensor, types: Tensor) -> Tensor:
     model = encoder().bert
     states = [model.embeddings(ids, torch.arange(len(ids)), types)]
     for layer in model.layers:
-        states.append(layer(states[-1], [(1, len(ids))]))
+        states.append(layer(states[-1], [(1, len(ids))], [None]))
     return torch.stack(states)
 
 
@@ -224,7 +224,7 @@ def attention_cases() -> list[Case]:
 def head_cases() -> list[Case]:
     """The self-attention of two layers."""
     return [
-        Case(about, (x, below(w, "attention."), layer.attention.heads), layer.attention(x, [(1, len(x))]), tokens)
+        Case(about, (x, below(w, "attention."), layer.attention.heads), layer.attention(x, [(1, len(x))], [None]), tokens)
         for about, tokens, x, layer, w in at((0, 0), (2, 3))
     ]
 
@@ -245,7 +245,9 @@ def feed_forward_cases() -> list[Case]:
 def layer_cases() -> list[Case]:
     """Two whole layers."""
     settings = config()["num_attention_heads"], config()["layer_norm_eps"]
-    return [Case(about, (x, w, *settings), layer(x, [(1, len(x))]), tokens) for about, tokens, x, layer, w in at((0, 0), (2, 5))]
+    return [
+        Case(about, (x, w, *settings), layer(x, [(1, len(x))], [None]), tokens) for about, tokens, x, layer, w in at((0, 0), (2, 5))
+    ]
 
 
 def stack_cases() -> list[Case]:
