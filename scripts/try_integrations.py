@@ -1,6 +1,6 @@
 """Puts minisbert's encoder into other people's programs, in place of sentence-transformers', and compares what comes out.
 
-    python -m venv try && try/bin/pip install '.[test]' bertopic faiss-cpu haystack-ai llama-index-core mteb setfit
+    python -m venv try && try/bin/pip install '.[test]' bertopic faiss-cpu haystack-ai llama-index-core mteb pyspark setfit
     try/bin/python scripts/try_integrations.py --data DIR
 
 DIR holds stsb-test.tsv, as in scripts/evaluate_sts.py. A program that is not installed is named as such. Exit code 1 if a result
@@ -207,6 +207,31 @@ def usearch(data: Pair) -> bool:
     return found[0] == found[1]
 
 
+def datasets(data: Pair) -> bool:
+    """The vectors of `Dataset.map`, within rounding."""
+    from datasets import Dataset
+
+    dataset = Dataset.from_dict({"text": data[0][:100]})
+    dataset = dataset.map(lambda batch: {"vector": data[2].encode(batch["text"], convert_to_numpy=True)}, batched=True)
+    return bool(np.allclose(dataset.with_format("numpy")["vector"][:], data[3].encode(data[0][:100]), rtol=0, atol=1e-6))
+
+
+def pyspark(data: Pair) -> bool:
+    """The vectors of a column made by `predict_batch_udf`, within rounding (needs a Java runtime)."""
+    from pyspark.ml.functions import predict_batch_udf
+    from pyspark.sql import SparkSession
+    from pyspark.sql.types import ArrayType, FloatType
+
+    session = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+    try:
+        udf = predict_batch_udf(integrations.for_spark(MODEL), return_type=ArrayType(FloatType()), batch_size=64)
+        frame = session.createDataFrame([(n, text) for n, text in enumerate(data[0][:100])], ["n", "text"])
+        rows = frame.withColumn("vector", udf("text")).orderBy("n").collect()
+    finally:
+        session.stop()
+    return bool(np.allclose([row["vector"] for row in rows], data[3].encode(data[0][:100]), rtol=0, atol=1e-6))
+
+
 def distinct(data: Pair) -> list[str]:
     """The texts that the model can tell apart: others would tie, and each program breaks a tie in its own way."""
     return list({" ".join(text.lower().split()): text for text in data[0]}.values())
@@ -232,6 +257,8 @@ PROGRAMS: dict[str, tuple[Callable[[Pair], bool], str]] = {
     "pandas": (pandas, "none"),
     "faiss-cpu": (faiss, "none"),
     "usearch": (usearch, "none"),
+    "datasets": (datasets, "none"),
+    "pyspark": (pyspark, "`for_spark`"),
 }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
@@ -33,7 +35,7 @@ def data(sts_sentences: list[str], minilm_folder: Path) -> tuple[Any, ...]:
 
 
 @pytest.mark.xdist_group("integrations")
-@pytest.mark.parametrize("name", ["keybert", "langchain-core", "scikit-learn", "pandas", "usearch"])
+@pytest.mark.parametrize("name", ["keybert", "langchain-core", "scikit-learn", "pandas", "usearch", "datasets"])
 def test_the_results_are_those_with_sentence_transformers(script: ModuleType, data: tuple[Any, ...], name: str) -> None:
     run, _ = script.PROGRAMS[name]
     assert run(data)
@@ -46,6 +48,23 @@ def test_a_body_for_setfit_is_an_encoder_of_arrays(data: tuple[Any, ...]) -> Non
     assert abs(body.encode(texts, normalize_embeddings=True) - data[3].encode(texts, normalize_embeddings=True)).max() < 1e-6
     assert body.encode(texts, convert_to_tensor=True).shape == (5, 384)
     assert body.device == data[2].device
+
+
+def test_what_ray_and_spark_call_takes_and_gives_arrays(minilm_folder: Path, sts_sentences: list[str]) -> None:
+    texts = np.array(sts_sentences[:20], dtype=object)
+    expected = minisbert.load(minilm_folder).encode(texts[:], normalize_embeddings=True, convert_to_numpy=True)
+    call = integrations.RayEncoder(minilm_folder, vector_column="v", normalize_embeddings=True)
+    batch = {"id": np.arange(20), "text": texts}
+    found = call(batch)
+    assert list(found) == ["id", "text", "v"]
+    assert list(batch) == ["id", "text"]
+    assert np.array_equal(found["v"], expected)
+    make = pickle.loads(pickle.dumps(integrations.for_spark(minilm_folder, threads=None, normalize_embeddings=True)))  # noqa: S301
+    assert np.array_equal(make()(texts), expected)
+    with pytest.raises(KeyError, match="found the columns 'body', expected 'text' among them"):
+        call({"body": texts})
+    with pytest.raises(ValueError, match="which is the column of the texts"):
+        integrations.RayEncoder(minilm_folder, vector_column="text")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from corpora import files_of, sentences, write_jsonl, write_parquet
 
+import minisbert
 from minisbert.corpus import encode_corpus
+from minisbert.integrations import RayEncoder
 
 pytestmark = pytest.mark.xdist_group("ray")  # one cluster, in one worker
 
@@ -132,3 +134,15 @@ def test_what_is_wrong_with_a_row_or_the_pool_is_said_as_locally(address: str, s
         encode_corpus(out=tmp_path / "ray", engine="ray", address=address, **{**settings, "on_error": "raise"})
     with pytest.raises(ValueError, match=r"3 of 1 cores do not fit the cluster, which has machines with \[1, 1\] cores"):
         encode_corpus(out=tmp_path / "other", engine="ray", address=address, workers=3, **settings)
+
+
+def test_a_pipeline_of_ones_own_maps_batches_with_the_callable_class(address: str, tiny: Path) -> None:
+    import numpy as np
+    import ray.data
+
+    texts = sentences(100)
+    dataset = ray.data.from_items([{"n": n, "text": text} for n, text in enumerate(texts)])
+    pool = ray.data.ActorPoolStrategy(size=1)
+    made = dataset.map_batches(RayEncoder, fn_constructor_args=(tiny,), compute=pool, batch_size=32, num_cpus=1)
+    rows = sorted(made.take_all(), key=lambda row: row["n"])
+    assert np.array_equal([row["vector"] for row in rows], minisbert.load(tiny).encode(texts, convert_to_numpy=True))
