@@ -35,6 +35,7 @@ Sentences to vectors whose cosine says how close their meanings are.
   minisbert trace "A man is eating food." "Someone is having a meal." --out page.html --model all-MiniLM-L6-v2
   minisbert info all-MiniLM-L6-v2
   minisbert train --data pairs.tsv --columns sentence1 sentence2 score --loss cosine --model all-MiniLM-L6-v2 --out tuned
+  minisbert corpus passages/*.parquet --text-column text --id-column id --out vectors --model all-MiniLM-L6-v2
 """
 
 
