@@ -12,6 +12,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,10 +32,11 @@ from minisbert.errors import (
     MissingExtraError,
     ModelNotFoundError,
     NotFiniteError,
+    warn,
 )
 from minisbert.inference.inputs import unknown_option
 from minisbert.inference.kernels import suits, use_onednn
-from minisbert.inference.threads import fork_safe
+from minisbert.inference.threads import in_default_state, when_forked
 from minisbert.pooling import mean_pooling
 from minisbert.tokenizer import WordPiece
 from minisbert.util import community_detection, paraphrase_mining, semantic_search, similarity
@@ -68,16 +70,13 @@ __all__ = [
 DEFAULT_MODEL = "sentence-transformers/bert-base-nli-mean-tokens"
 
 _kept: dict[str, SentenceEncoder] = {}
-_keeping = threading.Lock()
+_loading: dict[str, AbstractContextManager[object]] = {}
 
 
+@when_forked
 def _unlock() -> None:
-    global _keeping  # noqa: PLW0603
-    _keeping = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # a fork while another thread was loading: nobody in the new process would ever unlock it
-    os.register_at_fork(after_in_child=_unlock)
+    """A fork while another thread was loading: nobody in the new process would ever unlock it."""
+    _loading.clear()
 
 
 def load(
@@ -97,7 +96,7 @@ def load(
     Args:
         model: the path of a folder, `organisation/name`, or a bare name, which means `sentence-transformers/<name>`. The parts of
             a model may lie in folders of its repository: modules.json says where.
-        device: such as "cpu" or "cuda:1". Default: the GPU if there is one, else the CPU.
+        device: such as "cpu" or "cuda:1". Default: CUDA where it is available, else Apple's MPS, else the CPU.
         dtype: the precision to compute in. Default: torch.float32, also for checkpoints in half precision.
         revision: a branch, tag or commit on the hub. Default: the main branch, as the cache has it if it does.
         token: for private repositories. Default: what huggingface_hub knows.
@@ -119,14 +118,14 @@ def load(
     where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
     checkpoint, source = load_checkpoint(model, device=device, dtype=dtype, token=token, cache_dir=cache_dir, **where)
     if suits(checkpoint.bert):
-        fork_safe(lambda: use_onednn(checkpoint.bert))
+        in_default_state(lambda: use_onednn(checkpoint.bert))
     # No token: secrets are not pickled.
     again = os.path.abspath(source.model) if source.origin == "a local folder" else source.model  # noqa: PTH100 (links stay)
     encoder = SentenceEncoder(checkpoint, reload=partial(load, again, cache_dir=source.cache_dir, **where))
     if truncate_dim is not None:
         encoder.truncate_dim = truncate_dim
     for load_warning in checkpoint.warnings:
-        warnings.warn(f"{source.model}: {load_warning}", MinisbertWarning, stacklevel=2)
+        warn(f"{source.model}: {load_warning}")
     encoder.load_warnings = (*source.load_warnings, *checkpoint.warnings)
     return encoder
 
@@ -195,7 +194,9 @@ def _encoder(model: str | os.PathLike[str] | SentenceEncoder) -> SentenceEncoder
     # A folder is kept under its full path, so that it is another one after a change of the working directory.
     name = os.fspath(model) if folder is None else str(folder.resolve())
     if name not in _kept:
-        with _keeping:  # two threads that start at once load one model, not two
+        # Two threads that start at once load one model, not two. The lock is made here because gevent may have replaced Python's by
+        # its own since the import, and reentrant because a signal handler may come here.
+        with _loading.setdefault(name, threading.RLock()):
             if name not in _kept:
                 _kept[name] = load(model)
     return _kept[name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Callable, Generator, Iterable, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -16,10 +15,11 @@ from minisbert.checkpoint.config import EVERY_MODELS_PROMPTS, SIMILARITY_FUNCTIO
 from minisbert.checkpoint.info import Info, describe
 from minisbert.checkpoint.load import Checkpoint, restore
 from minisbert.checkpoint.weights import checksum
-from minisbert.errors import MinisbertError, MinisbertWarning
+from minisbert.errors import MinisbertError, warn
 from minisbert.inference import inputs
 from minisbert.inference.engine import embed, tokenize
 from minisbert.inference.stream import WINDOW, Progress, TruncationReport, VectorStream, windows
+from minisbert.inference.threads import computes, computing, in_default_state
 from minisbert.inference.vectors import Vectors
 from minisbert.pooling import vector_dtype_of
 from minisbert.util import similarity, similarity_pairwise
@@ -132,7 +132,7 @@ class SentenceEncoder:
         """
         from minisbert.checkpoint.save import save  # imported only when used
 
-        save(self.checkpoint, self._usage, folder)
+        in_default_state(lambda: save(self.checkpoint, self._usage, folder))
 
     def info(self) -> Info:
         """Every setting in force and the file it came from, the files' sha256, every warning.
@@ -265,10 +265,10 @@ class SentenceEncoder:
         report = TruncationReport(self.max_seq_length)
         window = tokenize(self.tokenizer, texts, report, options)
         if report.cut and options.on_truncate == "warn":
-            warnings.warn(report.message(), MinisbertWarning, stacklevel=2)
+            warn(report.message())
         with Progress(options.show_progress_bar, len(texts)) as progress:
             vectors = embed(self.bert, self.pooling, self.modules, window, options, progress)
-        return vectors[0] if single else vectors
+        return in_default_state(lambda: vectors[0]) if single else vectors
 
     def encode_stream(self, sentences: Iterable[str], *, window: int = WINDOW, **options: Any) -> VectorStream:
         """The vectors of any number of sentences, in batches of rows, with flat memory.
@@ -310,7 +310,7 @@ class SentenceEncoder:
                         yield embed(self.bert, self.pooling, self.modules, tokenized, checked, progress)
             finally:  # at an early end too: rows of cut texts were handed out
                 if report.cut and checked.on_truncate == "warn":
-                    warnings.warn(report.message(), MinisbertWarning, stacklevel=3)
+                    warn(report.message())
 
         return VectorStream(rows(), report, progress)
 
@@ -367,7 +367,8 @@ class SentenceEncoder:
         [2, 8]
         """
         texts, single = inputs.read_texts(sentences)
-        lengths = self.tokenizer(texts).untruncated_lengths
+        with computing():
+            lengths = self.tokenizer(texts).untruncated_lengths
         return lengths[0] if single else lengths
 
     def prompt_tokens(self, prompt: str) -> int:
@@ -384,7 +385,8 @@ class SentenceEncoder:
         """
         if not prompt or self.pooling.include_prompt:
             return 0
-        return len(self.tokenizer([prompt]).ids[0]) - bool(self.tokenizer.suffix)
+        with computing():
+            return len(self.tokenizer([prompt]).ids[0]) - bool(self.tokenizer.suffix)
 
     def similarity(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
         """Every vector of one side against every one of the other, by `similarity_fn_name`: `minisbert.similarity`.
@@ -433,7 +435,7 @@ class SentenceEncoder:
         names = "prompts", "default_prompt_name", "_truncate_dim", "_similarity_fn_name", "max_seq_length"
         settings = {name: getattr(self, name) for name in names}
         load = partial(self.reload, device=str(self.device), dtype=self.dtype)
-        return restore, (load, settings, checksum(self.bert, self.modules))
+        return restore, (load, settings, computes(checksum)(self.bert, self.modules))
 
     def __copy__(self) -> SentenceEncoder:
         """Another encoder with the same weights in memory, and settings of its own."""
@@ -446,5 +448,5 @@ class SentenceEncoder:
         other = self.__copy__()
         memo[id(self)] = other
         memo[id(self.tokenizer)] = other.tokenizer
-        vars(other).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        vars(other).update(in_default_state(lambda: {name: copy.deepcopy(value, memo) for name, value in vars(self).items()}))
         return other

@@ -6,6 +6,9 @@ Every message says what was found, what was expected, and what to do. Wrong argu
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -32,6 +35,19 @@ class NotFiniteError(MinisbertError):
 
 class MinisbertWarning(UserWarning):
     """Something that changes a result, or may surprise, and is not an error."""
+
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # noqa: PTH100, PTH118, PTH120 - with a slash at its end
+
+
+def warn(message: str) -> None:
+    """Gives a `MinisbertWarning` at the line of the caller's program: the innermost one that is not in this package."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+        frame = frame.f_back
+    place = frame.f_code.co_filename, frame.f_lineno
+    module, registry = frame.f_globals.get("__name__", ""), frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, MinisbertWarning, *place, module=module, registry=registry)
 
 
 @contextmanager

@@ -29,6 +29,8 @@ import torch
 from torch import Tensor
 
 from minisbert.inference.search import distinct_of, dot_product, nearest, normalized
+from minisbert.inference.stream import progress_bar
+from minisbert.inference.threads import apart, computes
 from minisbert.inference.vectors import (
     Vectors,
     as_matrices,
@@ -80,18 +82,21 @@ def similarity(a: Vectors, b: Vectors, fn: str = "cosine") -> Tensor:
     return _FUNCTIONS[_known(fn)][0](a, b)
 
 
+@computes
 def cos_sim(a: Vectors, b: Vectors) -> Tensor:
     """The cosine of every row of `a` with every row of `b`: [rows of a, rows of b]."""
     a, b = as_matrices(a, b)
-    return normalized(a) @ normalized(b).T
+    return dot_product(normalized(a), normalized(b))
 
 
+@computes
 def dot_score(a: Vectors, b: Vectors) -> Tensor:
     """The dot product of every row of `a` with every row of `b`: [rows of a, rows of b]."""
     a, b = as_matrices(a, b)
-    return a @ b.T
+    return dot_product(a, b)
 
 
+@computes
 def euclidean_sim(a: Vectors, b: Vectors) -> Tensor:
     """Minus the euclidean distance of every row of `a` from every row of `b`: [rows of a, rows of b].
 
@@ -100,6 +105,7 @@ def euclidean_sim(a: Vectors, b: Vectors) -> Tensor:
     return -torch.cdist(*as_matrices(a, b), compute_mode="donot_use_mm_for_euclid_dist")
 
 
+@computes
 def manhattan_sim(a: Vectors, b: Vectors) -> Tensor:
     """Minus the manhattan distance of every row of `a` from every row of `b`: [rows of a, rows of b]."""
     return -torch.cdist(*as_matrices(a, b), p=1)
@@ -129,24 +135,28 @@ def similarity_pairwise(a: Vectors, b: Vectors, fn: str = "cosine") -> Tensor:
     return _FUNCTIONS[_known(fn)][1](a, b)
 
 
+@computes
 def pairwise_cos_sim(a: Vectors, b: Vectors) -> Tensor:
     """The cosine of each row of `a` with the same row of `b`: [rows]."""
     a, b = as_pairs(a, b)
     return (normalized(a) * normalized(b)).sum(dim=-1)
 
 
+@computes
 def pairwise_dot_score(a: Vectors, b: Vectors) -> Tensor:
     """The dot product of each row of `a` with the same row of `b`: [rows]."""
     a, b = as_pairs(a, b)
     return (a * b).sum(dim=-1)
 
 
+@computes
 def pairwise_euclidean_sim(a: Vectors, b: Vectors) -> Tensor:
     """Minus the euclidean distance of each row of `a` from the same row of `b`: [rows]."""
     a, b = as_pairs(a, b)
     return -torch.linalg.vector_norm(a - b, dim=-1)
 
 
+@computes
 def pairwise_manhattan_sim(a: Vectors, b: Vectors) -> Tensor:
     """Minus the manhattan distance of each row of `a` from the same row of `b`: [rows]."""
     a, b = as_pairs(a, b)
@@ -164,6 +174,7 @@ _FUNCTIONS = {
 # Search
 
 
+@apart
 def semantic_search(
     query_embeddings: Vectors,
     corpus_embeddings: Vectors,
@@ -261,6 +272,7 @@ def paraphrase_mining(
     )
 
 
+@apart
 def paraphrase_mining_embeddings(
     embeddings: Vectors,
     *,
@@ -319,6 +331,7 @@ def paraphrase_mining_embeddings(
     ]
 
 
+@apart
 def community_detection(
     embeddings: Vectors,
     threshold: float = 0.75,
@@ -363,9 +376,7 @@ def community_detection(
     vectors = normalized(vectors)
     batches: Sequence[Tensor] | Any = torch.arange(len(vectors), device=vectors.device).split(batch_size)
     if show_progress_bar:
-        from huggingface_hub.utils.tqdm import tqdm
-
-        batches = tqdm(batches, desc="communities")
+        batches = progress_bar(iterable=batches, desc="communities") or batches
     sizes = torch.cat([(dot_product(vectors[batch], vectors) >= threshold).sum(dim=1) for batch in batches])
     centres = sizes.argsort(descending=True, stable=True)
     centres = centres[sizes[centres] >= min_community_size]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from minisbert.errors import MinisbertWarning
+from minisbert.errors import warn
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> 
             ), []
         why_not = f"the package {carried.package}: the sha256 of its {carried.weights} is {found}, not {carried.sha256}"
         load_warnings.append(f"{why_not}; it is not used")
-        warnings.warn(f"{name}: {load_warnings[-1]}", MinisbertWarning, stacklevel=3)
+        warn(f"{name}: {load_warnings[-1]}")
         return None, [why_not]
     return None, []
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from minisbert.checkpoint.cache import (
     missing_from,
     moves_with_the_working_directory,
 )
-from minisbert.errors import MinisbertWarning, ModelNotFoundError
+from minisbert.errors import ModelNotFoundError, warn
 
 DEFAULT_ORGANISATION = "sentence-transformers"
 """A bare name without a slash means this organisation's model, as in its model cards."""
@@ -319,7 +318,7 @@ class _Repository:
                 "it is taken to have none"
             )
             self.load_warnings.append(load_warning)
-            warnings.warn(f"{self.name}: {load_warning}", MinisbertWarning, stacklevel=2)
+            warn(f"{self.name}: {load_warning}")
         return None
 
     def _full_name(self) -> str:

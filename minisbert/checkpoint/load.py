@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,9 @@ from minisbert.checkpoint.fields import MissingFileError, inside
 from minisbert.checkpoint.hub import Source, locate
 from minisbert.checkpoint.other_files import advice, refuse_pointer
 from minisbert.checkpoint.tokenizer_files import read_tokenizer
-from minisbert.checkpoint.weights import checksum, load_module, load_weights, open_weights
+from minisbert.checkpoint.weights import StoredTensor, checksum, load_module, load_weights, open_weights
 from minisbert.errors import MinisbertError
-from minisbert.inference.threads import computing, fork_safe
+from minisbert.inference.threads import computes, computing, in_default_state
 from minisbert.pooling import NormalizeConfig, Pooling, build_modules, vector_dtype_of
 from minisbert.tokenizer import WordPiece
 
@@ -80,25 +83,35 @@ def load_checkpoint(
     with _saying_what_is_there(source):
         config = read_checkpoint(find)
         tokenizer = read_tokenizer(find, config)
-        stored = open_weights(find, config.folder)
-    with torch.device("meta"), _Unfilled():  # the shapes without the memory
-        bert = Bert(config.bert)
-        modules = build_modules(config.modules)
-
-    def fill() -> list[str]:
-        with computing():
-            return load_weights(bert, stored, dtype)
-
-    warnings = [*config.load_warnings, *tokenizer.load_warnings, *fork_safe(fill)]
-    for module, settings in zip(modules, config.modules, strict=True):
-        if not isinstance(settings, NormalizeConfig):
-            stored = open_weights(find, settings.folder)
-            warnings.extend(load_module(module, stored, vector_dtype_of(dtype), inside(settings.folder, "config.json")))
+        stored: list[Sequence[StoredTensor]] = [open_weights(find, config.folder)]
+    stored += [() if isinstance(one, NormalizeConfig) else open_weights(find, one.folder) for one in config.modules]
+    bert, modules, found = in_default_state(lambda: _build(config, stored, device, dtype))
+    warnings = [*config.load_warnings, *tokenizer.load_warnings, *found]
     beside = [file for file in FAMILIES[config.bert.model_type].beside if source.find(inside(config.folder, file)) is not None]
     if beside:
         warnings.append(f"{', '.join(beside)}: not used, since minisbert gives the sentence vector only")
-    parts = bert.to(device).eval(), tokenizer, Pooling(config.pooling), modules.to(device).eval(), config
+    if device.type == "cpu" and dtype in (torch.float16, torch.bfloat16):
+        warnings.append(
+            f"{dtype} on a CPU is several times slower than torch.float32, which is converted back and forth there. Load with the "
+            "default dtype, or on another device."
+        )
+    parts = bert, tokenizer, Pooling(config.pooling), modules, config
     return Checkpoint(*parts, source, files, tuple(warnings)), source
+
+
+def _build(
+    config: CheckpointConfig, stored: Sequence[Sequence[StoredTensor]], device: torch.device, dtype: torch.dtype
+) -> tuple[Bert, nn.Sequential, list[str]]:
+    """The model and what follows the pooling, filled with what is stored for each; and what is to be said about that."""
+    with torch.device("meta"), _Unfilled():  # the shapes without the memory
+        bert = Bert(config.bert)
+        modules = build_modules(config.modules)
+    with computing():
+        warnings = load_weights(bert, stored[0], dtype)
+        for module, settings, weights in zip(modules, config.modules, stored[1:], strict=True):
+            if not isinstance(settings, NormalizeConfig):
+                warnings.extend(load_module(module, weights, vector_dtype_of(dtype), inside(settings.folder, "config.json")))
+    return bert.to(device).eval(), modules.to(device).eval(), warnings
 
 
 @contextmanager
@@ -124,18 +137,35 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def restore(load: Callable[[], Any], settings: Mapping[str, Any], weights: int) -> Any:
+MOST_KEPT = 2
+"""How many models a process keeps of those that it has unpickled."""
+
+_kept: dict[Any, tuple[Any, weakref.ref[Any]]] = {}  # where from → an encoder, and the copy of it that was given out last
+
+
+def restore(load: partial[Any], settings: Mapping[str, Any], weights: int) -> Any:
     """What unpickling an encoder calls: loads it again, compares the checksum of its weights, and sets what was set.
+
+    `pool.map(encoder.encode, ...)` pickles the encoder for every chunk. So the process keeps what it loaded, and gives it out again
+    when nobody has it any more and its weights are still those that were pickled.
 
     Raises:
         MinisbertError: if the weights are others than those of the pickled encoder.
     """
-    encoder = load()
-    if checksum(encoder.bert, encoder.modules) != weights:
-        raise MinisbertError(
-            f"{encoder.model}: the weights there are not those of the pickled encoder. They were changed, there or in the encoder. "
-            "Save changed weights to a folder of their own, and load that."
-        )
+    place = (load.func, load.args, tuple(sorted(load.keywords.items())))
+    kept, given_out = _kept.pop(place, (None, None))  # another thread finds nothing meanwhile, and loads one of its own
+    checked = computes(checksum)
+    if kept is None or (given_out and given_out()) or checked(kept.bert, kept.modules) != weights:
+        kept = load()
+        if checked(kept.bert, kept.modules) != weights:
+            raise MinisbertError(
+                f"{kept.model}: the weights there are not those of the pickled encoder. They were changed, there or in the "
+                "encoder. Save changed weights to a folder of their own, and load that."
+            )
+    encoder = copy.copy(kept)
+    _kept[place] = kept, weakref.ref(encoder)
+    for old in list(_kept)[:-MOST_KEPT]:
+        _kept.pop(old, None)
     for name, value in settings.items():
         setattr(encoder, name, value)
     return encoder
@@ -144,7 +174,10 @@ def restore(load: Callable[[], Any], settings: Mapping[str, Any], weights: int) 
 def find_device(device: str | torch.device | None) -> torch.device:
     """The device asked for, tried out, so that a wrong one is known before anything is loaded."""
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        for kind, available in ("cuda", torch.cuda.is_available), ("mps", torch.backends.mps.is_available):
+            if available():
+                return torch.device(kind)
+        return torch.device("cpu")
     if not isinstance(device, (str, torch.device)):
         raise TypeError(f"device: found {type(device).__name__}, expected a str such as 'cpu' or 'cuda', or a torch.device.")
     try:

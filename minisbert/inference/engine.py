@@ -9,8 +9,8 @@ alike there; the others' goes to a worker too.
 
 from __future__ import annotations
 
+from _queue import SimpleQueue
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, as_completed
 from contextlib import closing
 from functools import partial
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from minisbert.inference.batching import Batch, balanced_batches, length_groups,
 from minisbert.inference.inputs import Options
 from minisbert.inference.kernels import OneDNNLinear
 from minisbert.inference.stream import Progress, TokenRows, TruncationReport, Window, beginning, first_not_finite, in_order, padded
-from minisbert.inference.threads import computing, fork_safe, workers
+from minisbert.inference.threads import Task, computing, in_default_state, workers
 from minisbert.pooling import Pooling, vector_dtype_of
 from minisbert.tokenizer import WordPiece
 
@@ -87,12 +87,15 @@ def compute(
         yield from map(run, batches)
         return
     pool = workers(threads)
-    futures = [pool.submit(partial(run, batch)) for batch in batches]
+    done: SimpleQueue[Task[Batch]] = SimpleQueue()
+    tasks = [Task(partial(run, batch), done) for batch in batches]
     try:
-        for future in as_completed(futures):
-            yield future.result()
+        for task in tasks:
+            pool.submit(task)
+        for _ in tasks:
+            yield done.get().result()
     finally:
-        _drop(futures)
+        Task.drop(tasks)  # nothing writes into the rows after this
 
 
 def tokenize(tokenizer: WordPiece, texts: list[str], report: TruncationReport, options: Options) -> Window:
@@ -123,7 +126,8 @@ def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, 
     dtype = vector_dtype_of(bert.dtype)
     rows: Tensor | TokenRows = TokenRows(window.ids)
     if not options.of_tokens:
-        rows = torch.empty(len(window.ids), options.dimension, dtype=dtype)  # [sentences, dim]
+        # [sentences, dim]
+        rows = in_default_state(lambda: torch.empty(len(window.ids), options.dimension, dtype=dtype))
 
     def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
         with computing():
@@ -147,9 +151,9 @@ def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, 
         alone_on_all_cores=same_on_all_cores(bert),
     )
     with closing(computed):
-        while (batch := fork_safe(lambda: next(computed, None))) is not None:
+        while (batch := in_default_state(lambda: next(computed, None))) is not None:
             progress.update(len(batch.indices), batch.tokens)
-    return fork_safe(lambda: in_order(rows, window, as_numpy=options.convert_to_numpy))
+    return in_default_state(lambda: in_order(rows, window, as_numpy=options.convert_to_numpy))
 
 
 def pack(
@@ -222,12 +226,3 @@ def with_oom_retry(forward: Forward) -> Forward:
         return torch.cat([forward_in_parts(part, length_groups(its_lengths)) for part, its_lengths in parts])
 
     return forward_in_parts
-
-
-def _drop(futures: Sequence[Future[Batch]]) -> None:
-    """Takes back what has not begun, and waits for what has: nothing writes into the rows when this returns."""
-    for future in futures:
-        future.cancel()
-    for future in futures:
-        if not future.cancelled():
-            future.exception()

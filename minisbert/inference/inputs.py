@@ -7,12 +7,11 @@ README.md has the same names in its section "Coming from sentence-transformers".
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from minisbert.errors import MinisbertWarning, MissingExtraError
+from minisbert.errors import MissingExtraError, warn
 
 
 def read_texts(sentences: object) -> tuple[list[str], bool]:
@@ -149,11 +148,7 @@ def choose_prompt(prompts: Mapping[str, str], default_name: str | None, prompt: 
         raise TypeError(f"prompt_name: found {type(prompt_name).__name__}, expected a str or None.")
     if prompt is not None:
         if prompt_name is not None:
-            warnings.warn(
-                f"prompt_name: {prompt_name!r} is not used, since a prompt is given as well. Give one of the two.",
-                MinisbertWarning,
-                stacklevel=4,
-            )
+            warn(f"prompt_name: {prompt_name!r} is not used, since a prompt is given as well. Give one of the two.")
         return check_text(prompt, "prompt")
     argument = "prompt_name"
     if prompt_name is None:
@@ -171,11 +166,9 @@ def document_prompt(model: str, prompts: Mapping[str, str]) -> str | None:
     names = [name for name in ("document", "passage", "corpus") if name in prompts]
     ignored = [name for name in names[1:] if prompts[name]]
     if names and not prompts[names[0]] and ignored:
-        warnings.warn(
+        warn(
             f"encode_document: {model} has a prompt {ignored[0]!r}, but its {names[0]!r} comes first and is empty. Nothing is put "
-            f"before the texts, as in sentence-transformers; pass prompt_name={ignored[0]!r} to have it.",
-            MinisbertWarning,
-            stacklevel=3,
+            f"before the texts, as in sentence-transformers; pass prompt_name={ignored[0]!r} to have it."
         )
     return names[0] if names else None
 

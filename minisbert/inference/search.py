@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from minisbert.inference.threads import computing
+
 
 def nearest(
     queries: Tensor,
@@ -79,7 +81,8 @@ def dot_product(a: Tensor, b: Tensor) -> Tensor:
     The kernels for matrices whose sides are no multiple of 16 add in another order at the rim, and equal vectors would not tie.
     """
     padded_a, padded_b = (F.pad(block, (0, 0, 0, -len(block) % 16)) if len(block) % 16 else block for block in (a, b))
-    return (padded_a @ padded_b.T)[: len(a), : len(b)]
+    with computing():
+        return (padded_a @ padded_b.T)[: len(a), : len(b)]
 
 
 def normalized(vectors: Tensor) -> Tensor:

@@ -133,8 +133,22 @@ class TruncationReport:
         )
 
 
+def progress_bar(**options: Any) -> tqdm | None:
+    """A bar on stderr; None where there is none to write to: in a service, under pythonw, embedded in another program."""
+    if getattr(sys.stderr, "closed", True) or not all(hasattr(sys.stderr, name) for name in ("write", "flush", "isatty")):
+        return None
+    from huggingface_hub.utils.tqdm import tqdm  # the bar that huggingface_hub brings along; its import takes time
+
+    return tqdm(**options)
+
+
+def on_terminal() -> bool:
+    """Whether stderr is one."""
+    return not getattr(sys.stderr, "closed", True) and hasattr(sys.stderr, "isatty") and sys.stderr.isatty()
+
+
 class Progress:
-    """A bar on stderr that counts sentences and tokens; made when it is first needed, since its import takes time.
+    """A bar on stderr, if that can show one, that counts sentences and tokens.
 
     Args:
         shown: True, False, or None: on a terminal, when there is more than one batch.
@@ -150,11 +164,9 @@ class Progress:
     def start(self, batches: int) -> None:
         """Says how many batches come next."""
         if self.shown is None:
-            self.shown = True if batches > 1 and sys.stderr is not None and sys.stderr.isatty() else None
+            self.shown = True if batches > 1 and on_terminal() else None
         if self.shown and self._bar is None:
-            from huggingface_hub.utils.tqdm import tqdm  # the bar that huggingface_hub brings along
-
-            self._bar = tqdm(total=self.sentences, unit="sentence", desc="encode")
+            self._bar = progress_bar(total=self.sentences, unit="sentence", desc="encode")
 
     def update(self, sentences: int, tokens: int) -> None:
         """Says that so many more are done."""

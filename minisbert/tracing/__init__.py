@@ -14,15 +14,14 @@ Notation as in `bert.py`; here `tokens` are those of one sentence, special token
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from minisbert.encoder import SentenceEncoder
-from minisbert.errors import MinisbertWarning
-from minisbert.inference.threads import fork_safe
+from minisbert.errors import warn
+from minisbert.inference.threads import in_default_state
 from minisbert.tracing.pairs import Traced
 from minisbert.tracing.record import Neighbours, SentenceTrace, corpus_texts, layer_neighbours, trace_sentence
 
@@ -43,7 +42,7 @@ class Trace(Traced):
         """The page: one self-contained HTML document that needs no network."""
         from minisbert.tracing.page import render
 
-        return fork_safe(lambda: render(self))
+        return in_default_state(lambda: render(self))
 
     def save_html(self, path: str | os.PathLike[str]) -> None:
         """Writes the page. It opens in any browser by a double click, and asks nothing of any network."""
@@ -61,17 +60,15 @@ def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequen
         if not isinstance(text, str):
             raise TypeError(f"{name}: found {type(text).__name__}, expected str.")
     texts = corpus_texts(corpus)
-    sentences = [fork_safe(partial(trace_sentence, encoder, text)) for text in ([a] if b is None else [a, b])]
+    sentences = [in_default_state(partial(trace_sentence, encoder, text)) for text in ([a] if b is None else [a, b])]
     for name, sentence in zip("ab", sentences, strict=False):
         if sentence.cut:
-            warnings.warn(
+            warn(
                 f"{name}: {len(sentence.cut)} of its {len(sentence.tokens) + len(sentence.cut)} tokens are beyond the limit of "
-                f"{encoder.max_seq_length} and were cut. The model never saw them.",
-                MinisbertWarning,
-                stacklevel=3,
+                f"{encoder.max_seq_length} and were cut. The model never saw them."
             )
     if texts:
         vectors = [sentence.layer_vectors for sentence in sentences]
-        found = fork_safe(lambda: layer_neighbours(encoder, vectors, texts))
+        found = in_default_state(lambda: layer_neighbours(encoder, vectors, texts))
         sentences = [replace(sentence, neighbours=neighbours) for sentence, neighbours in zip(sentences, found, strict=True)]
     return Trace(encoder, sentences[0], sentences[1] if b is not None else None, texts)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minisbert.encoder import SentenceEncoder
-from minisbert.inference.threads import fork_safe
+from minisbert.inference.threads import in_default_state
 from minisbert.pooling import Dense, LayerNorm, token_weights
 from minisbert.tracing.record import Neighbours, SentenceTrace
 
@@ -43,13 +43,15 @@ class Traced:
     def cosine(self) -> float:
         """The cosine of the two embeddings, computed in float64."""
         b = self._second("cosine")
-        return F.cosine_similarity(self.a.embedding.double(), b.embedding.double(), dim=0).item()
+        ours, theirs = self.a.embedding, b.embedding
+        return in_default_state(lambda: F.cosine_similarity(ours.double(), theirs.double(), dim=0).item())
 
     @cached_property
     def layer_cosines(self) -> Tensor:
         """[layers + 1], float64: the cosine if the model had ended after the embeddings, or after that layer."""
         b = self._second("layer_cosines")
-        return F.cosine_similarity(self.a.layer_vectors.double(), b.layer_vectors.double(), dim=1)
+        ours, theirs = self.a.layer_vectors, b.layer_vectors
+        return in_default_state(lambda: F.cosine_similarity(ours.double(), theirs.double(), dim=1))
 
     @cached_property
     def pair_matrix(self) -> Tensor:
@@ -62,7 +64,7 @@ class Traced:
             ValueError: if there is one sentence only, or if the model's sentence vector is no sum over tokens.
         """
         b = self._second("pair_matrix")
-        return fork_safe(lambda: pair_matrix(self.encoder, self.a, b))
+        return in_default_state(lambda: pair_matrix(self.encoder, self.a, b))
 
     def _second(self, name: str) -> SentenceTrace:
         if self.b is None:

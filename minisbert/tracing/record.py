@@ -19,9 +19,8 @@ from torch.nn import functional as F
 
 from minisbert.bert import Bert, LengthGroup
 from minisbert.encoder import SentenceEncoder
-from minisbert.inference import threads as forks
 from minisbert.inference.engine import compute, finish, pack, same_on_all_cores
-from minisbert.inference.threads import workers
+from minisbert.inference.threads import computing, workers
 from minisbert.pooling import kept_tokens, token_weights
 
 NEIGHBOURS = 5
@@ -130,13 +129,15 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
 
     # Where one core and all of them round differently, `encode` hands its batch to a worker; called by a worker, it keeps it there.
     threads = torch.get_num_threads()
-    by_worker = encoder.device.type == "cpu" and threads > 1 and not same_on_all_cores(encoder.bert) and not forks.forked()
-    embedding, noted = workers(threads).submit(encode).result() if by_worker else encode()  # [dim]
+    by_worker = encoder.device.type == "cpu" and threads > 1 and not same_on_all_cores(encoder.bert)
+    embedding, noted = workers(threads).call(encode) if by_worker else encode()  # [dim]
     prompt = _prompt(encoder)
     prompt_tokens = encoder.prompt_tokens(prompt)
     text = prompt + text
 
-    (ids,) = wordpiece([text]).ids
+    with computing():
+        (ids,) = wordpiece([text]).ids
+        encoding = wordpiece.tokenizer.encode(text, add_special_tokens=False)
     tokens = len(ids)
     if [len(noted[name]) for name in names] != [1] * len(names):
         raise RuntimeError("trace: the model did not run once, and in this thread, for this sentence; expected that of encode.")
@@ -155,7 +156,6 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
     query, key = qkv.permute(2, 0, 3, 1, 4)[:2]  # both [layers, heads, tokens, head_dim]
     bias = noted["relative_bias"][0][0].clone() if "relative_bias" in noted else None  # [heads, tokens, tokens]; the first group's
 
-    encoding = wordpiece.tokenizer.encode(text, add_special_tokens=False)
     before, after = len(wordpiece.prefix), len(wordpiece.suffix)
     kept = tokens - before - after
     start = 0 if wordpiece.truncation_side == "right" else len(encoding.ids) - kept
@@ -227,7 +227,8 @@ def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[
     """For each of our [layers + 1, dim] the closest texts at each layer."""
     prompt = _prompt(encoder)
     prompt_tokens = encoder.prompt_tokens(prompt)
-    ids = encoder.tokenizer([prompt + text for text in corpus]).ids
+    with computing():
+        ids = encoder.tokenizer([prompt + text for text in corpus]).ids
     names = ["embeddings", *(f"layers.{number}" for number in range(len(encoder.bert.layers)))]
 
     def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
@@ -254,15 +255,14 @@ def _noted(bert: Bert, names: Sequence[str]) -> Iterator[dict[str, list[Tensor]]
     """Notes what each of these modules of the model gives, for as long as it lasts, in this thread.
 
     The hooks sit on a model that other threads may be using: what those compute is not noted, and nothing is changed by a hook.
-    What is noted is a copy on the CPU, since the model may overwrite its own. In a forked process `encode` computes in a thread of
-    its own, so there every thread is noted, and it is found out if there was more than one.
+    What is noted is a copy on the CPU, since the model may overwrite its own.
     """
     noted: dict[str, list[Tensor]] = {name: [] for name in names}
     thread = threading.get_ident()
 
     def hook_for(name: str) -> object:
         def note(_module: nn.Module, _arguments: tuple[object, ...], output: Tensor) -> None:
-            if forks.forked() or threading.get_ident() == thread:
+            if threading.get_ident() == thread:
                 noted[name].append(output.detach().clone().cpu())
 
         return note

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from minisbert.errors import MinisbertWarning, MissingExtraError
+from minisbert.errors import MissingExtraError, warn
 from minisbert.inference.inputs import check_text
 
 NLI_LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
@@ -156,7 +155,7 @@ def read_examples(
             column.append(text)
     for reason, count in left_out.items():
         if count:
-            warnings.warn(f"{file}: {count} rows with {reason} are left out.", MinisbertWarning, stacklevel=2)
+            warn(f"{file}: {count} rows with {reason} are left out.")
     if not columns[0]:
         raise ValueError(f"{file}: found no rows to learn from, expected one at least.")
     integers = all(isinstance(value, int) for value in labels)

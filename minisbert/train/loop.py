@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -20,8 +19,9 @@ from torch import Tensor, nn
 
 from minisbert.checkpoint.replace import check_replaceable
 from minisbert.encoder import SentenceEncoder
-from minisbert.errors import MinisbertWarning, NotFiniteError
+from minisbert.errors import MinisbertWarning, NotFiniteError, warn
 from minisbert.inference.inputs import choose_prompt, count, flag
+from minisbert.inference.stream import on_terminal, progress_bar
 from minisbert.train.data import Examples, ExamplesLike, as_examples, batches
 from minisbert.train.embedding import recomputing, to_plain, trainable, vectors
 from minisbert.train.history import Evaluation, History, Step
@@ -341,8 +341,7 @@ def _tokenized(encoder: SentenceEncoder, column: list[str], prompt: str) -> list
         lengths = [len(row) for row in tokenized.ids]
         ids.extend(torch.tensor([piece for row in tokenized.ids for piece in row], dtype=torch.int32).split(lengths))
     if cut:
-        message = f"{cut} of {len(column)} texts are longer than {encoder.max_seq_length} tokens, and are cut."
-        warnings.warn(message, MinisbertWarning, stacklevel=5)
+        warn(f"{cut} of {len(column)} texts are longer than {encoder.max_seq_length} tokens, and are cut.")
     return ids
 
 
@@ -386,11 +385,8 @@ class _Bar:
     """A progress bar with loss, learning rate, tokens a second and the last evaluation, on stderr."""
 
     def __init__(self, shown: bool | None, done: int, steps: int) -> None:  # noqa: FBT001 (an option handed on)
-        self.bar: Any = None
-        if sys.stderr is not None and sys.stderr.isatty() if shown is None else shown:
-            from huggingface_hub.utils.tqdm import tqdm  # the bar that huggingface_hub brings along
-
-            self.bar = tqdm(total=steps, initial=done, unit="step", desc="train")
+        shown = on_terminal() if shown is None else shown
+        self.bar = progress_bar(total=steps, initial=done, unit="step", desc="train") if shown else None
 
     def update(self, history: History) -> None:
         """Says that one more step is taken."""

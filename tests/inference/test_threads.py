@@ -325,7 +325,9 @@ def test_changed_weights_are_not_lost_in_silence_by_a_pickle(tmp_path: Path) -> 
 
 
 def test_an_encoder_that_came_from_nowhere_says_so(tiny: SentenceEncoder) -> None:
-    by_hand = SentenceEncoder(replace(tiny.checkpoint, source=None))
+    by_hand = SentenceEncoder(replace(tiny.checkpoint, source=None, files={}))
+    assert (by_hand.info().model, by_hand.info().origin, by_hand.info().files) == ("", "", ())
+    assert "max_seq_length" in str(by_hand.info())
     assert torch.equal(by_hand.encode(TEXTS), tiny.encode(TEXTS))
     with pytest.raises(MinisbertError, match="an encoder is pickled by where it came from, and this one was not loaded"):
         pickle.dumps(by_hand)
