@@ -19,7 +19,7 @@ from minisbert.errors import MinisbertError, warn
 from minisbert.inference import inputs
 from minisbert.inference.engine import embed, tokenize
 from minisbert.inference.stream import WINDOW, Progress, TruncationReport, VectorStream, windows
-from minisbert.inference.threads import computes, computing, in_default_state
+from minisbert.inference.threads import computes, in_default_state
 from minisbert.inference.vectors import Vectors
 from minisbert.pooling import vector_dtype_of
 from minisbert.util import similarity, similarity_pairwise
@@ -367,8 +367,7 @@ class SentenceEncoder:
         [2, 8]
         """
         texts, single = inputs.read_texts(sentences)
-        with computing():
-            lengths = self.tokenizer(texts).untruncated_lengths
+        lengths = computes(self.tokenizer)(texts).untruncated_lengths
         return lengths[0] if single else lengths
 
     def prompt_tokens(self, prompt: str) -> int:
@@ -385,8 +384,7 @@ class SentenceEncoder:
         """
         if not prompt or self.pooling.include_prompt:
             return 0
-        with computing():
-            return len(self.tokenizer([prompt]).ids[0]) - bool(self.tokenizer.suffix)
+        return len(computes(self.tokenizer)([prompt]).ids[0]) - bool(self.tokenizer.suffix)
 
     def similarity(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
         """Every vector of one side against every one of the other, by `similarity_fn_name`: `minisbert.similarity`.

@@ -163,7 +163,7 @@ def test_each_worker_computes_on_one_core_and_the_others_keep_theirs() -> None:
     """What the threads say themselves: a thread that was told once may fall back to the default at its first question."""
     code = (
         "import torch; from minisbert.inference.threads import workers; torch.set_num_threads(2); pool = workers(2); "
-        "print({pool.submit(torch.get_num_threads).result() for _ in range(8)}, torch.get_num_threads())"
+        "print({pool.call(torch.get_num_threads) for _ in range(8)}, torch.get_num_threads())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "{1} 2\n"
