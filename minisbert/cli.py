@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from minisbert.corpus import command as corpus
 from minisbert.errors import MinisbertError
-from minisbert.files import FORMATS, VectorFile, open_texts, read_vectors
+from minisbert.files import FORMATS, VectorFile, is_vector_file, open_texts, read_vectors
 from minisbert.train import command as train
+from minisbert.writing import written_whole
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -264,7 +264,10 @@ def _encode(options: argparse.Namespace) -> None:
     if kind not in (".safetensors", ".npy"):
         raise ValueError(f"--out: found {str(options.out)!r}, expected a name that ends in .safetensors or .npy.")
     # The file is made first, so that hours of work do not end at a folder that cannot be written.
-    with _written_whole(options.out) as path, open_texts(options.file, options.format, options.column) as texts:
+    with (
+        written_whole(options.out, is_vector_file, "--out") as path,
+        open_texts(options.file, options.format, options.column) as texts,
+    ):
         encoder = _load(options)
         stream = encoder.encode_stream(
             texts, batch_tokens=options.batch_tokens, normalize_embeddings=options.normalize, on_truncate=options.on_truncate
@@ -296,8 +299,9 @@ def _unwritten(out: Path, error: OSError) -> OSError:
 
 def _trace(options: argparse.Namespace) -> None:
     import minisbert
+    from minisbert.tracing import is_page
 
-    with _written_whole(options.out) as path:
+    with written_whole(options.out, is_page, "--out") as path:
         corpus = None if options.corpus is None else _read_lines(options.corpus)
         trace = minisbert.trace(options.sentence, options.other, model=_load(options), corpus=corpus)
         trace.save_html(path)
@@ -341,36 +345,6 @@ def _read_lines(file: str) -> list[str]:
     """The lines of a UTF-8 file, or of stdin."""
     with open_texts(file, "txt") as texts:
         return list(texts)
-
-
-@contextlib.contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place at the end: a reader never sees half a file, and a crash leaves none."""
-    path = path.resolve()  # a link stays one, and what it points to is written
-    if path.is_dir():
-        raise ValueError(f"--out: {str(path)!r} is a folder, expected the name of a file.")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"--out: {str(path)!r} is no regular file, expected one, or a name that is free.")
-    if not path.parent.is_dir():
-        raise ValueError(f"--out: there is no folder {str(path.parent)!r}. Make it first.")
-    try:
-        handle, name = tempfile.mkstemp(prefix=".minisbert-", dir=path.parent)
-    except OSError as error:
-        raise ValueError(f"--out: nothing can be written to the folder {str(path.parent)!r} ({error.strerror}).") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextlib.contextmanager

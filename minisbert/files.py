@@ -190,6 +190,13 @@ class VectorFile:
             self._file.close()
 
 
+def is_vector_file(head: bytes) -> bool:
+    """Whether a file that begins so is one that `VectorFile` wrote."""
+    length = (HEADER_BYTES - 8).to_bytes(8, "little")
+    npy = b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little")
+    return head.startswith((length + b'{"embeddings"', length + b'{"__metadata__"', npy))
+
+
 def read_vectors(path: Path, rows: int) -> Any:
     """The [rows, dim] of a file as `VectorFile` writes it: a tensor, or a numpy array that stays on the disk until it is sliced.
 

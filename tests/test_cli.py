@@ -25,11 +25,12 @@ import pytest
 import torch
 from checkpoints import save_tiny
 from conftest import PAIR
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 import minisbert
 from minisbert.cli import main
+from minisbert.files import VectorFile
 
 LINES = ["a man is eating food .", "the cat sat on the mat", "", "Some dogs run!", "the cat sat on the mat"]
 
@@ -337,6 +338,26 @@ def test_a_device_is_not_replaced_by_a_file(capsys: pytest.CaptureFixture[str], 
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+@pytest.mark.parametrize("name", ["x.safetensors", "x.npy"])
+def test_only_vectors_of_minisbert_are_overwritten(
+    name: str, capsys: pytest.CaptureFixture[str], model: str, file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / name
+    arguments = ("encode", file, "--model", model, "--out", out)
+    out.touch()  # as tempfile makes it
+    for _ in range(2):
+        assert main([str(argument) for argument in arguments]) == 0
+    capsys.readouterr()
+    save_file({"precious": torch.ones(3)}, out) if out.suffix == ".safetensors" else np.save(out, np.ones(3))
+    before = out.read_bytes()
+    assert f"--out: found {str(out)!r}, which minisbert did not write" in refused(capsys, *arguments)
+    assert out.read_bytes() == before
+    page = tmp_path / "page.html"
+    page.write_text("<html>precious</html>")
+    assert "which minisbert did not write" in refused(capsys, "trace", "a", "--model", model, "--out", page)
+    assert page.read_text() == "<html>precious</html>"
+
+
 def test_npy_is_written_without_numpy_too(model: str, file: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "numpy", None)
@@ -432,7 +453,10 @@ def test_where_there_is_no_browser_the_page_is_written_and_that_is_said(model: s
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_when_stopped_half_way_the_old_result_stays_whole(stop: signal.Signals, code: int, model: str, out: Path) -> None:
-    out.write_text("old")
+    with VectorFile(out, out.suffix, 3) as older:
+        older.write(torch.ones(2, 3))
+        older.finish()
+    old = out.read_bytes()
     process = subprocess.Popen(
         command("encode", "--model", model, "--out", out), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -446,7 +470,7 @@ def test_when_stopped_half_way_the_old_result_stays_whole(stop: signal.Signals, 
     process.send_signal(stop)
     printed, said = process.communicate(timeout=60)
     assert (process.returncode, printed, said) == (code, b"", b"")
-    assert out.read_text() == "old"
+    assert out.read_bytes() == old
     if stop == signal.SIGINT:
         assert names(out.parent) == [out.name], "nothing else is left behind"
 

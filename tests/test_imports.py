@@ -21,6 +21,7 @@ PACKAGE = ROOT / "minisbert"
 MODEL = {"bert", "pooling", "tokenizer"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "writing": set(),
     "tokenizer": set(),
     "pooling": set(),
     "bert": set(),
@@ -28,14 +29,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": MODEL | {"inference"},  # its threads: a fork waits until weights are read
     "util": {"inference"},
     "encoder": MODEL | {"inference", "checkpoint", "util"},
-    "tracing": MODEL | {"inference", "checkpoint", "encoder"},
+    "tracing": MODEL | {"inference", "checkpoint", "encoder", "writing"},
     "__init__": MODEL | {"inference", "checkpoint", "util", "encoder", "tracing"},
     # Their commands are written as a user's program is, with `import minisbert`.
-    "train": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__"},
+    "train": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__", "writing"},
     "corpus": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__"},
     "files": {"inference"},
     "integrations": {"encoder"},
-    "cli": {"__init__", "encoder", "inference", "files", "tracing", "train", "corpus"},
+    "cli": {"__init__", "encoder", "inference", "files", "tracing", "train", "corpus", "writing"},
     "__main__": {"cli"},
 }
 

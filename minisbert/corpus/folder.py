@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 import uuid
 import warnings
@@ -176,7 +177,8 @@ class Folder:
     def _sweep(self) -> None:
         """Removes what killed writers left. One that still runs ends with an error: its file has no name any more."""
         for path in self.writing.iterdir():
-            path.unlink(missing_ok=True)
+            if re.search(r"\.[0-9a-f]{32}$", path.name):
+                path.unlink(missing_ok=True)
 
     def _read_manifest(self) -> dict[str, Any] | None:
         try:

@@ -5,8 +5,8 @@
     page.py     the trace as an HTML page: `steps.py`, `layers.py` and `comparison.py` say what each step shows, `html.py` has the
                 pieces
 
-The folder is not called `trace`, because `minisbert.trace` is the function. It imports encoder, inference, checkpoint, bert,
-pooling and tokenizer. It is imported by cli and, when it is used, by `minisbert.trace`.
+The folder is not called `trace`, because `minisbert.trace` is the function. It imports encoder, writing, inference, checkpoint,
+bert, pooling and tokenizer. It is imported by cli and, when it is used, by `minisbert.trace`.
 
 Notation as in `bert.py`; here `tokens` are those of one sentence, special tokens included, and `dim` is the width of its vector.
 """
@@ -17,13 +17,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import warn
 from minisbert.inference.threads import in_default_state
 from minisbert.tracing.pairs import Traced
 from minisbert.tracing.record import Neighbours, SentenceTrace, corpus_texts, layer_neighbours, trace_sentence
+from minisbert.writing import write_whole
 
 __all__ = ["Neighbours", "SentenceTrace", "Trace", "trace"]
 
@@ -45,13 +45,23 @@ class Trace(Traced):
         return in_default_state(lambda: render(self))
 
     def save_html(self, path: str | os.PathLike[str]) -> None:
-        """Writes the page. It opens in any browser by a double click, and asks nothing of any network."""
-        Path(path).write_text(self.html(), encoding="utf-8", newline="\n")
+        """Writes the page. It opens in any browser by a double click, and asks nothing of any network.
+
+        Raises:
+            FileExistsError: if there is a file that is no such page.
+            ValueError: if it cannot be written there.
+        """
+        write_whole(path, self.html(), is_page)
 
     def _repr_html_(self) -> str:
         from minisbert.tracing.page import in_a_frame
 
         return in_a_frame(self.html())
+
+
+def is_page(head: bytes) -> bool:
+    """Whether a file that begins so is a page that `save_html` wrote."""
+    return b'<meta name="generator" content="minisbert">' in head
 
 
 def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequence[str] | None = None) -> Trace:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -40,7 +41,7 @@ from minisbert.tracing.steps import (
 
 def render(trace: Traced) -> str:
     """The page: a whole HTML document."""
-    template = (Path(__file__).parent / "page.html").read_text("utf-8")
+    template = files("minisbert.tracing").joinpath("page.html").read_text("utf-8")  # the package may lie in a zip file
     script = template.rpartition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sentences: Named = [("a", trace.a)] + ([("b", trace.b)] if trace.b is not None else [])

@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
+
+from minisbert.writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class History:
 
         Raises:
             ValueError: if there is no step to draw.
-            OSError: if it cannot be written.
+            ValueError, OSError: if it cannot be written.
+            FileExistsError: if there is a file that is no such drawing.
         """
         if not self.steps:
             raise ValueError("save_svg: found no steps, expected one at least.")
@@ -86,12 +88,15 @@ class History:
             name = next(iter(self.evaluations[0].measures))
             panels.append(_panel(name, last, [("#c30", [(each.step, each.value) for each in self.evaluations])]))
         body = "".join(f'<g transform="translate(0,{index * HEIGHT})">{panel}</g>' for index, panel in enumerate(panels))
-        Path(path).write_text(
+        text = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT * len(panels)}" font-family="sans-serif" '
-            f'font-size="12"><rect width="100%" height="100%" fill="#fff"/>{body}</svg>\n',
-            encoding="utf-8",
+            f'font-size="12">{MARK}<rect width="100%" height="100%" fill="#fff"/>{body}</svg>\n'
         )
+        write_whole(path, text, lambda head: MARK.encode() in head)
 
+
+MARK = "<desc>A training run of minisbert</desc>"
+"""Tells whose file it is."""
 
 WIDTH, HEIGHT = 640, 220
 LEFT, TOP, RIGHT, BOTTOM = 60, 30, 620, 190

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from minisbert.checkpoint.save import write_safetensors
 from minisbert.errors import CheckpointError
 from minisbert.train.history import Evaluation, History, Step
+from minisbert.writing import written_whole
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What `torch.optim.AdamW` keeps of each parameter."""
@@ -52,6 +53,7 @@ def write_state(
 
     Raises:
         CheckpointError: if a weight is not finite; the old state stays.
+        FileExistsError: if there is a file that is no state.
     """
     about = {"step": step, "finished": optimizer is None, "settings": dict(settings), "history": asdict(history)}
     tensors: dict[str, Tensor] = {}
@@ -62,14 +64,14 @@ def write_state(
         if optimizer is not None:
             moments = optimizer.state.get(weight, {}).items()
             tensors |= {f"{moment}.{name}": value for moment, value in moments if moment in MOMENTS}
-    new = file.with_name(f"{file.name}.{os.getpid()}.new")
-    try:
+    with written_whole(file, _is_state) as new:
         write_safetensors(tensors, new, {"about": json.dumps(about)})
         with new.open("rb") as written:
             os.fsync(written.fileno())
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
+
+
+def _is_state(head: bytes) -> bool:
+    return head[8:].startswith(b'{"__metadata__":{"format":"pt","about":')
 
 
 class SavedState:

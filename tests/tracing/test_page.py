@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -623,3 +624,33 @@ def test_the_command_says_what_is_wrong(
     assert main(["trace", *arguments, "--model", str(minilm_folder)]) == 2
     assert error in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.glob("*")) == ["empty.txt"]
+
+
+def test_a_file_that_is_no_page_is_not_overwritten(pair: Trace, tmp_path: Path) -> None:
+    for _ in range(2):
+        pair.save_html(tmp_path / "page.html")
+    (tmp_path / "page.html").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"page\.html', which minisbert did not write"):
+        pair.save_html(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text() == "precious"
+
+
+def test_the_package_works_from_a_zip_file(tmp_path: Path) -> None:
+    """As zipapp and Spark's --py-files carry it."""
+    save_tiny(tmp_path / "model")
+    package = Path(minisbert.__file__).parent
+    with zipfile.ZipFile(tmp_path / "site.zip", "w") as archive:
+        for path in package.rglob("*"):
+            if path.suffix in (".py", ".html"):
+                archive.write(path, path.relative_to(package.parent))
+    code = (
+        "import sys, minisbert\n"
+        "assert 'site.zip' in minisbert.__file__\n"
+        "minisbert.trace('a man', 'a cat', model=sys.argv[1]).save_html(sys.argv[2])\n"
+        "minisbert.load(sys.argv[1]).save(sys.argv[3])\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "model", tmp_path / "page.html", tmp_path / "saved"]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(tmp_path / "site.zip")}, cwd=tmp_path)
+    expected = minisbert.trace("a man", "a cat", model=str(tmp_path / "model")).html()
+    assert (tmp_path / "page.html").read_text("utf-8") == expected
+    assert minisbert.load(tmp_path / "saved").encode("a man").equal(minisbert.load(tmp_path / "model").encode("a man"))

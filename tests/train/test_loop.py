@@ -86,6 +86,10 @@ def test_training_raises_the_correlation_and_encode_uses_the_new_weights(folder:
     drawing = (tmp_path / "run.svg").read_text("utf-8")
     assert drawing.count("<polyline") == 3
     assert "spearman_cosine" in drawing
+    history.save_svg(tmp_path / "run.svg")  # over its own
+    (tmp_path / "run.svg").write_text("<svg>precious</svg>")
+    with pytest.raises(FileExistsError, match=r"run\.svg', which minisbert did not write"):
+        history.save_svg(tmp_path / "run.svg")
 
 
 def test_one_seed_gives_the_same_bits_and_another_does_not(folder: Path) -> None:
@@ -201,7 +205,9 @@ def test_a_run_killed_at_ten_random_steps_ends_with_the_bits_of_one_that_was_not
     for name in "whole", "whole-last":
         expected, found = (weights(load(tmp_path / other)) for other in (name, name.replace("whole", "killed")))
         assert same(expected, found), name
-    assert not list(tmp_path.rglob("*.new")) or killed  # a kill within a write leaves a file of another name, never half a state
+    assert (
+        not list(tmp_path.rglob(".minisbert-*")) or killed
+    )  # a kill within a write leaves a file of another name, never half a state
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
