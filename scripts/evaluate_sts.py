@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 import minisbert
+from minisbert.train.evaluate import pearson, spearman
 from minisbert.util import similarity_pairwise
 
 TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb-dev", "stsb-test", "sick-r")
@@ -100,28 +101,6 @@ def read_task(folder: Path, task: str) -> Pairs:
             for values, value in zip(pairs, (score, *fields[1:]), strict=True):
                 values.append(value)
     return pairs
-
-
-def ranks(values: Tensor) -> Tensor:
-    """The rank of each value, 1 the smallest; equal values share the mean of their ranks, as scipy.stats.rankdata has it.
-
-    >>> ranks(torch.tensor([3.0, 1.0, 3.0, 2.0]))
-    tensor([3.5000, 1.0000, 3.5000, 2.0000], dtype=torch.float64)
-    """
-    _, place, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts - 1) / 2)[place]
-
-
-def pearson(x: Tensor, y: Tensor) -> float:
-    """The correlation coefficient of two [n]; NaN if one of them is constant."""
-    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
-    return float((x / x.norm()) @ (y / y.norm()))
-
-
-def spearman(x: Tensor, y: Tensor) -> float:
-    """The correlation coefficient of the ranks."""
-    return pearson(ranks(x), ranks(y))
 
 
 def evaluate(encode: Callable[[list[str]], Tensor], tasks: dict[str, Pairs]) -> dict[str, dict[str, float]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+import scipy.stats
 import torch
 
 from minisbert.errors import MinisbertWarning
 from minisbert.train import read_examples
 from minisbert.train.data import Examples, batches
-from minisbert.train.evaluate import retrieval_measures
+from minisbert.train.evaluate import pearson, ranks, retrieval_measures, spearman
 
 # Fields as in snli_1.0_train.jsonl and multinli_1.0_train.jsonl; the texts are made up.
 SNLI = [
@@ -131,3 +133,14 @@ def test_retrieval_measures_by_hand() -> None:
     expected = {"ndcg@10": sum(ndcg) / 2, "mrr@10": (1 + 0.5) / 2, "map@10": ((1 + 2 / 3) / 2 + 0.5 / 4) / 2}
     expected |= {"accuracy@1": 0.5, "precision@3": (2 / 3 + 1 / 3) / 2, "recall@3": (1 + 0.25) / 2}
     assert {name: measures[name] for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kinds", [3, 20, 10**9])
+def test_ranks_and_coefficients_are_those_of_scipy(kinds: int) -> None:
+    generator = torch.Generator().manual_seed(kinds)
+    x, y = (torch.randint(kinds, (500,), generator=generator).double() / 7 for _ in range(2))
+    y = y + x
+    assert ranks(x).tolist() == scipy.stats.rankdata(x).tolist()
+    assert spearman(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic, rel=0, abs=1e-14)
+    assert pearson(x, y) == pytest.approx(scipy.stats.pearsonr(x, y).statistic, rel=0, abs=1e-14)
+    assert math.isnan(spearman(torch.ones(9), y[:9]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -90,6 +91,12 @@ def test_training_raises_the_correlation_and_encode_uses_the_new_weights(folder:
     (tmp_path / "run.svg").write_text("<svg>precious</svg>")
     with pytest.raises(FileExistsError, match=r"run\.svg', which minisbert did not write"):
         history.save_svg(tmp_path / "run.svg")
+
+
+def test_the_progress_bar_has_loss_rate_speed_and_the_last_evaluation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(load(folder), rows(20), loss=CosineSimilarityLoss(), evaluate=evaluator(), evaluate_every=1, show_progress_bar=True)
+    shown = capsys.readouterr().err
+    assert re.search(r"2/2 .*loss 0\.\d+, rate \d\.\de-\d+, [\d,]+ tokens/s, spearman_cosine -?0\.\d+", shown), shown
 
 
 def test_one_seed_gives_the_same_bits_and_another_does_not(folder: Path) -> None:
