@@ -22,14 +22,13 @@ import os
 import re
 import sys
 import uuid
-import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
 from minisbert.corpus.shards import sync_folder
-from minisbert.errors import MinisbertError, MinisbertWarning
+from minisbert.errors import MinisbertError, warn
 
 FORMAT = 1
 OWN = "_minisbert"
@@ -219,7 +218,7 @@ class Folder:
                 if reason is None:
                     good[entry["shard"]] = entry
                 else:
-                    warnings.warn(f"{entry['file']}: {reason}. It is made again.", MinisbertWarning, stacklevel=3)
+                    warn(f"{entry['file']}: {reason}. It is made again.")
         return good
 
     def _write(self, path: Path, text: str) -> None:

@@ -7,12 +7,11 @@ import importlib
 import io
 import os
 import re
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from minisbert.errors import MinisbertWarning, MissingExtraError
+from minisbert.errors import MissingExtraError, warn
 
 SUFFIXES = {
     ".parquet": "parquet",
@@ -203,11 +202,9 @@ def _of_folder(name: str, folder: str, files: list[str], kind: str | None) -> li
         raise ValueError(f"inputs: the folder {name!r} holds no file whose name ends in {', '.join(SUFFIXES)}.")
     if len(known) < len(visible):
         other = next(file for file in visible if file not in set(known))
-        warnings.warn(
+        warn(
             f"inputs: {len(visible) - len(known)} files of {name!r} are left out, such as {os.path.basename(other)!r}. "  # noqa: PTH119
             f"Names end in {', '.join(SUFFIXES)}.",
-            MinisbertWarning,
-            stacklevel=2,
         )
     return [_source(file, kind) for file in known]
 

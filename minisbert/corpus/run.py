@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from minisbert.corpus.progress import Progress
 from minisbert.corpus.rows import Reader, long_fields
 from minisbert.corpus.shards import FORMULAS, Advance, Job, model_facts, output_schema, write_shard
 from minisbert.encoder import SentenceEncoder
-from minisbert.errors import MinisbertWarning
+from minisbert.errors import warn
 
 if TYPE_CHECKING:
     from minisbert.corpus.ray_engine import RayOptions
@@ -230,11 +229,9 @@ def encode_corpus(
         tokens_per_second=sum(entry["tokens"] for entry in new) / working,
     )
     if summary.cut and on_truncate == "warn":
-        warnings.warn(
+        warn(
             f"{summary.cut} of {summary.rows} texts are longer than {summary.limit} tokens and were cut: the longest has "
             f"{summary.longest} tokens. Split long texts, or pass on_truncate='ignore' if this is meant.",
-            MinisbertWarning,
-            stacklevel=2,
         )
     return summary
 

@@ -89,7 +89,7 @@ def pairs_step(trace: Traced, b: SentenceTrace) -> tuple[str, str]:
         return step_html("pairs", title, escaped(str(error)), "", how)
     a, cosine = trace.a, trace.cosine
     rows, columns = matrix.sum(dim=1), matrix.sum(dim=0)
-    largest = matrix.abs().max().item()
+    largest = matrix.abs().max().item() or 1.0  # of a vector of zeros all are 0
 
     def spoken(name: str, one: SentenceTrace, given: Tensor) -> str:
         most = max(given.abs().max().item(), 1e-30)
@@ -112,7 +112,7 @@ def pairs_step(trace: Traced, b: SentenceTrace) -> tuple[str, str]:
                 piece(a.tokens[at // len(b.tokens)]),
                 piece(b.tokens[at % len(b.tokens)]),
                 bar(matrix.flatten()[at].item(), largest, decimal(matrix.flatten()[at].item(), 4)),
-                f"{decimal(100 * matrix.flatten()[at].item() / cosine, 1)} %",
+                f"{decimal(100 * matrix.flatten()[at].item() / cosine, 1)} %" if cosine else "–",  # a vector of zeros
             ]
             for at in order
         ),
