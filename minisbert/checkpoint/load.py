@@ -84,7 +84,7 @@ def load_checkpoint(
         config = read_checkpoint(find)
         tokenizer = read_tokenizer(find, config)
         stored: list[Sequence[StoredTensor]] = [open_weights(find, config.folder)]
-    stored += [() if isinstance(one, NormalizeConfig) else open_weights(find, one.folder) for one in config.modules]
+        stored += [() if isinstance(one, NormalizeConfig) else open_weights(find, one.folder) for one in config.modules]
     bert, modules, found = in_default_state(lambda: _build(config, stored, device, dtype))
     warnings = [*config.load_warnings, *tokenizer.load_warnings, *found]
     beside = [file for file in FAMILIES[config.bert.model_type].beside if source.find(inside(config.folder, file)) is not None]

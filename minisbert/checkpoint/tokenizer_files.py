@@ -53,6 +53,14 @@ CLASSES = {
     "BertTokenizer": _BERT,
     "DistilBertTokenizer": _BERT,
     "ElectraTokenizer": _BERT,
+    **dict.fromkeys(
+        (
+            *("DPRQuestionEncoderTokenizer", "DPRContextEncoderTokenizer", "DPRReaderTokenizer", "MobileBertTokenizer"),
+            *("LayoutLMTokenizer", "LxmertTokenizer", "SqueezeBertTokenizer", "ConvBertTokenizer"),
+        ),
+        _BERT,
+    ),
+    "SplinterTokenizer": TokenizerClass("WordPiece", BERT_TOKENS, extra=("[QUESTION]",)),
     "MPNetTokenizer": TokenizerClass("WordPiece", ROBERTA_TOKENS | {"unk_token": "[UNK]"}, mask_takes_space=True),
     "RobertaTokenizer": TokenizerClass("BPE", ROBERTA_TOKENS),
     "XLMRobertaTokenizer": TokenizerClass("Unigram", ROBERTA_TOKENS, ("bos_token", "eos_token"), unk_id=3),
@@ -100,7 +108,7 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
                 f"{inside(config.folder, 'tokenizer_config.json')}: field 'tokenizer_class': found {settings.tokenizer_class}, "
                 "which needs a tokenizer.json, and there is none. Add it, or correct the class to BertTokenizer."
             )
-        tokenizer = Tokenizer(WordPieceModel(_read_vocab(path, file), unk_token=settings.named["unk_token"].content))
+        tokenizer = Tokenizer(WordPieceModel(_read_vocab(path, file, load_warnings), unk_token=settings.named["unk_token"].content))
 
     def complaint(reason: str) -> CheckpointError:
         return CheckpointError(f"{file}: not a tokenizer that can be used ({reason}). Take an unchanged copy of the checkpoint.")
@@ -108,9 +116,10 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
     with rust_errors(complaint):
         if settings.kind is not None:
             tokenizer = settings.rebuilt(settings.kind, tokenizer, file, load_warnings)
-        settings.add_tokens(tokenizer, config.bert.vocab_size)
+        settings.add_tokens(tokenizer, config.bert.vocab_size, load_warnings)
         tokenizer.encode_special_tokens = settings.split_special_tokens
-        highest = max(tokenizer.get_vocab().values(), default=-1)
+        # An empty line of vocab.txt has a number, and is found in no text.
+        highest = max((number for token, number in tokenizer.get_vocab().items() if token), default=-1)
         if highest >= config.bert.vocab_size:
             raise CheckpointError(
                 f"{file}: the highest token id is {highest}, expected at most {config.bert.vocab_size - 1}, since config.json "
@@ -297,7 +306,7 @@ class _Settings:
             )
         return token, number
 
-    def add_tokens(self, tokenizer: Tokenizer, room: int) -> None:
+    def add_tokens(self, tokenizer: Tokenizer, room: int, load_warnings: list[str]) -> None:
         """Adds what the vocabulary does not know as whole tokens yet: by number, then the named ones, then the extra ones."""
         known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
         for number, token in sorted(self.added.items()):
@@ -307,9 +316,9 @@ class _Settings:
                 tokenizer.add_tokens([token])
             found = tokenizer.token_to_id(token.content)
             if found != number:
-                raise CheckpointError(
-                    f"{self.fields.file}: the added token {brief(token.content)} has the number {number}, but the next free one "
-                    f"in the vocabulary is {found}. The files are of different models; take an unchanged copy of the checkpoint."
+                load_warnings.append(
+                    f"{self.fields.file}: the added token {brief(token.content)} has the number {number} there, and {found} is "
+                    "taken, as in transformers: its place in the vocabulary, or the next free number"
                 )
             known.add(token.content)
         for token in (*self.named.values(), *self.extra):
@@ -389,8 +398,11 @@ def _without_idle(kind: TokenizerClass, step: Any) -> list[dict[str, Any]]:
     return [part for part in parts_of(step_json(step)) if part["type"] not in idle]
 
 
-def _read_vocab(path: Path, file: str) -> dict[str, int]:
-    """A vocab.txt: one token a line, whose number is that of the line, from 0."""
+def _read_vocab(path: Path, file: str, load_warnings: list[str]) -> dict[str, int]:
+    """A vocab.txt: one token a line, whose number is that of the line, from 0.
+
+    As in transformers, an empty line counts and is no token, and of equal tokens the last one holds. Both are remarked upon.
+    """
     size = path.stat().st_size
     if size > LARGEST_JSON:
         raise CheckpointError(f"{file}: {size:,} bytes, expected at most {LARGEST_JSON:,}. Take an unchanged copy of it.")
@@ -401,14 +413,17 @@ def _read_vocab(path: Path, file: str) -> dict[str, int]:
     if not lines[-1]:
         lines.pop()
     vocab: dict[str, int] = {}
+    odd: list[str] = []
     for number, line in enumerate(lines):
         token = line.rstrip() or line  # a token is never found with a space behind it; one that is all spaces, never at all
         if not token:
-            raise CheckpointError(f"{file}: line {number + 1} is empty, expected a token. Take an unchanged copy of it.")
-        if token in vocab:
-            raise CheckpointError(
-                f"{file}: line {number + 1} is {token!r}, as line {vocab[token] + 1} is; expected each token once. "
-                "Take an unchanged copy of it."
-            )
+            odd.append(f"line {number + 1} is empty")
+        elif token in vocab:
+            odd.append(f"line {number + 1} is {token!r}, as line {vocab[token] + 1} is")
         vocab[token] = number
+    if odd:
+        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+        load_warnings.append(
+            f"{file}: {', '.join(odd[:3])}{more}; as in transformers, an empty line is no token, and the last of equal ones holds"
+        )
     return vocab
