@@ -221,7 +221,7 @@ class Bert(nn.Module):
         Args:
             ids: [tokens], the token ids of all sentences, end to end, in the order of `groups`.
             groups: (sentences, length) for each group of sentences of equal length; they add up to `tokens`.
-            positions: [tokens]; by default those that `positions` gives each sentence.
+            positions: [tokens]; by default those that `_positions` gives each sentence.
             token_types: [tokens]; by default all 0, the first segment.
             columns: [tokens], where each token stands in its sentence; by default each sentence counts 0, 1, 2 …
 
