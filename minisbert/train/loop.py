@@ -26,7 +26,7 @@ from minisbert.train.data import Examples, ExamplesLike, as_examples, batches
 from minisbert.train.embedding import recomputing, to_plain, trainable, vectors
 from minisbert.train.history import Evaluation, History, Step
 from minisbert.train.losses import Loss
-from minisbert.train.state import SavedState, named_weights, state_file, write_state
+from minisbert.train.state import SavedState, named_weights, prepare, state_file, write_state
 
 Evaluate: TypeAlias = Callable[[SentenceEncoder], float | Mapping[str, float]]
 """The encoder → a number, or numbers by name whose first one decides; larger is better."""
@@ -120,7 +120,7 @@ def fit(
     folder = None if save_to is None else Path(os.path.abspath(Path(save_to).expanduser()))  # noqa: PTH100 (links stay)
     if folder is not None:
         check_replaceable(folder)
-        state_file(folder).parent.mkdir(parents=True, exist_ok=True)
+        prepare(state_file(folder))
     return _Run(encoder, loss, data, options, evaluate, evaluate_every, folder, save_every, show_progress_bar).run()
 
 

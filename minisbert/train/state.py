@@ -33,6 +33,13 @@ def state_file(save_to: Path) -> Path:
     return save_to.with_name(save_to.name + ".training") / "state.safetensors"
 
 
+def prepare(file: Path) -> None:
+    """Makes the folder of a state, and removes what a run that was killed while writing left there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for unfinished in file.parent.glob(".minisbert-*"):
+        unfinished.unlink()
+
+
 def write_state(
     file: Path,
     weights: Mapping[str, nn.Parameter],
