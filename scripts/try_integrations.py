@@ -222,6 +222,7 @@ def pyspark(data: Pair) -> bool:
     from pyspark.sql import SparkSession
     from pyspark.sql.types import ArrayType, FloatType
 
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # or its workers are the first python3 of PATH
     session = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     try:
         udf = predict_batch_udf(integrations.for_spark(MODEL), return_type=ArrayType(FloatType()), batch_size=64)

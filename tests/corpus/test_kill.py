@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from corpora import files_of, sentences, write_jsonl, write_parquet
 
 Run = Callable[..., dict[str, Any]]
+
+
+def environment() -> dict[str, str]:
+    """As many threads as this process has: one, where the workers of a parallel run share the cores."""
+    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 @pytest.fixture
 def run() -> Iterator[Run]:
     """Gives orders to tests/corpus/forked.py."""
     program = Path(__file__).with_name("forked.py")
-    with subprocess.Popen([sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, program], env=environment(), text=True, **pipes) as process:
 
         def order(arguments: dict[str, Any], **when: float) -> dict[str, Any]:
             process.stdin.write(json.dumps({"arguments": arguments, **when}) + "\n")
@@ -69,3 +78,24 @@ def test_a_run_that_is_killed_again_and_again_comes_to_its_end(run: Run, tiny: P
     assert killed.count(-signal.SIGKILL) >= 3
     assert run({**settings, "out": out})["status"] == 0
     assert files_of(Path(out)) == files_of(tmp_path / "whole")
+
+
+def test_an_interrupt_leaves_nothing_half_done_and_loses_nothing(run: Run, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(sentences(8000)) + "\n", "utf-8")
+    settings = {"inputs": str(tmp_path / "a.txt"), "model": str(tiny), "rows_per_shard": 800}
+    out = tmp_path / "out"
+    words = ["corpus", settings["inputs"], "--model", tiny, "--rows-per-shard", 800, "--out", out]
+    command = [sys.executable, "-m", "minisbert", *map(str, words)]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) as process:
+        while len(list(out.glob("*.parquet"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    there = len(list(out.glob("*.parquet")))
+    assert 2 <= there < 10
+    assert not list((out / "_minisbert/writing").iterdir())
+    assert len((out / "_minisbert/journal.jsonl").read_text().splitlines()) in (there - 1, there)
+    assert run({**settings, "out": str(out)})["status"] == 0
+    assert run({**settings, "out": str(tmp_path / "whole")})["status"] == 0
+    assert files_of(out) == files_of(tmp_path / "whole")
