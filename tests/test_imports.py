@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__", "writing"},
     "corpus": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__"},
     "files": {"inference"},
-    "integrations": {"encoder"},
+    "integrations": {"encoder", "__init__"},
     "cli": {"__init__", "encoder", "inference", "files", "tracing", "train", "corpus", "writing"},
     "__main__": {"cli"},
 }

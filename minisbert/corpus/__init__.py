@@ -19,6 +19,8 @@ A run has these steps, one file each:
 - `command.py`: `minisbert corpus`.
 
 pyarrow is imported only when a corpus is encoded or verified: `pip install 'minisbert[corpus]'`.
+
+It imports encoder. It is imported by cli, for the command.
 """
 
 from __future__ import annotations
