@@ -4,7 +4,7 @@
     batching.py    which sentences are computed together
     engine.py      tokenizes and computes batches, each row into its place
     stream.py      windows over any number of texts; what a caller is told
-    threads.py     worker threads, and processes that fork
+    threads.py     worker threads, the state of a caller, and processes that fork
     kernels.py     which matrix product this machine gets
     vectors.py     vectors that a caller passes, checked; search.py: the nearest rows of a corpus, block by block
 

@@ -169,8 +169,12 @@ encoder.encode("a man")
 if os.fork():
     raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
 batches = []
-encoder.bert.embeddings.register_forward_hook(lambda *_: (batches.append(1), time.sleep(0.05)) and None)
-threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+def hook(*_):
+    if not batches:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    batches.append(1)
+    time.sleep(0.05)
+encoder.bert.embeddings.register_forward_hook(hook)
 try:
     encoder.encode([f"a man {{n}}" for n in range(500)], batch_size=1)
 except KeyboardInterrupt:
