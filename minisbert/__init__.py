@@ -38,7 +38,7 @@ from minisbert.inference.inputs import unknown_option
 from minisbert.inference.kernels import suits, use_onednn
 from minisbert.inference.threads import in_default_state, when_forked
 from minisbert.pooling import mean_pooling
-from minisbert.tokenizer import WordPiece
+from minisbert.tokenizer import TextTokenizer
 from minisbert.util import community_detection, paraphrase_mining, semantic_search, similarity
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ __all__ = [
     "ModelNotFoundError",
     "NotFiniteError",
     "SentenceEncoder",
-    "WordPiece",
+    "TextTokenizer",
     "community_detection",
     "encode",
     "load",

@@ -34,7 +34,7 @@ class Tokenized:
         return [index for index, ids in enumerate(self.ids) if len(ids) < self.untruncated_lengths[index]]
 
 
-class WordPiece:
+class TextTokenizer:
     """Texts in, ids out, at most `max_length` of them a text, special tokens included.
 
     Attributes:

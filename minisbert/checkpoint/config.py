@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from minisbert.bert import BertConfig
-from minisbert.checkpoint.families import read_bert_config, source_of
+from minisbert.checkpoint.families import FAMILIES, read_bert_config, source_of
 from minisbert.checkpoint.fields import DEFAULT, Fields, Find, MissingFileError, brief, inside, read_fields, refuse_remote_code
 from minisbert.checkpoint.modules import POOLING_FLAGS, describe_module, read_module, read_modules, read_pooling_config
 from minisbert.errors import CheckpointError
@@ -320,7 +320,7 @@ def read_checkpoint(find: Find) -> CheckpointConfig:
     if modules is None:
         pooling = PoolingConfig(bert.hidden_size)
         load_warnings.append(
-            "modules.json: no such file, so this is a plain BERT without instructions for sentences; "
+            f"modules.json: no such file, so this is a plain {FAMILIES[bert.model_type].name} without instructions for sentences; "
             "its token vectors are averaged (mean pooling), and no sentence_bert_config.json or config_sentence_transformers.json "
             "is looked for, as in sentence-transformers"
         )

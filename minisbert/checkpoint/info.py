@@ -16,7 +16,7 @@ from typing import Any
 from minisbert.checkpoint.config import EVERY_MODELS_PROMPTS, SentenceTransformersConfig, Setting
 from minisbert.checkpoint.load import Checkpoint
 from minisbert.checkpoint.tokenizer_json import step_json
-from minisbert.tokenizer import WordPiece
+from minisbert.tokenizer import TextTokenizer
 
 SET = "set in this program"
 
@@ -129,7 +129,7 @@ def describe(checkpoint: Checkpoint, usage: SentenceTransformersConfig) -> Info:
     )
 
 
-def _tokenizer_settings(tokenizer: WordPiece) -> dict[str, object]:
+def _tokenizer_settings(tokenizer: TextTokenizer) -> dict[str, object]:
     return {
         "tokenizer": type(tokenizer.tokenizer.model).__name__,
         "normalizer": _without_long_texts(step_json(tokenizer.tokenizer.normalizer)),

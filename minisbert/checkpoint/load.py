@@ -27,7 +27,7 @@ from minisbert.checkpoint.weights import StoredTensor, checksum, load_module, lo
 from minisbert.errors import MinisbertError
 from minisbert.inference.threads import computes, computing, in_default_state
 from minisbert.pooling import NormalizeConfig, Pooling, build_modules, vector_dtype_of
-from minisbert.tokenizer import WordPiece
+from minisbert.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Checkpoint:
     """
 
     bert: Bert
-    tokenizer: WordPiece
+    tokenizer: TextTokenizer
     pooling: Pooling
     modules: nn.Sequential
     config: CheckpointConfig

@@ -36,7 +36,7 @@ from minisbert.errors import MinisbertError
 from minisbert.pooling import DenseConfig, LayerNormConfig, ModuleConfig, PoolingConfig
 
 if TYPE_CHECKING:
-    from minisbert.tokenizer import WordPiece
+    from minisbert.tokenizer import TextTokenizer
 
 
 FORMAT_VERSION = "2.2.2"
@@ -135,7 +135,7 @@ def _module_json(config: ModuleConfig) -> dict[str, Any] | None:
     return values | ({"use_residual": True} if config.residual else {})
 
 
-def _write_tokenizer(wordpiece: WordPiece, folder: Path, bert: BertConfig, *, lower_first: bool) -> bool:
+def _write_tokenizer(wordpiece: TextTokenizer, folder: Path, bert: BertConfig, *, lower_first: bool) -> bool:
     """Writes the tokenizer; returns whether lower-casing the text before it must be asked for beside it."""
     tokenizer = wordpiece.tokenizer
     values = json.loads(tokenizer.to_str())

@@ -1,4 +1,4 @@
-"""From a checkpoint's tokenizer files to a `WordPiece`: tokenizer.json, vocab.txt and the settings beside them."""
+"""From a checkpoint's tokenizer files to a `TextTokenizer`: tokenizer.json, vocab.txt and the settings beside them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from minisbert.checkpoint.families import FAMILIES
 from minisbert.checkpoint.fields import LARGEST_JSON, Fields, Find, MissingFileError, brief, inside, read_fields
 from minisbert.checkpoint.tokenizer_json import check_unknown, parts_of, read_tokenizer_json, step_json, unknown_token
 from minisbert.errors import CheckpointError, rust_errors
-from minisbert.tokenizer import WordPiece
+from minisbert.tokenizer import TextTokenizer
 
 BERT_TOKENS = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
 FRAME = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>"}
@@ -78,7 +78,7 @@ AS_THE_FILE_SAYS = ("PreTrainedTokenizer", "TokenizersBackend")
 MOST_ADDED_TOKENS = 1 << 16
 
 
-def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
+def read_tokenizer(find: Find, config: CheckpointConfig) -> TextTokenizer:
     """The tokenizer of a checkpoint: from `tokenizer.json`, else from `vocab.txt`, and from the settings.
 
     As in transformers, the settings of tokenizer_config.json and their defaults hold, also where tokenizer.json has others (which
@@ -132,7 +132,7 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> WordPiece:
                 steps.append(tokenizer.normalizer)
             tokenizer.normalizer = normalizers.Sequence(steps)
         names = {role: token.content for role, token in settings.named.items()}
-        return WordPiece(tokenizer, config.max_seq_length, (side or "right").lower(), load_warnings, names)
+        return TextTokenizer(tokenizer, config.max_seq_length, (side or "right").lower(), load_warnings, names)
 
 
 def _nothing_found(find: Find, folder: str) -> str:

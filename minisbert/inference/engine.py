@@ -27,7 +27,7 @@ from minisbert.inference.kernels import OneDNNLinear
 from minisbert.inference.stream import Progress, TokenRows, TruncationReport, Window, beginning, first_not_finite, in_order, padded
 from minisbert.inference.threads import Task, computing, in_default_state, workers
 from minisbert.pooling import Pooling, vector_dtype_of
-from minisbert.tokenizer import WordPiece
+from minisbert.tokenizer import TextTokenizer
 
 Forward = Callable[[Tensor, Sequence[LengthGroup]], Tensor]
 """[tokens] ids and the runs they form → [sentences, dim], one row for each sentence, in the order of the runs."""
@@ -98,7 +98,7 @@ def compute(
         Task.drop(tasks)  # nothing writes into the rows after this
 
 
-def tokenize(tokenizer: WordPiece, texts: list[str], report: TruncationReport, options: Options) -> Window:
+def tokenize(tokenizer: TextTokenizer, texts: list[str], report: TruncationReport, options: Options) -> Window:
     """Tokenizes a window of texts, each of the different ones once, and reports those that are too long.
 
     Raises:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from minisbert import bert, pooling
 from minisbert.inference.engine import finish
-from minisbert.tokenizer import WordPiece
+from minisbert.tokenizer import TextTokenizer
 from minisbert.tracing.html import (
     bar,
     call,
@@ -142,7 +142,7 @@ def tokens_step(trace: Traced, sentences: Named) -> tuple[str, str]:
             f"<p>{rule}</p>",
             f"text → [tokens], here {counts}",
             paper,
-            source(WordPiece.__call__, "WordPiece.__call__"),
+            source(TextTokenizer.__call__, "TextTokenizer.__call__"),
         ),
     )
 

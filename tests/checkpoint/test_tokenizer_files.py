@@ -23,7 +23,7 @@ from minisbert import CheckpointError, MinisbertWarning
 from minisbert.checkpoint.config import read_checkpoint
 from minisbert.checkpoint.fields import LARGEST_JSON
 from minisbert.checkpoint.tokenizer_files import MOST_ADDED_TOKENS, read_tokenizer
-from minisbert.tokenizer import WordPiece
+from minisbert.tokenizer import TextTokenizer
 
 TEXTS = [
     "A man is eating food.",
@@ -57,11 +57,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ours(folder: Path) -> WordPiece:
+def ours(folder: Path) -> TextTokenizer:
     return read_tokenizer(finder(folder), read_checkpoint(finder(folder)))
 
 
-def check(folder: Path, texts: list[str] = TEXTS, limit: int = 32) -> WordPiece:
+def check(folder: Path, texts: list[str] = TEXTS, limit: int = 32) -> TextTokenizer:
     """The same ids for all texts; returns our tokenizer."""
     tokenizer = ours(folder)
     reference = AutoTokenizer.from_pretrained(folder)

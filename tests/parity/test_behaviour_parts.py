@@ -27,7 +27,7 @@ from minisbert import mean_pooling
 from minisbert.checkpoint.config import read_checkpoint
 from minisbert.checkpoint.tokenizer_files import read_tokenizer
 from minisbert.pooling import pool
-from minisbert.tokenizer import WordPiece
+from minisbert.tokenizer import TextTokenizer
 from parity.compare import close
 from parity.test_minilm import UNICODE
 
@@ -37,7 +37,7 @@ from parity.test_minilm import UNICODE
 PLACED = [*UNICODE, "A, naïve [MASK] AllenNLP sentence.", "a\n'll !!to?'d of, can't."]
 
 
-def with_settings(minilm_folder: Path, folder: Path, **settings: Any) -> WordPiece:
+def with_settings(minilm_folder: Path, folder: Path, **settings: Any) -> TextTokenizer:
     """The tokenizer of the real vocabulary with these settings."""
     shutil.copytree(minilm_folder, folder, ignore=shutil.ignore_patterns("tokenizer*", "*.safetensors"))
     write_json(folder / "tokenizer_config.json", settings)

@@ -19,7 +19,7 @@ from vocabularies import SCRIPTS, byte_level_bpe, mpnet_vocabulary, of_old, of_t
 
 from minisbert.checkpoint.config import read_checkpoint
 from minisbert.checkpoint.tokenizer_files import read_tokenizer
-from minisbert.tokenizer import WordPiece
+from minisbert.tokenizer import TextTokenizer
 
 LIMIT = 32
 SPECIAL = ["<s>", "</s>", "<pad>", "<unk>", "<mask>", " <mask> ", "<MASK>", "<S>", "<s>NOTUSED", "[UNK]", "▁", "▁▁a", "Ġ"]
@@ -128,7 +128,7 @@ def both(request: pytest.FixtureRequest, trained: tuple[str, ...], tmp_path_fact
     return ours, AutoTokenizer.from_pretrained(folder)
 
 
-def check(ours: WordPiece, theirs: Any, some: list[str]) -> None:
+def check(ours: TextTokenizer, theirs: Any, some: list[str]) -> None:
     expected = theirs(some, truncation=True, max_length=LIMIT)["input_ids"]
     found = ours(some).ids
     wrong = [(text, a, b) for text, a, b in zip(some, found, expected, strict=True) if a != b]

@@ -188,7 +188,7 @@ def test_the_source_lines_are_those_of_the_installed_files(opened: Open, pair_fi
         assert source.locator(".line").first.get_attribute("data-n") == first
         shown.append(source.locator("summary code").inner_text())
         assert '"""' not in source.text_content()
-    assert {"WordPiece.__call__", "Embeddings.forward", "attend", "SelfAttention.forward", "FeedForward.forward"} <= set(shown)
+    assert {"TextTokenizer.__call__", "Embeddings.forward", "attend", "SelfAttention.forward", "FeedForward.forward"} <= set(shown)
     assert {"Layer.forward", "pool", "Normalize.forward", "pair_matrix", "shares"} <= set(shown)
 
 
