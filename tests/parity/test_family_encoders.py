@@ -144,3 +144,18 @@ def test_mean_pooling_over_the_padded_model_gives_the_vectors(saved: Saved) -> N
     batch = tokenizer(EXTRA, padding=True, return_tensors="pt")
     states = encoder.bert(batch["input_ids"], batch["attention_mask"])
     close("vectors", minisbert.mean_pooling(states, batch["attention_mask"]), encoder.encode(EXTRA), 1e-12)
+
+
+def test_mpnet_gives_the_same_bits_alone_on_two_cores_and_in_batches_on_one_each(tmp_path: Path) -> None:
+    """With heads as wide as in published models, one text is computed on all cores, bias included."""
+    save_tiny(tmp_path, model_type="mpnet", hidden_size=128, intermediate_size=256, max_position_embeddings=LIMIT + 2)
+    write_modules(tmp_path, 128, max_seq_length=LIMIT)
+    encoder = minisbert.load(tmp_path, device="cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = encoder.encode(sentences(), on_truncate="ignore")
+        for index in range(0, 90, 6):
+            assert torch.equal(encoder.encode(sentences()[index], on_truncate="ignore"), together[index]), index
+    finally:
+        torch.set_num_threads(threads)
