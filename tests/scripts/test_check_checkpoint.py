@@ -90,6 +90,6 @@ def test_a_fault_is_found_and_placed(
 
 def test_what_cannot_be_checked_is_said(check: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("cannot be checked: CheckpointError: ")
+    assert capsys.readouterr().err.startswith("cannot be checked: MissingFileError: ")
     assert check.main([str(tmp_path), "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["verdict"] == "cannot be checked"
