@@ -35,7 +35,7 @@ from minisbert.errors import (
     warn,
 )
 from minisbert.inference.inputs import unknown_option
-from minisbert.inference.kernels import suits, use_onednn
+from minisbert.inference.kernels import align_modules, choose_product
 from minisbert.inference.threads import in_default_state, when_forked
 from minisbert.pooling import mean_pooling
 from minisbert.tokenizer import TextTokenizer
@@ -117,8 +117,8 @@ def load(
         raise unknown_option("load", unknown)
     where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
     checkpoint, source = load_checkpoint(model, device=device, dtype=dtype, token=token, cache_dir=cache_dir, **where)
-    if suits(checkpoint.bert):
-        in_default_state(lambda: use_onednn(checkpoint.bert))
+    in_default_state(lambda: choose_product(checkpoint.bert))
+    align_modules(checkpoint.modules)
     # No token: secrets are not pickled.
     again = os.path.abspath(source.model) if source.origin == "a local folder" else source.model  # noqa: PTH100 (links stay)
     encoder = SentenceEncoder(checkpoint, reload=partial(load, again, cache_dir=source.cache_dir, **where))

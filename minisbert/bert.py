@@ -19,7 +19,7 @@ Notation, used in the shapes beside the code:
     group       (sentences, length): the number of neighbouring sentences of exactly that length; a batch is a list of groups
     hidden      size of a token's vector, 768 in bert-base;      heads × head_dim = hidden
     inner       size inside the feed-forward step, usually 4 × hidden
-    batch       rows of the padded interface, used in `Bert.forward` only
+    batch       rows of the padded interface, in `Bert.forward` only
 """
 
 from __future__ import annotations
@@ -148,8 +148,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
 
     Three [sentences, heads, length, head_dim], [1 or sentences, heads, length, length] → [sentences, heads, length, head_dim]
     """
+    head_dim = query.shape[-1]
+    if missing := -head_dim % 4:  # up to 16 bytes: else the rounding depends on where in memory a sentence lies
+        query, key, value = (F.pad(x, (0, missing)) for x in (query, key, value))
     # On one thread up to 3.7 times as fast as two batched products and a softmax (see scripts/benchmark/README.md).
-    return F.scaled_dot_product_attention(query, key, value, bias, dropout)
+    return F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=head_dim**-0.5)[..., :head_dim]
 
 
 class FeedForward(nn.Module):

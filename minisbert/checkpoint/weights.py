@@ -326,5 +326,5 @@ def _open_pickled(path: Path, file: str) -> Iterable[StoredTensor]:
 def checksum(*parts: nn.Module) -> int:
     """A number that changes when a weight does: the sum of all bits, taken as whole numbers, so that it is exact in any order."""
     kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    weights = (weight.to_dense() if weight.is_mkldnn else weight for part in parts for weight in part.parameters())
+    weights = (weight for part in parts for weight in part.parameters())
     return sum(int(weight.view(kinds[weight.element_size()]).sum(dtype=torch.int64)) for weight in weights)

@@ -128,7 +128,7 @@ def _batch(indices: Sequence[int], lengths: Sequence[int]) -> Batch:
     return Batch(tuple(indices), length_groups([lengths[index] for index in indices]))
 
 
-def bucket_size(tokens: int) -> int:
+def bucket_size(tokens: int, multiple: int = 1) -> int:
     """The number of tokens that a batch of so many is filled up to: the next of a few sizes, 4 to 16 to each doubling.
 
     They are multiples of 4: a matrix library computes rows in groups of 4, and a rest of 1 to 3 rows with other roundings; so every
@@ -140,13 +140,14 @@ def bucket_size(tokens: int) -> int:
     """
     doubling = max(8, 1 << (tokens - 1).bit_length())  # the power of 2 that is not below
     step = max(4, min(16, doubling // 8), doubling // 32)
-    return max(8, -(-tokens // step) * step)
+    size = max(8, -(-tokens // step) * step)
+    return -(-size // multiple) * multiple
 
 
-def padding_tokens(tokens: int) -> int:
+def padding_tokens(tokens: int, multiple: int = 1) -> int:
     """How many tokens to add to a batch, as sentences of one token each that nobody reads, to fill it up.
 
     >>> padding_tokens(30)
     2
     """
-    return bucket_size(tokens) - tokens
+    return bucket_size(tokens, multiple) - tokens

@@ -23,10 +23,10 @@ from minisbert.bert import Bert, LengthGroup
 from minisbert.errors import NotFiniteError
 from minisbert.inference.batching import Batch, balanced_batches, length_groups, padding_tokens, plan
 from minisbert.inference.inputs import Options
-from minisbert.inference.kernels import OneDNNLinear
+from minisbert.inference.kernels import onednn, product_of, row_multiple
 from minisbert.inference.stream import Progress, TokenRows, TruncationReport, Window, beginning, first_not_finite, in_order, padded
 from minisbert.inference.threads import Task, computing, in_default_state, workers
-from minisbert.pooling import Pooling, vector_dtype_of
+from minisbert.pooling import Dense, Pooling, vector_dtype_of
 from minisbert.tokenizer import TextTokenizer
 
 Forward = Callable[[Tensor, Sequence[LengthGroup]], Tensor]
@@ -52,6 +52,7 @@ def compute(
     *,
     check: Callable[[Batch, Tensor], None] | None = None,
     alone_on_all_cores: bool = False,
+    multiple: int = 1,
 ) -> Generator[Batch, None, None]:
     """Computes all batches into `rows`, and yields each one when it is done, whichever is first.
 
@@ -65,11 +66,12 @@ def compute(
         device: where the model computes.
         check: called with each batch and its vectors, by the thread that computed them. What it raises is raised here.
         alone_on_all_cores: whether a single batch is computed right here, on all cores: for a model that gives the same bits there.
+        multiple: a batch is padded to a multiple of so many tokens; see `kernels.row_multiple`.
     """
 
     def run(batch: Batch) -> Batch:
         pieces = [piece for index in batch.indices for piece in ids[index]]
-        spare = padding_tokens(len(pieces))
+        spare = padding_tokens(len(pieces), multiple)
         groups = (*batch.groups, (spare, 1)) if spare else batch.groups
         packed = torch.tensor(pieces + pieces[:1] * spare, device=device)  # [tokens]
         # Only the model runs in inference mode: a caller may train something on top of the rows.
@@ -149,6 +151,7 @@ def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, 
         bert.device,
         check=partial(_check_finite, window, bert.dtype),
         alone_on_all_cores=same_on_all_cores(bert),
+        multiple=row_multiple(bert.config.hidden_size, bert.config.intermediate_size),
     )
     with closing(computed):
         while (batch := in_default_state(lambda: next(computed, None))) is not None:
@@ -172,7 +175,8 @@ def finish(modules: nn.Sequential, pooled: Tensor, dimension: int | None = None)
     """
     sentences = len(pooled)
     if len(modules):
-        pooled = modules(F.pad(pooled, (0, 0, 0, padding_tokens(sentences))))[:sentences]
+        multiple = row_multiple(pooled.shape[1], *(module.linear.out_features for module in modules if isinstance(module, Dense)))
+        pooled = modules(F.pad(pooled, (0, 0, 0, padding_tokens(sentences, multiple))))[:sentences]
     return pooled[:, :dimension]
 
 
@@ -180,8 +184,7 @@ def same_on_all_cores(bert: Bert) -> bool:
     """Whether a batch has the same bits on one core and on all of them."""
     # oneDNN's products have. Attention differed with heads of 8 dimensions, and with a single head; not with 16, 24, 32 or 64
     # dimensions and 2 heads or more, at any length up to 512 (tests/inference/test_bits.py has all-MiniLM-L6-v2's).
-    by_onednn = isinstance(bert.layers[0].get_submodule("attention.out"), OneDNNLinear)
-    return by_onednn and bert.config.num_attention_heads > 1 and bert.config.head_dim >= 16
+    return product_of(bert) is onednn and bert.config.num_attention_heads > 1 and bert.config.head_dim >= 16
 
 
 def _check_finite(window: Window, dtype: torch.dtype, batch: Batch, vectors: Tensor) -> None:

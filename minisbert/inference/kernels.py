@@ -1,21 +1,23 @@
-"""The matrix products of `bert.py`, done by oneDNN: on x86 processors, in float32.
+"""Which matrix product this machine gets for `bert.py`. The model's weights stay ordinary tensors, whatever is chosen.
 
-PyTorch multiplies float32 matrices with MKL, unless one asks for oneDNN, which comes with it. Asked for, it stores a weight in
-blocks, in the order in which its inner loop reads them, and applies GELU to each tile of the result while that is in the cache.
-What this gains (2 cores, 1,536 tokens; more in scripts/benchmark/README.md, "Tried and dropped"):
+PyTorch multiplies float32 matrices with MKL, unless one asks for oneDNN, which comes with it. The private operator
+`_linear_pointwise` asks for it, and takes a dense weight as it is. oneDNN reads a weight along the output, so the memory of each
+weight is transposed once, when a model is loaded: still [out, in] for its owner, and held once. What was compared is in
+scripts/benchmark/README.md, "Tried and dropped".
 
-    a tenth of the time of every product; with GELU, a tenth at 1,536 numbers a token, and a third at 3,072
-    a row has the same bits in any batch of two rows or more, for any number of threads
+A vector must not depend on its batch. So the products are tried in this order, on the model's own shapes, when it is loaded. The
+first one is taken that agrees with `F.linear` and gives each row the same bits alone, beside others and on all cores:
 
-The model stays the one in `bert.py`. Its layers `nn.Linear` are exchanged for these, one for one, after the weights were loaded;
-the activation that follows one of them becomes part of it.
+    onednn      x86, float32
+    F.linear    where inputs are multiples of 16; on one core, since MKL's bits may depend on the number of threads
+    padded      everywhere; with other widths MKL rounds a row by the place in memory where it begins
 """
 
 from __future__ import annotations
 
-import copy
+import math
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
@@ -23,67 +25,140 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minisbert.bert import Bert, Layer
+from minisbert.inference.threads import on_one_core
+
+Product = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+"""x [tokens, in], weight [out, in], bias [out] → x Wᵀ + b, [tokens, out]"""
+
+LINEARS = "attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down"
+
+ALIGNED = 16
+"""Inputs in 64 or 128 bytes: rows of so many begin where MKL reads whole vectors."""
+
+VECTOR = 32
+"""Elements that PyTorch's elementwise kernels take in one step at most, two registers of 16. The last elements of a tensor, which
+fill no step, are computed one by one, with another rounding."""
 
 
-def suits(bert: Bert) -> bool:
-    """Whether this is a model, a machine and a PyTorch for it: float32, on the processor, x86, built with oneDNN."""
-    weight = bert.embeddings.word.weight
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """X Wᵀ + b by oneDNN, in float32."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def padded(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Gives x Wᵀ + b, with zeros behind the inputs up to a multiple of `ALIGNED`."""
+    missing = -x.shape[1] % ALIGNED
+    return F.linear(F.pad(x, (0, missing)), F.pad(weight, (0, missing)), bias)
+
+
+class ChosenLinear(nn.Linear):
+    """An `nn.Linear` that takes the chosen product where it can: on a processor, without a gradient, in the chosen dtype."""
+
+    product: Product
+    product_dtype: torch.dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        gradient = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        suited = x.device.type == "cpu" and x.dtype == self.weight.dtype == self.product_dtype and x.dim() == 2
+        return self.product(x, self.weight, self.bias) if suited and not gradient else F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, product={self.product.__name__}"
+
+
+def choose_product(bert: Bert) -> None:
+    """Exchanges the `nn.Linear`s of a model on a processor for `ChosenLinear`s, unless `F.linear` is the best there is."""
+    if bert.device.type != "cpu" or bert.dtype not in (torch.float32, torch.float64):
+        return
+    linears = [cast("nn.Linear", bert.layers[0].get_submodule(name)) for name in LINEARS]
+    for product, usable, cores in (
+        (onednn, bert.dtype == torch.float32 and _has_onednn(), True),
+        (F.linear, all(linear.in_features % ALIGNED == 0 for linear in linears), False),
+        (padded, True, False),
+    ):
+        if usable and keeps_bits(product, bert, on_all_cores=cores):
+            break
+    if product is F.linear:
+        return
+    for layer in cast("Iterable[Layer]", bert.layers):
+        for name in LINEARS:
+            layer.set_submodule(name, _chosen(cast("nn.Linear", layer.get_submodule(name)), product))
+
+
+def align_modules(modules: nn.Sequential) -> None:
+    """Gives the dense layers after the pooling `padded` where their inputs ask for it."""
+    for dense in modules:
+        for name, linear in list(dense.named_children()):
+            if isinstance(linear, nn.Linear) and linear.in_features % ALIGNED and linear.weight.device.type == "cpu":
+                dense.set_submodule(name, _chosen(linear, padded))
+
+
+def _chosen(linear: nn.Linear, product: Product) -> ChosenLinear:
+    chosen = ChosenLinear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+    chosen.weight, chosen.bias = linear.weight, linear.bias
+    chosen.product, chosen.product_dtype = product, linear.weight.dtype
+    if product is onednn:  # one weight at a time is in memory twice
+        chosen.weight.data = _along_the_output(linear.weight.data)
+    return chosen.eval()
+
+
+def _along_the_output(weight: Tensor) -> Tensor:
+    """The same [out, in], in memory as [in, out]."""
+    return weight.t().contiguous().t()
+
+
+def _has_onednn() -> bool:
     return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and platform.machine().lower() in ("x86_64", "amd64")
+        platform.machine().lower() in ("x86_64", "amd64")
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 
 
-def use_onednn(bert: Bert) -> None:
-    """Exchanges every `nn.Linear` of a model that suits for an `OneDNNLinear`. One weight at a time stands in memory twice."""
-    for layer in cast("Iterable[Layer]", bert.layers):
-        attention, feed_forward = layer.attention, layer.feed_forward
-        attention.qkv = OneDNNLinear(attention.qkv)
-        attention.out = OneDNNLinear(attention.out)
-        exact_gelu = feed_forward.activation is F.gelu
-        feed_forward.up = OneDNNLinear(feed_forward.up, gelu=exact_gelu)
-        feed_forward.down = OneDNNLinear(feed_forward.down)
-        if exact_gelu:
-            feed_forward.activation = _done_already
+def product_of(bert: Bert) -> Any:
+    """The product that was chosen for a model."""
+    return getattr(bert.layers[0].get_submodule("attention.out"), "product", F.linear)
 
 
-def _done_already(x: Tensor) -> Tensor:
-    return x
+def keeps_bits(product: Any, bert: Bert, *, on_all_cores: bool) -> bool:
+    """Whether a product agrees with `F.linear` on the shapes of a model, and gives each row the same bits in any batch.
 
-
-class OneDNNLinear(nn.Linear):
-    """x Wᵀ + b, then perhaps GELU, in one call: [tokens, in] → [tokens, out].
-
-    Attributes:
-        weight: [out, in], in oneDNN's own layout; `weight.to_dense()` is the matrix.
-        bias: [out].
-        gelu: whether GELU follows (the exact one, with the error function).
+    Rows are compared alone (in the smallest batch, of 8 tokens) and beside others, on one core and, if asked for, on all. The
+    widest product is tried with many rows, too: without AVX2, oneDNN has another kernel for results of 400,000 values and more.
     """
+    random = torch.Generator().manual_seed(0)
+    linears = [cast("nn.Linear", bert.layers[0].get_submodule(name)) for name in LINEARS]
+    widest = max(linears, key=lambda linear: linear.out_features)
+    for linear in linears:
+        many = max(24, min(1024, 450_000 // linear.out_features)) if linear is widest else 24
+        x = torch.randn(many, linear.in_features, generator=random, dtype=bert.dtype)
+        weight = _along_the_output(linear.weight.data) if product is onednn else linear.weight.data
 
-    def __init__(self, linear: nn.Linear, *, gelu: bool = False) -> None:
-        super().__init__(linear.in_features, linear.out_features, device="meta")
-        self.gelu = gelu
-        blocked = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
-        self.weight = nn.Parameter(blocked, requires_grad=False)
-        self.bias = linear.bias
+        def rows(start: int, stop: int, x: Tensor = x, weight: Tensor = weight, bias: Tensor = linear.bias) -> Tensor:
+            with torch.inference_mode():
+                return product(x[start:stop].clone(), weight, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        activation, algorithm = ("gelu", "none") if self.gelu else ("none", "")
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], algorithm)
+        def batches(rows: Callable[[int, int], Tensor] = rows, many: int = many) -> tuple[Tensor, Tensor, Tensor]:
+            return rows(0, many), rows(0, 8), rows(4, 20)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> OneDNNLinear:
-        plain = nn.Linear(self.in_features, self.out_features, device="meta")
-        plain.weight = nn.Parameter(self.weight.to_dense(), requires_grad=False)
-        plain.bias = copy.deepcopy(self.bias, memo)
-        return OneDNNLinear(plain, gelu=self.gelu)
+        try:
+            whole, alone, others = on_one_core(batches)
+        except RuntimeError:  # the private operator has other arguments in this PyTorch, or no implementation here
+            return False
+        bound = 64 * torch.finfo(bert.dtype).eps * float(x.norm(dim=1).max() * weight.norm(dim=1).max())
+        if not (whole - F.linear(x, weight, linear.bias)).abs().max() <= bound:
+            return False
+        if not (torch.equal(whole[:8], alone) and torch.equal(whole[4:20], others)):
+            return False
+        if on_all_cores and not (torch.equal(whole, rows(0, many)) and torch.equal(alone, rows(0, 8))):
+            return False
+    return True
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:  # noqa: FBT001
-        """What `state_dict` gives is the matrix, in the layout that everyone knows."""
-        destination[f"{prefix}weight"] = self.weight.detach().to_dense()
-        destination[f"{prefix}bias"] = self.bias if keep_vars else self.bias.detach()
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, gelu={self.gelu}"
+def row_multiple(*widths: int) -> int:
+    """What a batch's tokens are a multiple of, so that tensors of such widths fill whole elementwise steps; see `VECTOR`.
+
+    >>> row_multiple(384, 1536), row_multiple(18, 40), row_multiple(77)
+    (1, 16, 32)
+    """
+    return VECTOR // math.gcd(VECTOR, *widths)

@@ -337,6 +337,12 @@ def workers(threads: int) -> Workers:
         return _workers[threads]
 
 
+def on_one_core(function: Callable[[], Result]) -> Result:
+    """Calls a function as a worker does: here where there is one thread, else in a worker."""
+    threads = torch.get_num_threads()
+    return function() if threads == 1 else workers(threads).call(function)
+
+
 @when_forked
 def _forget() -> None:
     """The workers did not come along."""

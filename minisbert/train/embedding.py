@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from minisbert.bert import Layer
 from minisbert.encoder import SentenceEncoder
 from minisbert.inference.batching import length_groups
 from minisbert.inference.inputs import choose_prompt, read_texts
-from minisbert.inference.kernels import OneDNNLinear, use_onednn
 
 
 def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> Tensor:
@@ -51,7 +47,6 @@ def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None 
     """
     before = choose_prompt(encoder.prompts, encoder.default_prompt_name, prompt, prompt_name)
     some, _ = read_texts(texts)
-    to_plain(encoder)
     if torch.is_grad_enabled() and not any(parameter.requires_grad for parameter in encoder.bert.parameters()):
         for part in encoder.bert, encoder.modules:
             part.requires_grad_(True)
@@ -97,7 +92,6 @@ def recomputing(encoder: SentenceEncoder) -> Iterator[None]:
 @contextmanager
 def trainable(encoder: SentenceEncoder) -> Iterator[None]:
     """All parameters ask for gradients meanwhile; afterwards the encoder is ready to encode again, with the weights it has then."""
-    repack = to_plain(encoder)
     try:
         for part in encoder.bert, encoder.modules:
             part.train().requires_grad_(True)
@@ -105,22 +99,3 @@ def trainable(encoder: SentenceEncoder) -> Iterator[None]:
     finally:
         for part in encoder.bert, encoder.modules:
             part.eval().requires_grad_(False).zero_grad()
-        if repack:
-            use_onednn(encoder.bert)
-
-
-def to_plain(encoder: SentenceEncoder) -> bool:
-    """Exchanges oneDNN's products, which have no gradients, for those of `nn.Linear`; whether there were any."""
-    found = False
-    for layer in cast("Iterable[Layer]", encoder.bert.layers):
-        for place in "attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down":
-            linear = layer.get_submodule(place)
-            if isinstance(linear, OneDNNLinear):
-                found = True
-                replacement = nn.Linear(linear.in_features, linear.out_features, device="meta")
-                replacement.weight = nn.Parameter(linear.weight.to_dense(), requires_grad=False)
-                replacement.bias = linear.bias
-                layer.set_submodule(place, replacement)
-                if linear.gelu:
-                    layer.feed_forward.activation = F.gelu
-    return found

@@ -23,7 +23,7 @@ from minisbert.errors import MinisbertWarning, NotFiniteError, warn
 from minisbert.inference.inputs import choose_prompt, count, flag
 from minisbert.inference.stream import on_terminal, progress_bar
 from minisbert.train.data import Examples, ExamplesLike, as_examples, batches
-from minisbert.train.embedding import recomputing, to_plain, trainable, vectors
+from minisbert.train.embedding import recomputing, trainable, vectors
 from minisbert.train.history import Evaluation, History, Step
 from minisbert.train.losses import Loss
 from minisbert.train.state import SavedState, named_weights, prepare, state_file, write_state
@@ -283,7 +283,6 @@ class _Run:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", MinisbertWarning)  # they were said when this encoder was loaded
                 best = minisbert.load(self.folder or "", device=self.encoder.device, dtype=self.encoder.dtype)
-            to_plain(best)
             kept = dict(named_weights(bert=best.bert, modules=best.modules))
         with torch.no_grad():
             for name, weight in kept.items():

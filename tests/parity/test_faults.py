@@ -48,7 +48,7 @@ def numbers(change: Callable[[Tensor], Tensor], *parameters: str) -> Plant:
             place, part = name.rsplit(".", 1)
             module = encoder.bert.get_submodule(place)
             now = module.get_parameter(part)
-            changed = change(now.to_dense() if now.is_mkldnn else now.detach())
+            changed = change(now.detach())
             patch.setitem(module._parameters, part, nn.Parameter(changed, requires_grad=False))
 
     return plant
