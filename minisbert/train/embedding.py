@@ -20,8 +20,7 @@ def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None 
 
     Texts of different lengths are packed, so padding costs nothing. Dropout is applied where BERT has it if `encoder.bert` is in
     `train()` mode; a loaded model is in `eval()` mode. If no parameter of `encoder.bert` asks for a gradient yet, all of the
-    encoder's do from then on. oneDNN's products have no gradients, so `encode` uses PyTorch's from then on too; a saved and loaded
-    model has the faster ones again, and so has the encoder after `fit`.
+    encoder's do from then on.
 
     Args:
         encoder: the model.
