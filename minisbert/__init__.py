@@ -91,7 +91,7 @@ def load(
     truncate_dim: int | None = None,
     **unknown: NoReturn,
 ) -> SentenceEncoder:
-    """Loads a model from a folder, the hub's cache, an installed package that carries it, or the hub: the first that has it.
+    """Loads a model from a folder, the hub's cache, an installed package that bundles it, or the hub: the first that has it.
 
     Args:
         model: the path of a folder, `organisation/name`, or a bare name, which means `sentence-transformers/<name>`. The parts of
@@ -168,7 +168,7 @@ def trace(
 
     Raises:
         TypeError: if a sentence or a text of the corpus is no str.
-        ValueError: if the corpus is empty, or a text holds half a surrogate pair.
+        ValueError: if the corpus is empty, or a text holds a lone surrogate.
 
     >>> import minisbert
     >>> t = minisbert.trace("A man is eating food.", "Someone is having a meal.", model="all-MiniLM-L6-v2")

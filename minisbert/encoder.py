@@ -234,7 +234,7 @@ class SentenceEncoder:
 
         Raises:
             TypeError: if a sentence is not a text, or an option of the wrong type.
-            ValueError: if an option is out of its range, a text holds half a surrogate pair, or a text is too long and
+            ValueError: if an option is out of its range, a text holds a lone surrogate, or a text is too long and
                 `on_truncate` is "error".
             NotFiniteError: if a vector would hold NaN or infinite numbers.
             MissingExtraError: if numpy is asked for and missing.

@@ -40,7 +40,7 @@ class TextTokenizer:
     Attributes:
         tokenizer: the wrapped `tokenizers.Tokenizer`, without truncation and padding.
         max_length: the limit in tokens, special tokens included.
-        remarks: what a user should be told about the files it was made from.
+        load_warnings: what a user should be told about the files it was made from.
         names: the special tokens by their roles: unk_token, cls_token and the like.
 
     Raises:

@@ -82,7 +82,7 @@ def test_the_format_can_be_given(tmp_path: Path) -> None:
         ("x.jsonl", b'"a"', "text", "line 1: found str, expected an object with a field 'text'."),
         ("x.jsonl", b'{"text": null}', "text", "line 1, field 'text': found NoneType, expected str. A missing text has no vector"),
         ("x.jsonl", b'["a", "b"]', None, "line 1: found list, expected str. A pair has no vector"),
-        ("x.jsonl", b'"\\ud83d"', None, "line 1: found '\\ud83d' at character 0, half a surrogate pair"),
+        ("x.jsonl", b'"\\ud83d"', None, "line 1: found '\\ud83d' at character 0, a lone surrogate"),
         ("x.jsonl", b"[" * 100_000, None, "line 1: not JSON ("),
         ("x.csv", b"a,b\n", None, "--column: not given, expected the name of the column of"),
         ("x.csv", b"", "text", "x.csv: found an empty file, expected a first line with the names of the columns."),

@@ -12,7 +12,7 @@ from minisbert.errors import warn
 
 @dataclass(frozen=True)
 class BundledModel:
-    """A package on the package index that carries a model's files, unchanged, inside its own folder."""
+    """A package on the package index that bundles a model's files, unchanged, inside its own folder."""
 
     model: str
     package: str
@@ -44,24 +44,24 @@ class InstalledModel:
 
 
 def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> tuple[InstalledModel | None, list[str]]:
-    """The folder of an installed package that carries this very model, or why there is none: nothing if no package is known to."""
-    for carried in BUNDLED:
-        if carried.model.lower() != name.lower():
+    """The folder of an installed package that bundles this very model, or why there is none: nothing if no package is known to."""
+    for bundled in BUNDLED:
+        if bundled.model.lower() != name.lower():
             continue
         if revision not in (None, "main"):
-            return None, [f"the package {carried.package}: it has no revision {revision!r}"]
-        spec = importlib.util.find_spec(carried.module)  # finds the package without running any of it
+            return None, [f"the package {bundled.package}: it has no revision {revision!r}"]
+        spec = importlib.util.find_spec(bundled.module)  # finds the package without running any of it
         if spec is None or not spec.submodule_search_locations:
-            return None, [f"the package {carried.package}, which carries it: not installed"]
-        folder = Path(next(iter(spec.submodule_search_locations))) / carried.folder
-        weights = folder / carried.weights
+            return None, [f"the package {bundled.package}, which bundles it: not installed"]
+        folder = Path(next(iter(spec.submodule_search_locations))) / bundled.folder
+        weights = folder / bundled.weights
         found = _sha256(weights) if weights.is_file() else "no such file"
-        if found == carried.sha256:
+        if found == bundled.sha256:
             # Some installers put links to a store in place of files: all of them beside the weights, which are as expected.
             return InstalledModel(
-                folder, f"the installed package {carried.package}", (folder.resolve(), weights.resolve().parent)
+                folder, f"the installed package {bundled.package}", (folder.resolve(), weights.resolve().parent)
             ), []
-        why_not = f"the package {carried.package}: the sha256 of its {carried.weights} is {found}, not {carried.sha256}"
+        why_not = f"the package {bundled.package}: the sha256 of its {bundled.weights} is {found}, not {bundled.sha256}"
         load_warnings.append(f"{why_not}; it is not used")
         warn(f"{name}: {load_warnings[-1]}")
         return None, [why_not]

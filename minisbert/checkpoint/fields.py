@@ -54,10 +54,10 @@ class Fields:
         raise CheckpointError(f"{self.file}: field {field!r}: found {found}, expected {expected}. {remedy}")
 
     def integer(self, field: str, *, minimum: int = 1, maximum: int = LARGEST_SIZE, default: object = _REQUIRED) -> int:
-        """A whole number from `minimum` to `maximum`. `true` is not a number, although Python says so."""
+        """An integer from `minimum` to `maximum`. `true` is not a number, although Python says so."""
         value = self.values.get(field, default)
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-            self.refuse(field, f"a whole number from {minimum} to {maximum}")
+            self.refuse(field, f"an integer from {minimum} to {maximum}")
         return value
 
     def positive(self, field: str, *, default: object = _REQUIRED) -> float:
@@ -164,7 +164,7 @@ def read_json(path: Path, file: str) -> object:
         text = path.read_bytes().decode()
         value: object = json.loads(text, object_pairs_hook=once, parse_constant=no_constant)
         if "\\ud" in text or "\\uD" in text:
-            json.dumps(value, ensure_ascii=False).encode()  # json lets half a surrogate pair pass, and nothing after it does
+            json.dumps(value, ensure_ascii=False).encode()  # json lets a lone surrogate pass, and nothing after it does
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{file}: not valid json ({error}). The file may be cut off or damaged; take an unchanged copy of it."
@@ -186,7 +186,7 @@ def read_fields(find: Find, file: str) -> Fields | None:
 
 
 def unknown(fields: Fields, known: set[str]) -> list[str]:
-    """A remark on the fields of a module that nobody here knows, and that therefore do nothing."""
+    """A load warning about the fields of a module that nobody here knows, and that therefore do nothing."""
     names = sorted(brief(name) for name in fields.values if name not in known)
     if not names:
         return []

@@ -1,6 +1,6 @@
 """A model's name → its files on this machine.
 
-Places are asked in this order: a local folder; the hub's cache; an installed package that carries that very model; the hub. Files
+Places are asked in this order: a local folder; the hub's cache; an installed package that bundles that very model; the hub. Files
 are fetched one by one as the reader of the checkpoint asks for them, so exactly the needed ones are, and a checkpoint that
 cannot be run is refused before its weights are downloaded.
 
@@ -252,7 +252,7 @@ class _Repository:
         commit: the commit that all files are of, from the moment it is known: whatever happens to the branch meanwhile.
         cached: whether the cache alone holds a whole model.
         tried: the places that do not have the model, for the error.
-        remarks: what was said in warnings.
+        load_warnings: what was said in warnings.
     """
 
     name: str

@@ -37,7 +37,7 @@ MODEL_FILES = (
 """What the folder of the first module may hold, which is the root as a rule."""
 
 KEPT = ("README.md", ".gitattributes")
-"""What a person wrote beside a checkpoint, and is carried over."""
+"""What a person wrote beside a checkpoint, which is kept."""
 
 ROOT_FILES = ("modules.json", "config_sentence_transformers.json", *KEPT)
 

@@ -82,7 +82,7 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> TextTokenizer:
     """The tokenizer of a checkpoint: from `tokenizer.json`, else from `vocab.txt`, and from the settings.
 
     As in transformers, the settings of tokenizer_config.json and their defaults hold, also where tokenizer.json has others (which
-    is remarked upon), unless `tokenizer_class` says that the file is taken as it is. Truncation and padding that are baked into
+    is a load warning), unless `tokenizer_class` says that the file is taken as it is. Truncation and padding that are baked into
     tokenizer.json are switched off: the limit is the checkpoint's `max_seq_length`.
 
     Raises:
@@ -215,7 +215,7 @@ class _Settings:
         return settings
 
     def rebuilt(self, kind: TokenizerClass, tokenizer: Tokenizer, file: str, load_warnings: list[str]) -> Tokenizer:
-        """The tokenizer that this class of transformers would build from the same vocabulary; what differs is remarked upon."""
+        """The tokenizer that this class of transformers would build from the same vocabulary; what differs is a load warning."""
         model = type(tokenizer.model).__name__
         if model != kind.model:
             raise CheckpointError(
@@ -401,7 +401,7 @@ def _without_idle(kind: TokenizerClass, step: Any) -> list[dict[str, Any]]:
 def _read_vocab(path: Path, file: str, load_warnings: list[str]) -> dict[str, int]:
     """A vocab.txt: one token a line, whose number is that of the line, from 0.
 
-    As in transformers, an empty line counts and is no token, and of equal tokens the last one holds. Both are remarked upon.
+    As in transformers, an empty line counts and is no token, and of equal tokens the last one holds. Both give a load warning.
     """
     size = path.stat().st_size
     if size > LARGEST_JSON:

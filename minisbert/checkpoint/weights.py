@@ -45,7 +45,7 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
     """Fills a model that was built on the meta device, with a strict check of every tensor first.
 
     One tensor at a time goes from the file to where it stays, so that memory holds the weights once. Half-precision files are
-    widened, which is exact; a float64 file is narrowed to `dtype`, and that is remarked upon.
+    widened, which is exact; a float64 file is narrowed to `dtype`, with a load warning.
 
     Returns:
         What a user should be told.
@@ -324,7 +324,7 @@ def _open_pickled(path: Path, file: str) -> Iterable[StoredTensor]:
 
 
 def checksum(*parts: nn.Module) -> int:
-    """A number that changes when a weight does: the sum of all bits, taken as whole numbers, so that it is exact in any order."""
+    """A number that changes when a weight does: the sum of all bits, taken as integers, so that it is exact in any order."""
     kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     weights = (weight for part in parts for weight in part.parameters())
     return sum(int(weight.view(kinds[weight.element_size()]).sum(dtype=torch.int64)) for weight in weights)

@@ -204,7 +204,7 @@ def why_no_text(value: object) -> str | None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            return f"half a surrogate pair at character {error.start}, expected Unicode text"
+            return f"a lone surrogate at character {error.start}, expected Unicode text"
         return None
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "null, expected a text"

@@ -132,7 +132,7 @@ def bucket_size(tokens: int, multiple: int = 1) -> int:
     """The number of tokens that a batch of so many is filled up to: the next of a few sizes, 4 to 16 to each doubling.
 
     They are multiples of 4: a matrix library computes rows in groups of 4, and a rest of 1 to 3 rows with other roundings; so every
-    row has the same bits in any company. And they are few: oneDNN prepares each product anew for each number of rows, in half a
+    row has the same bits whatever the batch. And they are few: oneDNN prepares each product anew for each number of rows, in half a
     millisecond, and keeps what it prepared, nearly a megabyte; with any number of tokens that came to a gigabyte in time.
 
     >>> [bucket_size(tokens) for tokens in (3, 9, 17, 100, 250, 300)]
@@ -145,7 +145,7 @@ def bucket_size(tokens: int, multiple: int = 1) -> int:
 
 
 def padding_tokens(tokens: int, multiple: int = 1) -> int:
-    """How many tokens to add to a batch, as sentences of one token each that nobody reads, to fill it up.
+    """How many tokens to add to a batch, as dummy sentences of one token each, whose results are dropped.
 
     >>> padding_tokens(30)
     2

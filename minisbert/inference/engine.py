@@ -1,7 +1,7 @@
 """Runs a plan: ids of many sentences, and the batches they form → their rows, each in its place.
 
 Several batches are computed at once, each by a worker thread of its own on one core, instead of one batch after the other on all
-cores: nobody waits for anybody between two operations, and small operations are spread over the cores too. On 2 cores that gives
+cores: workers do not synchronise between operations, and small operations are spread over the cores too. On 2 cores that gives
 8 % more short sentences per second, and as many of mixed lengths from batches of an eighth of the size: see "Tried and dropped" in
 scripts/benchmark/README.md. A single batch is computed on all cores, so that one sentence is waited for less, by models that round
 alike there; the others' goes to a worker too.

@@ -22,7 +22,7 @@ def read_texts(sentences: object) -> tuple[list[str], bool]:
 
     Raises:
         TypeError: if it has no order (a set, a dict), is no collection of texts, or holds something that is no text.
-        ValueError: if a text holds half a surrogate pair, or an array has more than one axis.
+        ValueError: if a text holds a lone surrogate, or an array has more than one axis.
 
     >>> read_texts(text for text in ("a", "b"))
     (['a', 'b'], False)
@@ -64,7 +64,7 @@ def check_text(text: object, name: str) -> str:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"{name}: found {text[error.start]!r} at character {error.start}, half a surrogate pair, expected Unicode text. "
+                f"{name}: found {text[error.start]!r} at character {error.start}, a lone surrogate, expected Unicode text. "
                 "It comes from bytes that were not UTF-8, or from a pair that was split; decode the text anew."
             ) from error
     return text
@@ -94,7 +94,7 @@ def flag(name: str, value: object) -> bool:
 
 
 def count(name: str, value: object, *, optional: bool = True) -> int:
-    """A whole number from 1 up."""
+    """An integer from 1 up."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: found {type(value).__name__}, expected an int{' or None' if optional else ''}.")
     if value < 1:

@@ -116,7 +116,7 @@ def layers_step(trace: Traced, sentences: Named) -> tuple[str, str]:
         )
         + (_bias(sentences) if biased else "")
         + "</div><div><h3>Feed-forward: think alone</h3><p>Then each token is transformed by itself: into a wider vector, "
-        f"through a bend, and back. {100 * inner / (inner + 2 * hidden):.0f} % of a layer's weights are here.</p>"
+        f"through a nonlinearity, and back. {100 * inner / (inner + 2 * hidden):.0f} % of a layer's weights are here.</p>"
         + how_computed(
             feed_forward,
             f"[tokens, {hidden}] → [tokens, {inner}] → [tokens, {hidden}]",

@@ -82,8 +82,8 @@ def pair_matrix(encoder: SentenceEncoder, a: SentenceTrace, b: SentenceTrace) ->
 def contributions(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
     """[tokens, dim], float64: what each token gives to the sentence vector, which is their sum.
 
-    A dense layer without a bend is applied to each share, since it is linear. Normalize and layer norm divide every share by a
-    number that belongs to the whole vector. A bias belongs to no token, and is given to each by its pooling weight.
+    A dense layer without a nonlinearity is linear, so it is applied to each contribution. Normalize and layer norm divide every
+    contribution by a scalar of the whole vector. A bias belongs to no token; each token gets a part of it by its pooling weight.
 
     Raises:
         ValueError: if the sentence vector is no sum over tokens.
@@ -125,6 +125,6 @@ def _check_sum(encoder: SentenceEncoder) -> None:
     for head in encoder.modules:
         if isinstance(head, Dense) and not isinstance(head.activation, nn.Identity):
             raise ValueError(
-                f"pair_matrix: this model bends the pooled vector with {type(head.activation).__name__} in a dense layer. Its "
+                f"pair_matrix: this model has the nonlinearity {type(head.activation).__name__} in a dense layer. Its "
                 "cosine is no sum over pairs of tokens, so there are no exact shares. Take a model without such a layer."
             )

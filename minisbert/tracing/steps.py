@@ -275,8 +275,8 @@ def vector_step(trace: Traced, sentences: Named) -> tuple[str, str]:
     for head in trace.encoder.modules:
         if isinstance(head, pooling.Dense):
             dense = (mi("W"), mi("s"), *((mo("+"), mi("b")) if head.linear.bias is not None else ()))
-            bend = type(head.activation).__name__
-            inside = dense if bend == "Identity" else (call(bend, *dense),)
+            nonlinearity = type(head.activation).__name__
+            inside = dense if nonlinearity == "Identity" else (call(nonlinearity, *dense),)
             formulas.append(math_block(mi("s"), mo("←"), *((mi("s"), mo("+")) if head.residual is not None else ()), *inside))
         elif isinstance(head, pooling.LayerNorm):
             formulas.append(math_block(mi("s"), mo("←"), call("LayerNorm", mi("s"))))

@@ -9,7 +9,7 @@ def embed(ids: Tensor, word: Tensor, position: Tensor, token_type: Tensor) -> Te
     """The sum of the three embeddings of each token.
 
     Args:
-        ids: [length], whole numbers.
+        ids: [length], integers.
         word: [vocabulary, hidden].
         position: [positions, hidden], with at least `length` rows.
         token_type: [2, hidden].

@@ -167,13 +167,13 @@ SIZES = [field for field, value in BERT.items() if isinstance(value, int)]
 @pytest.mark.parametrize(("value", "found"), NO_WHOLE_NUMBER)
 def test_a_size_that_is_no_whole_number_in_reach_is_refused(folder: Path, field: str, value: object, found: str) -> None:
     change(folder, "config.json", **{field: value})
-    refused(folder, f"config.json: field {field!r}: found {found}, expected a whole number from 1 to ")
+    refused(folder, f"config.json: field {field!r}: found {found}, expected an integer from 1 to ")
 
 
 @pytest.mark.parametrize("field", [field for field in SIZES if field != "type_vocab_size"])
 def test_a_size_that_is_missing_is_refused(folder: Path, field: str) -> None:
     change(folder, "config.json", **{field: MISSING})
-    refused(folder, f"config.json: field {field!r}: found no such field, expected a whole number from 1 to ")
+    refused(folder, f"config.json: field {field!r}: found no such field, expected an integer from 1 to ")
 
 
 def test_what_older_files_leave_out_has_the_defaults_of_transformers(folder: Path) -> None:
@@ -473,11 +473,11 @@ def test_include_prompt_is_read(folder: Path) -> None:
     ("field", "value", "found", "expected"),
     [
         ("in_features", 16, "16 (int)", "32, the numbers in the vector that the module before it gives"),
-        ("in_features", MISSING, "no such field", "a whole number from 1 to 65536"),
-        ("in_features", 1 << 40, "1099511627776 (int)", "a whole number from 1 to 65536"),
-        ("out_features", 1 << 40, "1099511627776 (int)", "a whole number from 1 to 65536"),
-        ("out_features", "8", '"8" (str)', "a whole number from 1 to 65536"),
-        ("out_features", 0, "0 (int)", "a whole number from 1 to 65536"),
+        ("in_features", MISSING, "no such field", "an integer from 1 to 65536"),
+        ("in_features", 1 << 40, "1099511627776 (int)", "an integer from 1 to 65536"),
+        ("out_features", 1 << 40, "1099511627776 (int)", "an integer from 1 to 65536"),
+        ("out_features", "8", '"8" (str)', "an integer from 1 to 65536"),
+        ("out_features", 0, "0 (int)", "an integer from 1 to 65536"),
         ("bias", 1, "1 (int)", "true or false"),
         ("use_residual", "no", '"no" (str)', "true or false"),
         ("activation_function", "os.system", '"os.system" (str)', "a class of torch.nn: one of CELU, ELU, GELU"),
@@ -531,9 +531,9 @@ def test_prompts_and_the_like_are_read(folder: Path) -> None:
         ("default_prompt_name", "passage", '"passage" (str)', "the name of a prompt: query, document, mine"),
         ("default_prompt_name", 1, "1 (int)", "a text"),
         ("similarity_fn_name", ["dot"], '["dot"] (list)', "a text"),
-        ("truncate_dim", 0, "0 (int)", "a whole number from 1 to "),
-        ("truncate_dim", "16", '"16" (str)', "a whole number from 1 to "),
-        ("truncate_dim", True, "true (bool)", "a whole number from 1 to "),
+        ("truncate_dim", 0, "0 (int)", "an integer from 1 to "),
+        ("truncate_dim", "16", '"16" (str)', "an integer from 1 to "),
+        ("truncate_dim", True, "true (bool)", "an integer from 1 to "),
         ("model_type", "SparseEncoder", '"SparseEncoder" (str)', '"SentenceTransformer". minisbert gives one vector a sentence'),
         ("model_type", 1, "1 (int)", "a text"),
     ],
@@ -564,13 +564,13 @@ def test_each_setting_in_force_has_the_file_it_came_from(folder: Path) -> None:
 @pytest.mark.parametrize(("value", "found"), NO_WHOLE_NUMBER)
 def test_a_pooling_dimension_that_is_no_whole_number_is_refused(folder: Path, field: str, value: object, found: str) -> None:
     write_json(folder / "1_Pooling/config.json", {field: value, "pooling_mode": "mean"})
-    refused(folder, f"1_Pooling/config.json: field {field!r}: found {found}, expected a whole number from 1 to ")
+    refused(folder, f"1_Pooling/config.json: field {field!r}: found {found}, expected an integer from 1 to ")
 
 
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"pooling_mode": "mean"}, "field 'embedding_dimension': found no such field, expected a whole number"),
+        ({"pooling_mode": "mean"}, "field 'embedding_dimension': found no such field, expected an integer"),
         (
             {"word_embedding_dimension": 16, "pooling_mode": "mean"},
             "the dimension is 16, expected 32, the hidden_size of config.json",
@@ -649,12 +649,12 @@ def test_without_the_files_of_the_tokenizer_and_the_limit_the_defaults_hold(fold
 @pytest.mark.parametrize(
     ("field", "value", "found", "expected"),
     [
-        ("max_seq_length", "24", '"24" (str)', "a whole number from 1 to "),
-        ("max_seq_length", True, "true (bool)", "a whole number from 1 to "),
-        ("max_seq_length", 24.0, "24.0 (float)", "a whole number from 1 to "),
-        ("max_seq_length", 0, "0 (int)", "a whole number from 1 to "),
-        ("max_seq_length", -1, "-1 (int)", "a whole number from 1 to "),
-        ("max_seq_length", [24], "[24] (list)", "a whole number from 1 to "),
+        ("max_seq_length", "24", '"24" (str)', "an integer from 1 to "),
+        ("max_seq_length", True, "true (bool)", "an integer from 1 to "),
+        ("max_seq_length", 24.0, "24.0 (float)", "an integer from 1 to "),
+        ("max_seq_length", 0, "0 (int)", "an integer from 1 to "),
+        ("max_seq_length", -1, "-1 (int)", "an integer from 1 to "),
+        ("max_seq_length", [24], "[24] (list)", "an integer from 1 to "),
         ("do_lower_case", 1, "1 (int)", "true or false"),
         ("do_lower_case", "false", '"false" (str)', "true or false"),
         ("transformer_task", "fill-mask", '"fill-mask" (str)', '"feature-extraction". Load this'),
@@ -775,7 +775,7 @@ def test_a_number_too_large_for_a_float_is_refused(folder: Path) -> None:
     ],
     ids=[
         "empty", "bad UTF-8", "cut off", "single quotes", "NaN", "infinity", "a key twice", "a key twice inside", "deep nesting",
-        "a number of 5000 digits", "byte order mark", "half a surrogate pair", "null", "a number", "a long text",
+        "a number of 5000 digits", "byte order mark", "a lone surrogate", "null", "a number", "a long text",
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_the_json_it_should_be_is_refused_by_name(

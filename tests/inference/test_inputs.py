@@ -133,7 +133,7 @@ def an_endless_word(encoder: SentenceEncoder, minilm: SentenceEncoder, reference
 
 
 def half_a_pair(encoder: SentenceEncoder, *_: Any) -> None:
-    told = "half a surrogate pair, expected Unicode text."
+    told = "a lone surrogate, expected Unicode text."
     refused(encoder, "a \ud83d man", ValueError, f"sentences: found '\\ud83d' at character 2, {told}")
     refused(encoder, ["a", "\udcff"], ValueError, f"sentences[1]: found '\\udcff' at character 0, {told}")
 
@@ -194,7 +194,7 @@ CHECKS: dict[str, Callable[[SentenceEncoder, SentenceEncoder, SentenceTransforme
     "emoji, right-to-left and combining characters, any script": scripts_and_signs,
     "a megabyte of text": a_megabyte,
     "a word of 100,000 letters": an_endless_word,
-    "half a surrogate pair": half_a_pair,
+    "a lone surrogate": half_a_pair,
     "`None`, or a missing text (NaN, NA) in a collection": missing_texts,
     "numbers": numbers,
     "bytes": undecoded,
@@ -220,7 +220,7 @@ def test_a_refusal_in_the_table_is_the_one_that_is_raised() -> None:
     said = {first: re.findall(r"`(\w+Error)`", second) for first, second in ROWS}
     refusals = [half_a_pair, missing_texts, numbers, undecoded, nested, pairs, sets_and_dicts]
     assert [row for row, errors in said.items() if errors] == [row for row, check in CHECKS.items() if check in refusals]
-    assert said["half a surrogate pair"] == ["ValueError"]
+    assert said["a lone surrogate"] == ["ValueError"]
 
 
 def test_a_collection_is_read_once_and_not_changed(encoder: SentenceEncoder) -> None:
