@@ -15,11 +15,13 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from minisbert.checkpoint.weights import checksum
 from minisbert.corpus import command as corpus
 from minisbert.errors import MinisbertError
-from minisbert.files import FORMATS, VectorFile, is_vector_file, open_texts, read_vectors
+from minisbert.files import FORMATS, VectorFile, is_vector_file, open_texts, read_notes, read_vectors
+from minisbert.inference.inputs import choose_prompt, document_prompt
 from minisbert.train import command as train
 from minisbert.writing import written_whole
 
@@ -89,7 +91,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="the sentences of a file that are closest to a question",
         description="Prints the sentences of a file that are closest to the query, best first:\n"
         "the cosine, the number of the sentence in the file, and the sentence.\n"
-        "If the model has prompts for queries and documents, they are put before them.",
+        "The query gets the model's prompt for queries, the sentences its prompt for documents,\n"
+        "as in `minisbert encode`. Empty lines are not searched.",
     )
     search.add_argument("query", metavar="QUERY", help="what to search for, in quotes")
     search.add_argument(
@@ -97,15 +100,17 @@ def build_parser() -> argparse.ArgumentParser:
         dest="file",
         default="-",
         metavar="FILE",
-        help="UTF-8; .jsonl, .csv, .tsv, else a sentence a line; - is stdin (default)",
+        help="UTF-8; .jsonl, .csv, .tsv, else a sentence a line; .gz and .zst behind it; - is stdin (default)",
     )
     search.add_argument("--format", choices=FORMATS, help="what FILE is, whatever its name (default: by its name; stdin is txt)")
     search.add_argument("--column", metavar="NAME", help="the column of a .csv or .tsv, or the field of a .jsonl, with the text")
+    search.add_argument("--delimiter", metavar="C", help="what separates the fields of a .csv or .tsv (default: a comma, a tab)")
     search.add_argument(
         "--vectors",
         type=Path,
         metavar="PATH",
-        help="what `minisbert encode FILE --out PATH` made of that file, so that only the query is computed",
+        help="what `minisbert encode FILE --out PATH` made of that file, so that only the query is computed; "
+        "those of another model or prompt are refused if PATH is .safetensors",
     )
     search.add_argument("--top-k", type=int, default=5, metavar="N", help="how many sentences to print (default: 5)")
     search.add_argument("--json", action="store_true", help="print {query, hits: [{number, cosine, text}]} as JSON")
@@ -117,19 +122,25 @@ def build_parser() -> argparse.ArgumentParser:
         help="a file of sentences to a file of vectors",
         description="Writes one vector for each text of the input, in its order (an empty line is an\n"
         "empty text and has one too). It reads and writes as it goes, and holds some\n"
-        "thousand texts at a time; the result takes its name when it is whole.",
+        "thousand texts at a time; the result takes its name when it is whole.\n"
+        "If the model has a prompt for documents, it is put before each text, as in `search`.",
     )
     encode.add_argument(
         "file",
         nargs="?",
         default="-",
         metavar="FILE",
-        help="UTF-8; .jsonl, .csv, .tsv, else a sentence a line; - is stdin (default)",
+        help="UTF-8; .jsonl, .csv, .tsv, else a sentence a line; .gz and .zst behind it; - is stdin (default)",
     )
     encode.add_argument("--format", choices=FORMATS, help="what FILE is, whatever its name (default: by its name; stdin is txt)")
     encode.add_argument("--column", metavar="NAME", help="the column of a .csv or .tsv, or the field of a .jsonl, with the text")
+    encode.add_argument("--delimiter", metavar="C", help="what separates the fields of a .csv or .tsv (default: a comma, a tab)")
     encode.add_argument(
-        "--out", required=True, type=Path, metavar="PATH", help="what to write: .safetensors (tensor 'embeddings') or .npy"
+        "--out",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="what to write: .safetensors (tensor 'embeddings', and notes on what made them) or .npy (without notes)",
     )
     encode.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
     encode.add_argument(
@@ -205,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _similarity(options: argparse.Namespace) -> None:
+    options.sentences = [given_text(sentence) for sentence in options.sentences]
     if len(options.sentences) < 2:
         raise ValueError("similarity: found one sentence, expected two or more. Put each sentence in quotes.")
     vectors = _load(options).encode(options.sentences, normalize_embeddings=True, show_progress_bar=False)
@@ -224,6 +236,14 @@ def _similarity(options: argparse.Namespace) -> None:
         print(f"{label.rjust(4)}  {_printable(' '.join(sentence.split()))}")
 
 
+def given_text(argument: str | None) -> Any:
+    """A text of the command line: UTF-8, whatever the locale, under which Python may have decoded it as something else."""
+    try:
+        return argument and os.fsencode(argument).decode()
+    except UnicodeError:
+        return argument
+
+
 def _printable(text: str) -> str:
     """A text with escapes for what the terminal's encoding does not have, as stderr does by itself."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
@@ -235,9 +255,10 @@ def _search(options: argparse.Namespace) -> None:
 
     if options.top_k < 1:
         raise ValueError(f"--top-k: found {options.top_k}, expected at least 1.")
-    with open_texts(options.file, options.format, options.column) as opened:
+    with open_texts(options.file, options.format, given_text(options.column), options.delimiter) as opened:
         texts = list(opened)
-    if not texts:
+    blank = sum(not text.strip() for text in texts)
+    if len(texts) == blank:
         raise ValueError(f"--in: {'stdin' if options.file == '-' else options.file} holds no sentences, expected one at least.")
     vectors = None if options.vectors is None else read_vectors(options.vectors, len(texts))
     encoder = _load(options)
@@ -248,15 +269,56 @@ def _search(options: argparse.Namespace) -> None:
             f"--vectors: {options.vectors} holds vectors of {vectors.shape[1]} numbers, but this model's have {encoder.dimension}. "
             "Name the --model that made them."
         )
-    (hits,) = minisbert.semantic_search(encoder.encode_query(options.query), vectors, top_k=options.top_k)
+    if options.vectors is not None:
+        _check_notes(options.vectors, encoder)
+    query = given_text(options.query)
+    (hits,) = minisbert.semantic_search(encoder.encode_query(query), vectors, top_k=options.top_k + blank)
     found = [(hit["corpus_id"] + 1, hit["score"], texts[hit["corpus_id"]]) for hit in hits]
+    found = [hit for hit in found if hit[2].strip()][: options.top_k]
     if options.json:
         rows = [{"number": number, "cosine": cosine, "text": text} for number, cosine, text in found]
-        print(json.dumps({"query": options.query, "hits": rows}))
+        print(json.dumps({"query": query, "hits": rows}))
         return
     width = max(len(str(number)) for number, _, _ in found)
     for number, cosine, text in found:
         print(f"{cosine:9.6f}  {number:{width}}  {_printable(' '.join(text.split()))}")
+
+
+def _document_prompt(encoder: SentenceEncoder) -> str:
+    """What `encode` and `search` put before each text: as `encode_document` does."""
+    name = document_prompt(encoder.model, encoder.prompts)
+    return choose_prompt(encoder.prompts, encoder.default_prompt_name, None, name)
+
+
+def _notes(encoder: SentenceEncoder) -> dict[str, str]:
+    """What made the vectors: the same notes mean the same vectors."""
+    parts = encoder.checkpoint
+    source = parts.source
+    return {
+        "model": encoder.model,
+        "revision": (source and source.commit) or "",
+        "prompt": _document_prompt(encoder),
+        "max_seq_length": str(encoder.max_seq_length),
+        "pooling": "+".join(encoder.pooling.modes),
+        "weights": str(checksum(parts.bert, parts.modules)),
+    }
+
+
+def _check_notes(path: Path, encoder: SentenceEncoder) -> None:
+    """Refuses vectors of another model or prompt. A model is known by its weights: its folder may have been moved."""
+    found, expected = read_notes(path), _notes(encoder)
+    if not found:
+        return
+    for name, what in (
+        *(("weights", "model"), ("prompt", "prompt"), ("max_seq_length", "max_seq_length"), ("pooling", "pooling")),
+        *((("revision", "revision"),) if found.get("revision") and expected["revision"] else ()),
+    ):
+        if found.get(name) != expected[name]:
+            raise ValueError(
+                f"--vectors: {path} was made with the {what} {found.get(what, '')!r}, but the {what} here is {expected[what]!r}"
+                f"{' with other weights' if found.get(what) == expected[what] else ''}. "
+                "Name the --model and --revision that made it, or make it anew with minisbert encode."
+            )
 
 
 def _encode(options: argparse.Namespace) -> None:
@@ -266,13 +328,18 @@ def _encode(options: argparse.Namespace) -> None:
     # The file is made first, so that hours of work do not end at a folder that cannot be written.
     with (
         written_whole(options.out, is_vector_file, "--out") as path,
-        open_texts(options.file, options.format, options.column) as texts,
+        open_texts(options.file, options.format, given_text(options.column), options.delimiter) as texts,
     ):
         encoder = _load(options)
         stream = encoder.encode_stream(
-            texts, batch_tokens=options.batch_tokens, normalize_embeddings=options.normalize, on_truncate=options.on_truncate
+            texts,
+            prompt=_document_prompt(encoder),
+            batch_tokens=options.batch_tokens,
+            normalize_embeddings=options.normalize,
+            on_truncate=options.on_truncate,
         )
-        with VectorFile(path, kind, encoder.dimension) as vectors:
+        notes = _notes(encoder) | {"normalize": str(options.normalize).lower()}
+        with VectorFile(path, kind, encoder.dimension, notes) as vectors:
             for rows in stream:
                 try:
                     vectors.write(rows)
@@ -303,7 +370,7 @@ def _trace(options: argparse.Namespace) -> None:
 
     with written_whole(options.out, is_page, "--out") as path:
         corpus = None if options.corpus is None else _read_lines(options.corpus)
-        trace = minisbert.trace(options.sentence, options.other, model=_load(options), corpus=corpus)
+        trace = minisbert.trace(given_text(options.sentence), given_text(options.other), model=_load(options), corpus=corpus)
         trace.save_html(path)
     pair = options.other is not None
     if options.json:

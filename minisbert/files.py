@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import csv
 import ctypes
+import gzip
+import importlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -27,21 +30,27 @@ SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
 
 @contextlib.contextmanager
-def open_texts(file: str, kind: str | None = None, column: str | None = None) -> Iterator[Iterator[str]]:
+def open_texts(
+    file: str, kind: str | None = None, column: str | None = None, delimiter: str | None = None
+) -> Iterator[Iterator[str]]:
     """Opens a file of texts, UTF-8, to be read one by one.
 
     Args:
-        file: its path; "-" is stdin.
+        file: its path; "-" is stdin. A name that ends in .gz or .zst is decompressed.
         kind: "txt", a text a line; "jsonl", a JSON text or object a line; "csv", with a row of names first; "tsv", the same with
             tabs and without quotes. Default: by the file's name; "txt" for any other name and for stdin.
+            Empty lines of a jsonl, csv or tsv file are skipped; those of a txt file are empty texts.
         column: which column holds the texts, or which field of the objects of a jsonl file.
+        delimiter: what separates the fields of a csv or tsv file, one character. Default: a comma, or a tab.
 
     Raises:
+        MissingExtraError: if it is .zst, and neither Python nor an installed package can read that.
         ValueError: naming the file and the line, for what is not UTF-8, not of that kind, or holds no text in that column.
         OSError: if it cannot be read.
     """
     name = "stdin" if file == "-" else file
-    suffix = Path(file).suffix.lower()
+    packed = Path(file).suffix.lower() if file.lower().endswith((".gz", ".zst")) else ""
+    suffix = Path(file[: len(file) - len(packed)]).suffix.lower()
     if suffix == ".json" and kind is None:
         raise ValueError(f"{name}: found a JSON file, expected one of {', '.join(FORMATS)}. Write a JSON value a line, as .jsonl.")
     kind = kind or SUFFIXES.get(suffix, "txt")
@@ -49,9 +58,15 @@ def open_texts(file: str, kind: str | None = None, column: str | None = None) ->
         raise ValueError(f"--column: found {column!r}, expected none, since {name} is read as txt. Name its --format.")
     if kind in ("csv", "tsv") and column is None:
         raise ValueError(f"--column: not given, expected the name of the column of {name} that holds the texts.")
+    if delimiter is not None:
+        if kind not in ("csv", "tsv"):
+            raise ValueError(f"--delimiter: found {delimiter!r}, expected none, since {name} is read as {kind}. Name its --format.")
+        delimiter = "\t" if delimiter in ("tab", "\\t") else delimiter
+        if len(delimiter) != 1 or delimiter in '\r\n"':
+            raise ValueError(f"--delimiter: found {delimiter!r}, expected one character, such as ';', or the word tab.")
     with contextlib.ExitStack() as stack:
         opened = _stdin() if file == "-" else stack.enter_context(Path(file).open("rb"))
-        lines = _lines(opened, name)
+        lines = _lines(_unpacked(opened, packed, name), name)
         if kind == "txt":
             yield (line for _, line in lines)
         elif kind == "jsonl":
@@ -59,7 +74,8 @@ def open_texts(file: str, kind: str | None = None, column: str | None = None) ->
         else:
             before = csv.field_size_limit(sys.maxsize)  # a long text is no error
             stack.callback(csv.field_size_limit, before)
-            yield _table_texts(lines, name, "," if kind == "csv" else "\t", column or "")
+            quotes = csv.QUOTE_MINIMAL if kind == "csv" else csv.QUOTE_NONE
+            yield _table_texts(lines, name, delimiter or ("," if kind == "csv" else "\t"), quotes, column or "")
 
 
 def _stdin() -> BinaryIO:
@@ -70,9 +86,64 @@ def _stdin() -> BinaryIO:
     return sys.stdin.buffer
 
 
+def _unpacked(file: BinaryIO, packed: str, name: str) -> Iterable[bytes]:
+    """The lines of a file that may be compressed: `packed` is ".gz", ".zst" or ""."""
+    if not packed:
+        return file
+    return _reported(gzip.open(file) if packed == ".gz" else _split(_zstd(file, name)), packed, name)
+
+
+def _reported(lines: Iterable[bytes], packed: str, name: str) -> Iterator[bytes]:
+    try:
+        yield from lines
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{name}: not a whole {packed} file ({error}). Copy it anew, or give it its true name.") from error
+
+
+def _zstd(file: BinaryIO, name: str) -> Iterator[bytes]:
+    try:  # Python has it from 3.14 on
+        new = importlib.import_module("compression.zstd").ZstdDecompressor
+    except ImportError:
+        try:
+            package = importlib.import_module("zstandard")
+        except ImportError as error:
+            raise MissingExtraError(f"{name}: .zst needs zstandard, which is not installed. Run pip install zstandard.") from error
+        new = package.ZstdDecompressor().decompressobj
+    frame = None
+    while data := file.read(1 << 16):
+        while data:  # a file may hold several frames
+            frame = frame or new()
+            try:
+                yield frame.decompress(data)
+            except Exception as error:  # each of the two packages has its own
+                raise EOFError(str(error)) from error
+            data = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError("it ends within a frame")
+
+
+def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
+
+
+def _old_line_ends(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines that end in CR alone, if the file has no LF at all; such a file is read as a whole."""
+    for number, line in enumerate(lines):
+        if number == 0 and b"\r" in line and not line.endswith(b"\n"):
+            yield from line.removesuffix(b"\r").split(b"\r")
+        else:
+            yield line
+
+
 def _lines(file: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines; a byte-order mark and the line ends (LF or CRLF) do not belong to them."""
-    for number, line in enumerate(file, start=1):
+    """Numbered lines; a byte-order mark and the line ends (LF, CRLF, or CR if there is no LF) do not belong to them."""
+    for number, line in enumerate(_old_line_ends(file), start=1):
         data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
         if number == 1 and not data:
             return  # nothing but a byte-order mark
@@ -85,6 +156,8 @@ def _lines(file: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
 def _json_texts(lines: Iterable[tuple[int, str]], name: str, column: str | None) -> Iterator[str]:
     for number, line in lines:
         place = f"{name}, line {number}"
+        if not line.strip():
+            continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -101,23 +174,21 @@ def _json_texts(lines: Iterable[tuple[int, str]], name: str, column: str | None)
         yield check_text(value, place)
 
 
-class _Tabs(csv.excel_tab):
-    quoting = csv.QUOTE_NONE
-
-
-def _table_texts(lines: Iterable[tuple[int, str]], name: str, delimiter: str, column: str) -> Iterator[str]:
-    # No quotes with tabs: a tab or a line end cannot be within a field then, and a quotation mark is a character as any other.
-    dialect = csv.excel if delimiter == "," else _Tabs
-    rows = csv.reader((line + "\n" for _, line in lines), dialect, strict=True)
+def _table_texts(lines: Iterable[tuple[int, str]], name: str, delimiter: str, quotes: int, column: str) -> Iterator[str]:
+    # No quotes in tsv: a tab or a line end cannot be within a field then, and a quotation mark is a character as any other.
+    rows = csv.reader((line + "\n" for _, line in lines), delimiter=delimiter, quoting=quotes, strict=True)  # type: ignore[arg-type]
     try:
-        names = next(rows, None)
+        names = next(filter(None, rows), None)
         if names is None:
             raise ValueError(f"{name}: found an empty file, expected a first line with the names of the columns.")
         if names.count(column) != 1:
             found = f"{names.count(column)} times" if column in names else "not"
-            raise ValueError(f"{name}: the column {column!r} is {found} among {', '.join(map(repr, names))}; expected once.")
+            raise ValueError(
+                f"{name}: the column {column!r} is {found} among {', '.join(map(repr, names))}; expected once."
+                + _other_delimiter(names, delimiter, column)
+            )
         index = names.index(column)
-        for row in rows:
+        for row in filter(None, rows):  # an empty line is an empty row
             if len(row) != len(names):
                 raise ValueError(
                     f"{name}, line {rows.line_num}: found {len(row)} fields, expected {len(names)}, as in the first line."
@@ -129,7 +200,17 @@ def _table_texts(lines: Iterable[tuple[int, str]], name: str, delimiter: str, co
         ) from error
 
 
+def _other_delimiter(names: list[str], delimiter: str, column: str) -> str:
+    """The advice for a table whose fields are separated by another character than was expected."""
+    line = delimiter.join(names)
+    for other, shown in (",", ","), (";", ";"), ("\t", "tab"), ("|", "|"):
+        if other != delimiter and [part.strip(' "') for part in line.split(other)].count(column) == 1:
+            return f" Its fields are separated by {other!r}: pass --delimiter {shown!r}."
+    return ""
+
+
 HEADER_BYTES = 192
+"""The header without notes."""
 
 
 class VectorFile:
@@ -141,15 +222,19 @@ class VectorFile:
         path: where to write.
         kind: ".safetensors" or ".npy".
         dimension: numbers in a row.
+        notes: what made the vectors, for the metadata of .safetensors; .npy has no place for it.
     """
 
-    def __init__(self, path: Path, kind: str, dimension: int) -> None:
+    def __init__(self, path: Path, kind: str, dimension: int, notes: Mapping[str, str] | None = None) -> None:
+        self.notes = {"__metadata__": {"made_by": "minisbert", **notes}} if notes and kind == ".safetensors" else {}
+        more = len(json.dumps(self.notes).encode()) if self.notes else 0
+        self.header_bytes = HEADER_BYTES + (more + 7) // 8 * 8
         self.kind = kind
         self.dimension = dimension
         self.rows = 0
         self.item = "F32"
         self._file = path.open("wb")
-        self._file.write(b" " * HEADER_BYTES)
+        self._file.write(b" " * self.header_bytes)
 
     def write(self, rows: Tensor) -> None:
         """Appends rows, [n, dim], float32 or float64."""
@@ -169,7 +254,7 @@ class VectorFile:
         os.fsync(self._file.fileno())
 
     def header(self) -> bytes:
-        """The first `HEADER_BYTES` bytes of the file."""
+        """The first `header_bytes` bytes of the file."""
         shape = [self.rows, self.dimension]
         if self.kind == ".npy":  # https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, version 1.0
             code = {"F32": "<f4", "F64": "<f8"}[self.item]
@@ -179,7 +264,8 @@ class VectorFile:
         # https://huggingface.co/docs/safetensors: the length of the header, the header, the numbers
         size = self.rows * self.dimension * (4 if self.item == "F32" else 8)
         entry = {"dtype": self.item, "shape": shape, "data_offsets": [0, size]}
-        return (HEADER_BYTES - 8).to_bytes(8, "little") + json.dumps({"embeddings": entry}).encode().ljust(HEADER_BYTES - 8)
+        length = self.header_bytes - 8
+        return length.to_bytes(8, "little") + json.dumps(self.notes | {"embeddings": entry}).encode().ljust(length)
 
     def __enter__(self) -> VectorFile:
         return self
@@ -194,7 +280,18 @@ def is_vector_file(head: bytes) -> bool:
     """Whether a file that begins so is one that `VectorFile` wrote."""
     length = (HEADER_BYTES - 8).to_bytes(8, "little")
     npy = b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little")
-    return head.startswith((length + b'{"embeddings"', length + b'{"__metadata__"', npy))
+    return head.startswith((length + b'{"embeddings"', npy)) or head[8:].startswith(b'{"__metadata__": {"made_by": "minisbert"')
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """What made the vectors of a file that `read_vectors` reads; empty if the file does not say."""
+    if path.suffix.lower() != ".safetensors":
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        notes = file.metadata() or {}
+    return notes if notes.get("made_by") == "minisbert" else {}
 
 
 def read_vectors(path: Path, rows: int) -> Any:

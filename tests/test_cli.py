@@ -57,6 +57,13 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out/vectors.safetensors"
 
 
+def older_result(path: Path) -> bytes:
+    """Writes a file of vectors, which may be replaced; returns its bytes."""
+    with VectorFile(path, path.suffix, 3) as older:
+        older.finish()
+    return path.read_bytes()
+
+
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "minisbert", *map(str, arguments)]
 
@@ -126,6 +133,14 @@ def test_a_sentence_that_the_terminal_cannot_show_is_printed_all_the_same(model:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
     assert main(["similarity", "naïve", "猫", "c", "--model", model]) == 0
     assert shown.getvalue().endswith(b"   1  na\\xefve\n   2  \\u732b\n   3  c\n")
+
+
+def test_an_argument_is_utf_8_whatever_the_locale(model: str) -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONUTF8"))}
+    plain |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = run("similarity", "a café", "the cat", "--model", model, env=plain)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == run("similarity", "a café", "the cat", "--model", model).stdout
 
 
 def test_an_argument_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str], model: str) -> None:
@@ -217,7 +232,7 @@ def test_an_existing_result_is_replaced_and_keeps_its_permissions_and_links_stay
     model: str, file: Path, out: Path, tmp_path: Path
 ) -> None:
     real = tmp_path / "real.safetensors"
-    real.write_text("old")
+    older_result(real)
     real.chmod(0o640)
     out.symlink_to(real)
     assert main(["encode", str(file), "--model", model, "--out", str(out)]) == 0
@@ -374,14 +389,14 @@ def test_a_full_disk_leaves_the_old_result_and_says_so(
         (out.with_suffix(".npy"), file, 4096),
         (out, file.parent / "empty.txt", 64),
     ):
-        path.write_text("old")
+        old = older_result(path)
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, limit[1]))  # a limit for every file stands for the full disk
         try:
             said = refused(capsys, "encode", texts, "--model", model, "--out", path, "--on-truncate", "ignore")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         assert f"--out: the vectors cannot be written to '{path}' (" in said
-        assert path.read_text() == "old"
+        assert path.read_bytes() == old
     assert names(out.parent) == ["vectors.npy", "vectors.safetensors"]
 
 

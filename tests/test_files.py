@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import json
 import os
 import random
@@ -11,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import zstandard
 from checkpoints import save_tiny
 from safetensors.torch import load_file
 
@@ -54,6 +56,11 @@ def read(path: Path, data: str | bytes, kind: str | None = None, column: str | N
         ("x.jsonl", '{"id": 1, "text": "a"}\n{"text": "\\u00e9"}', "text", ["a", "é"]),
         ("x.csv", 'id,text\n1,a\n2,"b, ""c""\nd"\n3,\n', "text", ["a", 'b, "c"\nd', ""]),
         ("x.csv", "\ufefftext,id\r\na,1\r\n", "text", ["a"]),
+        ("x.csv", "\ntext,id\na,1\n\nb,2\n\n", "text", ["a", "b"]),
+        ("x.tsv", "id\ttext\n1\ta\n\n", "text", ["a"]),
+        ("x.jsonl", '\n"a"\n \n"b"\n\n', None, ["a", "b"]),
+        ("x.txt", "a\rb\r\rc\r", None, ["a", "b", "", "c"]),  # there is no LF at all
+        ("x.csv", "text,id\ra,1\r", "text", ["a"]),
         ("x.tsv", 'id\ttext\n1\t"a\n2\tb "c"\n', "text", ['"a', 'b "c"']),
         ("x.csv", "text\n" + "x" * 300_000 + "\n", "text", ["x" * 300_000]),
     ],
@@ -76,7 +83,7 @@ def test_the_format_can_be_given(tmp_path: Path) -> None:
         ("x.txt", b"a\n\xff\n", None, "x.txt, line 2: not UTF-8 (invalid start byte). Convert the file to UTF-8."),
         ("x.txt", b"a\n", "text", "--column: found 'text', expected none, since"),
         ("x.json", b"[]", None, "x.json: found a JSON file, expected one of txt, jsonl, csv, tsv."),
-        ("x.jsonl", b'"a"\n\n', None, "x.jsonl, line 2: not JSON (Expecting value"),
+        ("x.jsonl", b'"a"\n,\n', None, "x.jsonl, line 2: not JSON (Expecting value"),
         ("x.jsonl", b'{"a": "b", "c": 1}', None, "line 1: found an object with the fields 'a', 'c'. Name the one with the text"),
         ("x.jsonl", b'{"a": "b"}', "text", "line 1: found the fields 'a', expected 'text' among them."),
         ("x.jsonl", b'"a"', "text", "line 1: found str, expected an object with a field 'text'."),
@@ -87,6 +94,8 @@ def test_the_format_can_be_given(tmp_path: Path) -> None:
         ("x.csv", b"a,b\n", None, "--column: not given, expected the name of the column of"),
         ("x.csv", b"", "text", "x.csv: found an empty file, expected a first line with the names of the columns."),
         ("x.csv", b"a,b\nc,d\n", "text", "x.csv: the column 'text' is not among 'a', 'b'; expected once."),
+        ("x.csv", b"id;text\n1;c\n", "text", "expected once. Its fields are separated by ';': pass --delimiter ';'."),
+        ("x.txt.gz", b"a\n", None, "x.txt.gz: not a whole .gz file (Not a gzipped file"),
         ("x.csv", b"a,a\nc,d\n", "a", "x.csv: the column 'a' is 2 times among 'a', 'a'; expected once."),
         ("x.csv", b"a,b\nc\n", "a", "x.csv, line 2: found 1 fields, expected 2, as in the first line."),
         ("x.csv", b'a,b\n"c"d,e\n', "a", "x.csv, line 2: not a table of fields with ',' between them"),
@@ -97,6 +106,25 @@ def test_what_cannot_be_read_is_named_by_its_line(tmp_path: Path, name: str, dat
     with pytest.raises((ValueError, TypeError)) as raised:
         read(tmp_path / name, data, column=column)
     assert message in str(raised.value)
+
+
+def test_a_delimiter_can_be_given(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text('id;text\n1;"a;b"\n')
+    with open_texts(str(path), None, "text", ";") as texts:
+        assert list(texts) == ["a;b"]
+    for kind, delimiter, message in ("txt", ";", "x.csv is read as txt"), ("csv", ";;", "expected one character"):
+        with pytest.raises(ValueError, match=message), open_texts(str(path), kind, "text" if kind == "csv" else None, delimiter):
+            pass
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".zst", zstandard.compress)])
+def test_a_compressed_file_is_read_by_its_name(tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]) -> None:
+    data = pack(b"text,id\na,1\n") + pack(b"b,2\n" * 50_000)  # two members, as pigz and pzstd write them
+    path = tmp_path / f"x.csv{suffix}"
+    assert read(path, data, column="text") == ["a"] + ["b"] * 50_000
+    with pytest.raises(ValueError, match=rf"x.csv{suffix}: not a whole {suffix} file \("):
+        read(path, data[:-3], column="text")
 
 
 def test_texts_are_read_as_they_are_asked_for() -> None:
@@ -181,7 +209,9 @@ def test_it_writes_before_it_has_read_all(tmp_path: Path, folder: Path) -> None:
     with running(folder, out) as process:
         process.stdin.write("".join(f"{line}\n" for line in lines[:300]).encode())
         process.stdin.flush()
-        assert waited_for(lambda: written() == HEADER_BYTES + 256 * 32 * 4)  # the first window, while the pipe is open
+        assert waited_for(
+            lambda: HEADER_BYTES + 1024 >= written() - 256 * 32 * 4 > HEADER_BYTES
+        )  # notes and the first window, while the pipe is open
         assert not out.exists()
         process.stdin.write("".join(f"{line}\n" for line in lines[300:]).encode())
         _, stderr = process.communicate(timeout=60)

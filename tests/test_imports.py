@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "corpus": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__"},
     "files": {"inference"},
     "integrations": {"encoder", "__init__"},
-    "cli": {"__init__", "encoder", "inference", "files", "tracing", "train", "corpus", "writing"},
+    "cli": {"__init__", "encoder", "inference", "checkpoint", "files", "tracing", "train", "corpus", "writing"},
     "__main__": {"cli"},
 }
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import save_tiny, write_json
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, util
 
 import minisbert
@@ -44,7 +45,8 @@ def file(tmp_path: Path) -> Path:
 
 def hits(model: str, top_k: int) -> list[dict[str, object]]:
     reference = SentenceTransformer(model, device="cpu")
-    (found,) = util.semantic_search(reference.encode(QUERY), reference.encode(LINES), top_k=top_k)
+    (found,) = util.semantic_search(reference.encode(QUERY), reference.encode(LINES), top_k=99)
+    found = [hit for hit in found if LINES[hit["corpus_id"]]][:top_k]  # an empty line is no answer
     found.sort(key=lambda hit: (-round(hit["score"], 5), hit["corpus_id"]))  # two of the lines are equal
     return [{"number": hit["corpus_id"] + 1, "cosine": hit["score"], "text": LINES[hit["corpus_id"]]} for hit in found]
 
@@ -175,6 +177,25 @@ def test_queries_and_documents_get_the_prompts_that_the_checkpoint_has_for_them(
     assert main(["search", QUERY, "--in", str(file), "--model", model, "--json"]) == 0
     reference = SentenceTransformer(model, device="cpu")
     (found,) = util.semantic_search(reference.encode_query(QUERY), reference.encode_document(LINES), top_k=1)
-    hit = json.loads(capsys.readouterr().out)["hits"][0]
+    computed = capsys.readouterr().out
+    hit = json.loads(computed)["hits"][0]
     assert (hit["number"], hit["cosine"]) == (found[0]["corpus_id"] + 1, pytest.approx(found[0]["score"], abs=1e-5))
     assert hit["cosine"] != pytest.approx(hits(model, top_k=1)[0]["cosine"], abs=1e-5)
+    vectors = tmp_path / "vectors.safetensors"
+    assert main(["encode", str(file), "--out", str(vectors), "--model", model]) == 0
+    assert torch.equal(load_file(vectors)["embeddings"], minisbert.load(model).encode_document(LINES))
+    capsys.readouterr()
+    search = ["search", QUERY, "--in", str(file), "--vectors", str(vectors), "--json", "--model"]
+    assert main([*search, model]) == 0
+    assert capsys.readouterr().out == computed
+    with safe_open(vectors, "pt") as opened:
+        notes = opened.metadata()
+    assert (notes["model"], notes["prompt"], notes["max_seq_length"], notes["normalize"]) == (model, "red ", "32", "false")
+
+    prompts = {"query": "the cat ", "document": "a "}
+    write_json(tmp_path / "model/config_sentence_transformers.json", {"prompts": prompts})
+    assert main([*search, model]) == 2
+    assert "vectors.safetensors was made with the prompt 'red ', but the prompt here is 'a '." in capsys.readouterr().err
+    save_tiny(tmp_path / "other", seed=1)
+    assert main([*search, str(tmp_path / "other")]) == 2
+    assert f"was made with the model {model!r}, but the model here is {str(tmp_path / 'other')!r}" in capsys.readouterr().err

@@ -8,5 +8,6 @@
     kernels.py     which matrix product this machine gets
     vectors.py     vectors that a caller passes, checked; search.py: the nearest rows of a corpus, block by block
 
-It imports bert, pooling and tokenizer. It is imported by checkpoint, util, encoder, tracing, train, corpus and files.
+It imports bert, pooling and tokenizer. It is imported by checkpoint, util, encoder, tracing, train, corpus, files
+and cli.
 """

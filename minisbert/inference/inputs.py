@@ -17,8 +17,8 @@ from minisbert.errors import MissingExtraError, warn
 def read_texts(sentences: object) -> tuple[list[str], bool]:
     """The caller's sentences as a list of plain texts, and whether it was a single text.
 
-    Anything that gives texts in an order will do: a list, a tuple, a generator, a numpy array of strings, a pandas Series. Neither
-    numpy nor pandas is imported for it.
+    Anything that gives texts in an order will do: a list, a tuple, a generator, a numpy array of strings, a pandas or polars
+    Series, a pyarrow array. None of these packages is imported for it.
 
     Raises:
         TypeError: if it has no order (a set, a dict), is no collection of texts, or holds something that is no text.
@@ -47,11 +47,15 @@ def _collection(sentences: object) -> Iterable[object]:
         )
     if isinstance(sentences, (bytes, bytearray, memoryview)):
         raise TypeError(f"sentences: found {kind}, expected str. Decode it first: data.decode('utf-8').")
-    axes = getattr(sentences, "ndim", 1)  # numpy, pandas and torch all have it
+    shape = getattr(sentences, "shape", None)  # of numpy, pandas, polars, pyarrow's tables and torch
+    axes = len(shape) if isinstance(shape, tuple) else 1
     if axes != 1:
         raise ValueError(f"sentences: found {kind} with {axes} axes, expected one axis of texts. Pass one column of it.")
     if not isinstance(sentences, Iterable):
         raise TypeError(f"sentences: found {kind}, expected a str, or str in an order such as a list.")
+    if type(sentences).__module__.partition(".")[0] == "pyarrow" and hasattr(sentences, "to_pylist"):
+        texts: list[object] = sentences.to_pylist()  # the entries of an array are pyarrow's scalars, no str
+        return texts
     return sentences
 
 

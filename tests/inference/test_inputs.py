@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from checkpoints import save_tiny
@@ -167,7 +169,12 @@ def nested(encoder: SentenceEncoder, *_: Any) -> None:
     refused(encoder, ["a", ("a", "b", "c")], TypeError, f"sentences[1]: found tuple, {told}")
     refused(encoder, np.array([["a", "b"]]), ValueError, "sentences: found ndarray with 2 axes, expected one axis of texts.")
     refused(encoder, np.array("a"), ValueError, "sentences: found ndarray with 0 axes, expected one axis of texts.")
-    refused(encoder, pd.DataFrame({"a": ["b"]}), ValueError, "sentences: found DataFrame with 2 axes, expected one axis of texts.")
+    for table, kind in (
+        (pd.DataFrame({"a": ["b"]}), "DataFrame"),
+        (pl.DataFrame({"a": ["b"]}), "DataFrame"),
+        (pa.table({"a": ["b"]}), "Table"),
+    ):
+        refused(encoder, table, ValueError, f"sentences: found {kind} with 2 axes, expected one axis of texts. Pass one column")
 
 
 def pairs(encoder: SentenceEncoder, *_: Any) -> None:
@@ -255,3 +262,9 @@ def test_counting_and_streams_check_their_texts_too(encoder: SentenceEncoder, wr
     for work in encoder.count_tokens, lambda texts: list(encoder.encode_stream(texts)):
         with pytest.raises((TypeError, ValueError), match="sentences"):
             work(wrong)
+
+
+@pytest.mark.parametrize("column", [pa.array(TEXTS), pa.chunked_array([TEXTS[:1], TEXTS[1:]]), pl.Series(TEXTS)])
+def test_a_column_of_arrow_is_a_list_of_texts(encoder: SentenceEncoder, column: Any) -> None:
+    assert torch.equal(encoder.encode(column), encoder.encode(TEXTS))
+    assert torch.equal(torch.cat(list(encoder.encode_stream(column))), encoder.encode(TEXTS))
