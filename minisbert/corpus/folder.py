@@ -262,7 +262,13 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
         return []
     if isinstance(before, list) and isinstance(now, list):
         return [f"{name} has {len(before)} entries there and {len(now)} here"]
-    return [f"{name} is {json.dumps(before)[:80]} there and {json.dumps(now)[:80]} here"]
+    return [f"{name} is {_short(before)} there and {_short(now)} here"]
+
+
+def _short(value: Any) -> str:
+    """A json value for a message; of a long one the beginning and the end, where paths differ."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 90 else f"{text[:20]}…{text[-69:]}"
 
 
 def json_text(value: Any) -> str:
