@@ -130,7 +130,12 @@ class SavedState:
             for name, weight in weights.items():
                 weight.copy_(opened.get_tensor(f"weight.{name}"))
                 moments = [moment for moment in MOMENTS if f"{moment}.{name}" in there]
-                optimizer.state[weight] = {moment: opened.get_tensor(f"{moment}.{name}").to(weight.device) for moment in moments}
+                values = {moment: opened.get_tensor(f"{moment}.{name}").to(weight.device) for moment in moments}
+                # AdamW's fused loop goes through memory as it lies. A weight may lie transposed there, and its moments must too.
+                optimizer.state[weight] = {
+                    moment: torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
+                    for moment, value in values.items()
+                }
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
