@@ -101,6 +101,7 @@ def test_pair_by_pair_is_the_formula(name: str) -> None:
     assert torch.equal(similarity_pairwise(a, b, name), PAIRWISE[name](a, b))
 
 
+@pytest.mark.every_processor
 @EVERY_NAME
 def test_real_vectors_get_the_scores_of_sentence_transformers(name: str, vectors: Tensor) -> None:
     a, b = vectors[:300], vectors[300:600]

@@ -81,7 +81,7 @@ def pairs_step(trace: Traced, b: SentenceTrace) -> tuple[str, str]:
         f"[{len(trace.a.tokens)}, {len(b.tokens)}], tokens of A and tokens of B",
         "by linearity of the pooling; Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
         source(pair_matrix, "pair_matrix"),
-        source(contributions, "shares"),
+        source(contributions, "contributions"),
     )
     try:
         matrix = trace.pair_matrix

@@ -24,6 +24,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+PACKAGE = Path(__file__).parent.parent
+
 LONGEST_OPEN = 20
 """Source of more lines than this is folded away, to be opened."""
 
@@ -273,7 +275,7 @@ def source(function: Callable[..., object], name: str) -> str:
     """The lines of a function as they are installed, without its docstring, with their numbers."""
     try:
         lines, first = inspect.getsourcelines(function)
-        file = Path(inspect.getfile(function)).name
+        file = Path(inspect.getfile(function)).relative_to(PACKAGE).as_posix()
     except OSError:
         return f'<p class="note">The source of {escaped(name)} is not installed here.</p>'
     code = textwrap.dedent("".join(lines))

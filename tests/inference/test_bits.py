@@ -117,6 +117,7 @@ def test_every_length_from_one_token_to_the_limit(layer: SentenceEncoder, thread
     assert base.differ == {}
 
 
+@pytest.mark.every_processor
 def test_every_tiny_shape(layer: SentenceEncoder) -> None:
     """From 1 to 12 sentences of 2 to 13 tokens: the products of few rows, which libraries compute in ways of their own."""
     words = ("man", "cat", "dog", "food", "water", "red", "blue", "green", "mat", "play", "run", "sun")
@@ -162,6 +163,7 @@ def test_every_way_in(whole: SentenceEncoder, minilm_folder: Path, sentences: li
     assert base.differ == {}
 
 
+@pytest.mark.every_processor
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_tiny_models_keep_their_bits_too(tmp_path: Path, dtype: torch.dtype) -> None:
     save_tiny(tmp_path)

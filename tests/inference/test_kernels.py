@@ -22,6 +22,8 @@ from minisbert.inference.kernels import align_modules, choose_product, keeps_bit
 from minisbert.pooling import ACTIVATIONS as DENSE_ACTIVATIONS
 from minisbert.pooling import POOLING_MODES, DenseConfig, LayerNormConfig, NormalizeConfig, Pooling, PoolingConfig, build_modules
 
+pytestmark = pytest.mark.every_processor
+
 TEXTS = ["the cat sat on the red mat", "a man is eating food", "a dog", ""]
 
 

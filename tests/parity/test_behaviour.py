@@ -242,6 +242,7 @@ def test_half_precision_scores_do_not_tie_where_the_vectors_differ_as_in_sentenc
     assert torch.equal(query @ corpus.T, torch.full((1, 3), 64).bfloat16())
 
 
+@pytest.mark.every_processor
 @pytest.mark.parametrize("name", SIMILARITY_FUNCTIONS)
 def test_a_model_compares_what_encode_gives_by_the_function_that_is_set(
     ours: SentenceEncoder, theirs: SentenceTransformer, name: str

@@ -169,7 +169,7 @@ def test_padded_tokens_are_pooled_and_trained_through_as_in_sentence_transformer
     close("mean_pooling", mean_pooling(tokens, mask, mode), expected, 1e-12)
 
 
-@pytest.mark.parametrize("skip", [1, 2])
+@pytest.mark.parametrize("prompt_tokens", [1, 2])
 @pytest.mark.parametrize("masks", ["nothing is padded", "right", "left"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_prompt_is_left_out_of_padded_tokens_as_in_sentence_transformers(mode: str, masks: str, prompt_tokens: int) -> None:

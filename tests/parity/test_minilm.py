@@ -82,6 +82,7 @@ def test_the_ids_are_those_of_auto_tokenizer(minilm: Both, texts: list[str]) -> 
     assert minilm.encoder.tokenizer(texts).ids == minilm.reference.ids(texts, LIMIT)
 
 
+@pytest.mark.every_processor
 def test_every_layer_gives_the_numbers_of_auto_model(minilm: Both, texts: list[str]) -> None:
     texts = sorted(texts, key=len)
     for start in range(0, len(texts), 50):  # little padding for the reference
@@ -89,6 +90,7 @@ def test_every_layer_gives_the_numbers_of_auto_model(minilm: Both, texts: list[s
         check_states(minilm.encoder.bert, batch, minilm.reference.states(batch), minilm.bounds.states)
 
 
+@pytest.mark.every_processor
 def test_encode_gives_the_vectors_of_sentence_transformers(minilm: Both, texts: list[str]) -> None:
     check_vectors(minilm.encoder, texts, minilm.reference.vectors(texts), minilm.bounds.vectors)
 

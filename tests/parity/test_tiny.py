@@ -21,6 +21,8 @@ from parity.compare import TINY, Bounds, check_states, check_vectors, close
 from parity.plain_bert import plain_bert
 from parity.reference import Reference
 
+pytestmark = pytest.mark.every_processor
+
 LONGEST = 100
 
 SHAPES: dict[str, dict[str, Any]] = {

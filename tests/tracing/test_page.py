@@ -52,7 +52,7 @@ Open = Callable[..., Page]
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
-        pytest.prompt_tokens("chromium is not installed: apt-get install chromium")
+        pytest.skip("chromium is not installed: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield browser
@@ -181,15 +181,15 @@ def test_the_source_lines_are_those_of_the_installed_files(opened: Open, pair_fi
     page = opened(pair_file)
     shown = []
     for source in page.locator(".source").all():
-        file, first = re.fullmatch(r"minisbert/(\w+\.py), line (\d+)", source.locator("summary span").inner_text()).groups()
-        lines = Path(minisbert.__file__).with_name(file).read_text("utf-8").splitlines()
+        file, first = re.fullmatch(r"minisbert/([\w/]+\.py), line (\d+)", source.locator("summary span").inner_text()).groups()
+        lines = (Path(minisbert.__file__).parent / file).read_text("utf-8").splitlines()
         for line in source.locator(".line").all():
             assert line.text_content().strip() == lines[int(line.get_attribute("data-n")) - 1].strip()
         assert source.locator(".line").first.get_attribute("data-n") == first
         shown.append(source.locator("summary code").inner_text())
         assert '"""' not in source.text_content()
     assert {"TextTokenizer.__call__", "Embeddings.forward", "attend", "SelfAttention.forward", "FeedForward.forward"} <= set(shown)
-    assert {"Layer.forward", "pool", "Normalize.forward", "pair_matrix", "shares"} <= set(shown)
+    assert {"Layer.forward", "pool", "Normalize.forward", "pair_matrix", "contributions"} <= set(shown)
 
 
 def test_every_step_has_its_formula_line_shape_and_paper(opened: Open, pair_file: Path) -> None:
