@@ -2,7 +2,7 @@
 
     python scripts/check_checkpoint.py MODEL [--dtype float64] [--json]
 
-MODEL is a folder or a name on the hub. On sentences of its own, the script compares the ids, the output of the embeddings and of
+MODEL is a folder or a name on the hub. On built-in sentences, the script compares the ids, the output of the embeddings and of
 every layer, and the final vectors. Exit code 0: the same; 1: different; 2: cannot be checked (a reason is given).
 
 It needs the references: pip install transformers sentence-transformers
@@ -32,7 +32,7 @@ SENTENCES = [
 ]
 
 BOUNDS = {"float64": (1e-12, 1e-12), "float32": (5e-5, 1e-5)}
-"""What rounding leaves in hidden states and in vectors, as a part of the largest number there, or of 1 if that is more."""
+"""The allowed rounding of hidden states and of vectors, relative to the largest value there, or to 1 if that is larger."""
 
 
 class Row(NamedTuple):
@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
 
 def compare(model: str, dtype_name: str) -> list[Row]:
-    """Everything that is compared, from the ids to the vectors."""
+    """All comparisons, from the ids to the vectors."""
     import torch
     from sentence_transformers import SentenceTransformer
     from torch import nn
@@ -59,7 +59,7 @@ def compare(model: str, dtype_name: str) -> list[Row]:
     dtype = getattr(torch, dtype_name)
     states_bound, vectors_bound = BOUNDS[dtype_name]
     encoder = minisbert.load(model, dtype=dtype)
-    # From the very files that minisbert has read, wherever they were found.
+    # The same files that minisbert has read, wherever they are.
     folder = str(encoder.files["config.json"].parent) if "config.json" in encoder.files else model
     kwargs: dict[str, Any] = {"model_kwargs": {"dtype": dtype, "attn_implementation": "eager"}}
     reference = SentenceTransformer(folder, device="cpu", **kwargs).eval()
@@ -105,7 +105,7 @@ def compare(model: str, dtype_name: str) -> list[Row]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Only the verdict is printed: no warnings, no bars of the reference; afterwards all is as it was."""
+    """Suppresses the warnings and progress bars of the references inside this context."""
     import transformers
 
     verbosity = transformers.logging.get_verbosity()
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a folder that holds a checkpoint, or a name on the hub")
     parser.add_argument(
-        "--dtype", choices=sorted(BOUNDS), default="float64", help="default: float64, which tells mathematics from luck"
+        "--dtype", choices=sorted(BOUNDS), default="float64", help="default: float64, which tells other mathematics from rounding"
     )
     parser.add_argument("--json", action="store_true", help="print json instead of a table")
     options = parser.parse_args(arguments)

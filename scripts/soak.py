@@ -1,11 +1,11 @@
-"""Mixed load for some minutes: threads, forks, odd texts, huge texts, errors. Nothing may fail, differ by a bit, hang, or grow.
+"""Mixed load for some minutes: threads, forks, odd texts, huge texts, errors. No call may fail, differ by a bit, hang, or leak.
 
     python scripts/soak.py [--minutes 10] [--threads 3] [--model FOLDER_OR_NAME]
 
-Each thread encodes what chance gives it and compares with vectors that were computed before; the main thread forks again and
-again, each child encodes and compares too, and a child that takes a minute counts as hung. The resident size is sampled once a
-second. Exits with 1 on any error, or if the median size of the last fifth is more than 5 % above that of the second fifth (the
-first warms up).
+Each thread encodes random texts and compares the vectors with those that were computed before. The main thread forks repeatedly;
+each child encodes and compares too. A child that takes a minute counts as hung. The resident size is sampled once a second. Exits
+with 1 on any error, or if the median size of the last fifth is more than 5 % above that of the second fifth (the first fifth warms
+up).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ODD = ["", " ", "\0", "\N{GRINNING FACE}", "שלום עולם", "e\u0301", "x" *
 
 
 class Load:
-    """One encoder, the texts with their right vectors, and the jobs."""
+    """One encoder, the texts with their expected vectors, and the jobs."""
 
     def __init__(self, model: str) -> None:
         rng = random.Random(0)  # noqa: S311
@@ -66,7 +66,7 @@ class Load:
         self.equal(self.encoder.encode([self.texts[i] for i in some], on_truncate="ignore", **options), self.right[some])
 
     def stream(self, rng: random.Random) -> None:
-        """A generator, now and then left half-way."""
+        """A generator, sometimes closed before its end."""
         some = self.some(rng)
         stream = self.encoder.encode_stream((self.texts[i] for i in some), window=1 + rng.randrange(100), on_truncate="ignore")
         if rng.random() < 0.2:
@@ -77,19 +77,19 @@ class Load:
             self.equal(torch.cat(list(stream)), self.right[some])
 
     def huge_text(self, _: random.Random) -> None:
-        """A megabyte in one text."""
+        """One text of a megabyte."""
         self.equal(self.encoder.encode(self.huge, on_truncate="ignore"), self.right_huge)
 
     def tokens(self, rng: random.Random) -> None:
-        """Token vectors, and their number."""
+        """Token vectors; there must be one for each token."""
         texts = [self.texts[i] for i in self.some(rng)]
         counts = self.encoder.count_tokens(texts)
         vectors = self.encoder.encode(texts, output_value="token_embeddings", on_truncate="ignore")
         if [len(of_text) for of_text in vectors] != [min(count, self.encoder.max_seq_length) for count in counts]:
-            raise AssertionError("the number of token vectors is not that of the tokens")
+            raise AssertionError("the number of token vectors differs from the number of tokens")
 
     def wrong(self, _: random.Random) -> None:
-        """What must be refused, in the midst of all the rest."""
+        """Wrong arguments, which must be refused."""
         for texts in ["a", None], ["a \ud83d"], {"a"}:
             try:
                 self.encoder.encode(texts)
@@ -98,23 +98,23 @@ class Load:
             raise AssertionError(f"{texts!r} was not refused")
 
     def another(self, rng: random.Random) -> None:
-        """Another encoder, from a pickle, used and thrown away."""
+        """Another encoder, from a pickle, used once."""
         some = self.some(rng)
         other = pickle.loads(pickle.dumps(self.encoder))  # noqa: S301 (our own)
         self.equal(other.encode([self.texts[i] for i in some], on_truncate="ignore"), self.right[some])
 
     def run(self, name: str, job: Callable[[random.Random], None], rng: random.Random) -> bool:
-        """Does one job, and notes what comes of it."""
+        """Runs one job, and counts it or notes its error."""
         try:
             job(rng)
-        except BaseException:  # whatever it is
+        except BaseException:  # any error counts
             self.errors.append(f"{name}: {traceback.format_exc()}")
             return False
         self.done[name] += 1
         return True
 
     def work(self, seed: int) -> None:
-        """What a thread does until it is told to stop."""
+        """The loop of a thread, until it is told to stop."""
         rng = random.Random(seed)  # noqa: S311
         jobs = [self.encode] * 6 + [self.stream] * 4 + [self.tokens, self.wrong, self.huge_text, self.another]
         while not self.stop.is_set():

@@ -1,9 +1,9 @@
-"""The memory that `encode_stream` takes does not depend on how many texts go through it.
+"""Checks that the memory of `encode_stream` does not depend on the number of texts.
 
     python scripts/stream_memory.py [--texts 1000000] [--against 10000] [--model FOLDER_OR_NAME]
 
 Encodes two generated corpora of short sentences, each in a process of its own, and compares the peaks of resident memory. Exits
-with 1 if they differ by more than 5 %. By default with a small random model, so that a million sentences end within minutes.
+with 1 if they differ by more than 5 %. The default is a small random model, so that a million sentences take minutes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ ALLOWED = 0.05
 
 
 def sentences(number: int) -> Iterator[str]:
-    """Short sentences of 3 to 14 words, all different, made as they are asked for."""
+    """Short sentences of 3 to 14 words, all different, generated lazily."""
     rng = random.Random(0)  # noqa: S311
     for n in range(number):
         yield f"{' '.join(rng.choices(WORDS, k=3 + n % 12))} {n}"
 
 
 def measure(model: str, number: int) -> None:
-    """What one process does: encode, and print rows, seconds and the peak in kilobytes."""
+    """The work of one process: encode, and print the rows, the seconds and the peak in kilobytes."""
     import minisbert
 
     encoder = minisbert.load(model, device="cpu")

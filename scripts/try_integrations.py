@@ -1,9 +1,9 @@
-"""Puts minisbert's encoder into other people's programs, in place of sentence-transformers', and compares what comes out.
+"""Uses minisbert's encoder in other programs in place of sentence-transformers', and compares the results.
 
     python -m venv try && try/bin/pip install '.[test]' bertopic faiss-cpu haystack-ai llama-index-core mteb pyspark setfit
     try/bin/python scripts/try_integrations.py --data DIR
 
-DIR holds stsb-test.tsv, as in scripts/evaluate_sts.py. A program that is not installed is named as such. Exit code 1 if a result
+DIR holds stsb-test.tsv, as in scripts/evaluate_sts.py. Programs that are not installed are listed as such. Exit code 1 if a result
 differs.
 """
 
@@ -41,11 +41,11 @@ def keybert(data: Pair) -> bool:
 
 
 def bertopic(data: Pair) -> bool:
-    """The same topics for 1,000 sentences, but for single ones (adjusted Rand index above 0.95), with PCA.
+    """The same topics for 1,000 sentences, except for a few (adjusted Rand index above 0.95), with PCA.
 
-    With UMAP there is nothing to compare: it magnifies the last bits of a vector, so that sentence-transformers' own topics change
+    With UMAP no comparison is possible: it magnifies the last bits of a vector, so sentence-transformers' own topics change
     between two batch sizes (an adjusted Rand index of 0.34 between batches of 32 and 7, 0.36 between theirs and ours; one run of
-    each). The bound of 0.95 was set after a run with PCA had given 0.99; equal topics to the last sentence do not come out with it.
+    each). The bound of 0.95 was set after a run with PCA gave 0.99; even with PCA a few sentences change their topic.
     """
     from bertopic import BERTopic
     from sklearn.decomposition import PCA
@@ -87,7 +87,7 @@ def mteb(data: Pair) -> bool:
 
 
 def langchain(data: Pair) -> bool:
-    """The same neighbours from its store in memory."""
+    """The same neighbours from its in-memory store."""
     from langchain_core.embeddings import Embeddings
     from langchain_core.vectorstores import InMemoryVectorStore
 
@@ -118,7 +118,7 @@ def llama_index(data: Pair) -> bool:
 
 
 def haystack(data: Pair) -> bool:
-    """The neighbours that a pipeline with its store in memory finds."""
+    """The neighbours that a pipeline with its in-memory store finds."""
     from haystack import Document, Pipeline
     from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
     from haystack.document_stores.in_memory import InMemoryDocumentStore
@@ -136,7 +136,7 @@ def haystack(data: Pair) -> bool:
 
 
 def setfit(data: Pair) -> bool:
-    """The same classes from a head that was fitted to a few examples."""
+    """The same classes from a classifier that was fitted to a few examples."""
     from setfit import SetFitModel
     from sklearn.linear_model import LogisticRegression
 
@@ -234,7 +234,7 @@ def pyspark(data: Pair) -> bool:
 
 
 def distinct(data: Pair) -> list[str]:
-    """The texts that the model can tell apart: others would tie, and each program breaks a tie in its own way."""
+    """Texts that differ for the model: equal ones would tie, and each program breaks ties in its own way."""
     return list({" ".join(text.lower().split()): text for text in data[0]}.values())
 
 
@@ -264,7 +264,7 @@ PROGRAMS: dict[str, tuple[Callable[[Pair], bool], str]] = {
 
 
 def main() -> int:
-    """Tries each program and prints the table of the README."""
+    """Runs each program and prints the table of the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the folder with stsb-test.tsv")
     parser.add_argument("--only", nargs="+", choices=PROGRAMS, metavar="PROGRAM", help=f"of {', '.join(PROGRAMS)}")
@@ -288,7 +288,7 @@ def main() -> int:
             continue
         try:
             outcome = "the same" if run(data) else "DIFFERENT"
-        except Exception as error:  # whatever a program raises is its outcome
+        except Exception as error:  # any error of a program is its outcome
             outcome = f"FAILED: {type(error).__name__}: {error}".replace("\n", " ")[:200]
         failed |= outcome != "the same"
         rows.append(f"| {name} | {installed} | {adapter} | {run.__doc__.splitlines()[0].rstrip('.')}: {outcome} |")

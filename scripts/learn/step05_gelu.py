@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x Φ(x), exactly, number by number.
+    """x Φ(x), exactly, element by element.
 
     Args:
         x: of any shape.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Attention in which nobody looks at the padding.
+    """Attention in which no token attends to the padding.
 
     Args:
         query: [batch, heads, length, head_dim].

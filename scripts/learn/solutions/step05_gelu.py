@@ -9,5 +9,5 @@ from torch import Tensor
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x Φ(x), exactly, number by number."""
+    """x Φ(x), exactly, element by element."""
     return x * (1 + torch.erf(x / math.sqrt(2))) / 2
