@@ -67,6 +67,23 @@ __all__ = [
     "trace",
 ]
 
+_NOT_HERE = {
+    "SentenceTransformer": "Take encoder = minisbert.load(name), which has its encode().",
+    "CrossEncoder": "minisbert has no model that scores pairs; compare vectors with minisbert.similarity.",
+    "SparseEncoder": "minisbert has no sparse vectors.",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name in _NOT_HERE:  # an AttributeError would lose its message in `from minisbert import …`
+        raise ImportError(f"minisbert has no {name}. {_NOT_HERE[name]}", name=__name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 DEFAULT_MODEL = "sentence-transformers/bert-base-nli-mean-tokens"
 
 _kept: dict[str, SentenceEncoder] = {}

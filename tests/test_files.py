@@ -275,6 +275,6 @@ def test_the_summary_as_json_tells_what_was_cut(tmp_path: Path, folder: Path, ca
     }
     warning = (
         "minisbert: warning: 2 of 303 texts are longer than 32 tokens and were cut: the longest has 52 tokens, the first is number "
-        "301 (index 300) with 52. Split long texts, or pass on_truncate='ignore' if this is meant."
+        "301 (index 300) with 52. Split long texts, or pass --on-truncate ignore if this is meant."
     )
     assert said.splitlines() == [warning, f"minisbert: wrote 303 vectors of 32 numbers to {out}"]

@@ -1,6 +1,7 @@
 """From the name of a model to its parts, and back to files.
 
     hub.py               a name → its files on this machine; cache.py: the hub's cache; bundled.py: packages that bundle a model
+    listing.py           the models that are on this machine
     other_files.py       what a checkpoint has in place of what is read here
     fields.py            strict json: every complaint names file, field, found and expected
     config.py            config.json, the limit in tokens, how the vectors are meant to be used
@@ -12,5 +13,5 @@
     save.py, info.py     a `Checkpoint` → files, or a table of what is in force; replace.py: only a checkpoint is ever replaced
 
 It imports bert, pooling, tokenizer and the threads of inference. It is imported by encoder, which is built from a `Checkpoint`, by
-train, tracing and cli; nothing here knows the encoder.
+train, tracing, cli and commands; nothing here knows the encoder.
 """

@@ -43,6 +43,11 @@ class InstalledModel:
     homes: tuple[Path, ...]
 
 
+def installed_models() -> list[BundledModel]:
+    """The models that installed packages carry; their weights are not looked at."""
+    return [carried for carried in BUNDLED if importlib.util.find_spec(carried.module) is not None]
+
+
 def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> tuple[InstalledModel | None, list[str]]:
     """The folder of an installed package that bundles this very model, or why there is none: nothing if no package is known to."""
     for bundled in BUNDLED:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minisbert.checkpoint.bundled import bundled_model
+from minisbert.checkpoint.bundled import bundled_model, installed_models
 from minisbert.checkpoint.cache import (
     cached_commit,
     caches,
@@ -310,7 +310,7 @@ class _Repository:
             tried = "\n  ".join([*self.tried, f"the hub: {self.closed}"])
             raise ModelNotFoundError(
                 f"{self.name}: this model was not found, and no other one is taken instead.\n  {tried}\n"
-                f"Give the path of a folder that holds it, or a name that the hub has.{self._full_name()}"
+                f"Give the path of a folder that holds it, or a name that the hub has.{self._full_name()}{_installed(self.name)}"
             ) from cause
         if not has_other_form(self.folder / "snapshots" / str(self.commit) / file) and Path(file).name not in OBSOLETE:
             load_warning = (
@@ -390,6 +390,16 @@ class _Repository:
         if getattr(getattr(error, "response", None), "status_code", None) == 401:
             reason += "; check the token that was sent: token=, HF_TOKEN, or huggingface_hub's login"
         return f"{file} could not be fetched from {_endpoint() or constants.ENDPOINT} ({reason})"
+
+
+def _installed(besides: str) -> str:
+    """The advice to take what is here."""
+    names = [
+        carried.model.removeprefix(f"{DEFAULT_ORGANISATION}/")
+        for carried in installed_models()
+        if carried.model.lower() != besides.lower()
+    ]
+    return f"\nInstalled here: {', '.join(names)}. Pass model={names[0]!r} to use it." if names else ""
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -183,5 +183,11 @@ def find_device(device: str | torch.device | None) -> torch.device:
     try:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # each kind of device has its own
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"device: {str(device)!r} cannot be used here ({reason}). Take another, such as 'cpu'.") from error
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        reason = reason if len(reason) <= 100 else reason[:100] + "…"  # PyTorch lists every kind of device it knows
+        raise ValueError(f"device: {str(device)!r} cannot be used here ({reason}). Devices here: {_devices()}.") from error
+
+
+def _devices() -> str:
+    kinds = ["'cpu'", *(f"'cuda:{index}'" for index in range(torch.cuda.device_count()))]
+    return ", ".join([*kinds, *(["'mps'"] if torch.backends.mps.is_available() else [])])

@@ -9,5 +9,5 @@
     vectors.py     vectors that a caller passes, checked; search.py: the nearest rows of a corpus, block by block
 
 It imports bert, pooling and tokenizer. It is imported by checkpoint, util, encoder, tracing, train, corpus, files
-and cli.
+and commands.
 """

@@ -277,6 +277,7 @@ _ENCODE = {
 }
 OPTIONS: dict[str, dict[str, str]] = {
     "load": {
+        "model_name_or_path": "It is called model.",
         "cache_folder": "It is called cache_dir.",
         "use_auth_token": "It is called token.",
         "prompts": _AS_ATTRIBUTE,

@@ -1,0 +1,163 @@
+"""`minisbert encode` and `minisbert search`: what they run, and which vectors belong together."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minisbert.checkpoint.weights import checksum
+from minisbert.files import VectorFile, is_vector_file, open_texts, read_notes, read_vectors
+from minisbert.inference.inputs import choose_prompt, document_prompt
+from minisbert.writing import written_whole
+
+if TYPE_CHECKING:
+    from minisbert.encoder import SentenceEncoder
+
+
+def given_text(argument: str | None) -> Any:
+    """A text of the command line: UTF-8, whatever the locale, under which Python may have decoded it as something else."""
+    try:
+        return argument and os.fsencode(argument).decode()
+    except UnicodeError:
+        return argument
+
+
+def printable(text: str) -> str:
+    """A text with escapes for what the terminal's encoding does not have, as stderr does by itself."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def search(options: argparse.Namespace) -> None:
+    """`minisbert search`."""
+    import minisbert
+
+    if options.top_k < 1:
+        raise ValueError(f"--top-k: found {options.top_k}, expected at least 1.")
+    with open_texts(options.file, options.format, given_text(options.column), options.delimiter) as opened:
+        texts = list(opened)
+    blank = sum(not text.strip() for text in texts)
+    if len(texts) == blank:
+        raise ValueError(f"--in: {'stdin' if options.file == '-' else options.file} holds no sentences, expected one at least.")
+    vectors = None if options.vectors is None else read_vectors(options.vectors, len(texts))
+    encoder = load_model(options)
+    if vectors is None:
+        vectors = encoder.encode_document(texts, on_truncate=options.on_truncate)
+    elif vectors.shape[1] != encoder.dimension:
+        raise ValueError(
+            f"--vectors: {options.vectors} holds vectors of {vectors.shape[1]} numbers, but this model's have {encoder.dimension}. "
+            "Name the --model that made them."
+        )
+    if options.vectors is not None:
+        _check_notes(options.vectors, encoder)
+    query = given_text(options.query)
+    (hits,) = minisbert.semantic_search(
+        encoder.encode_query(query, on_truncate=options.on_truncate), vectors, top_k=options.top_k + blank
+    )
+    found = [(hit["corpus_id"] + 1, hit["score"], texts[hit["corpus_id"]]) for hit in hits]
+    found = [hit for hit in found if hit[2].strip()][: options.top_k]
+    if options.json:
+        rows = [{"number": number, "cosine": cosine, "text": text} for number, cosine, text in found]
+        print(json.dumps({"query": query, "hits": rows}))
+        return
+    width = max(len(str(number)) for number, _, _ in found)
+    for number, cosine, text in found:
+        print(f"{cosine:9.6f}  {number:{width}}  {printable(' '.join(text.split()))}")
+
+
+def _document_prompt(encoder: SentenceEncoder) -> str:
+    """What `encode` and `search` put before each text: as `encode_document` does."""
+    name = document_prompt(encoder.model, encoder.prompts)
+    return choose_prompt(encoder.prompts, encoder.default_prompt_name, None, name)
+
+
+def _notes(encoder: SentenceEncoder) -> dict[str, str]:
+    """What made the vectors: the same notes mean the same vectors."""
+    parts = encoder.checkpoint
+    source = parts.source
+    return {
+        "model": encoder.model,
+        "revision": (source and source.commit) or "",
+        "prompt": _document_prompt(encoder),
+        "max_seq_length": str(encoder.max_seq_length),
+        "pooling": "+".join(encoder.pooling.modes),
+        "weights": str(checksum(parts.bert, parts.modules)),
+    }
+
+
+def _check_notes(path: Path, encoder: SentenceEncoder) -> None:
+    """Refuses vectors of another model or prompt. A model is known by its weights: its folder may have been moved."""
+    found, expected = read_notes(path), _notes(encoder)
+    if not found:
+        return
+    for name, what in (
+        *(("weights", "model"), ("prompt", "prompt"), ("max_seq_length", "max_seq_length"), ("pooling", "pooling")),
+        *((("revision", "revision"),) if found.get("revision") and expected["revision"] else ()),
+    ):
+        if found.get(name) != expected[name]:
+            raise ValueError(
+                f"--vectors: {path} was made with the {what} {found.get(what, '')!r}, but the {what} here is {expected[what]!r}"
+                f"{' with other weights' if found.get(what) == expected[what] else ''}. "
+                "Name the --model and --revision that made it, or make it anew with minisbert encode."
+            )
+
+
+def encode(options: argparse.Namespace) -> None:
+    """`minisbert encode`."""
+    kind = options.out.suffix.lower()
+    if kind not in (".safetensors", ".npy"):
+        raise ValueError(f"--out: found {str(options.out)!r}, expected a name that ends in .safetensors or .npy.")
+    # The file is made first, so that hours of work do not end at a folder that cannot be written.
+    with (
+        written_whole(options.out, is_vector_file, "--out") as path,
+        open_texts(options.file, options.format, given_text(options.column), options.delimiter) as texts,
+    ):
+        encoder = load_model(options)
+        stream = encoder.encode_stream(
+            texts,
+            prompt=_document_prompt(encoder),
+            batch_tokens=options.batch_tokens,
+            normalize_embeddings=options.normalize,
+            on_truncate=options.on_truncate,
+        )
+        notes = _notes(encoder) | {"normalize": str(options.normalize).lower()}
+        with VectorFile(path, kind, encoder.dimension, notes) as vectors:
+            for rows in stream:
+                try:
+                    vectors.write(rows)
+                except OSError as error:
+                    raise _unwritten(options.out, error) from error
+            try:
+                vectors.finish()
+            except OSError as error:
+                raise _unwritten(options.out, error) from error
+    number = vectors.rows
+    print(
+        f"minisbert: wrote {number} {'vector' if number == 1 else 'vectors'} of {encoder.dimension} numbers to {options.out}",
+        file=sys.stderr,
+    )
+    if options.json:
+        done = {"out": str(options.out), "model": encoder.model, "vectors": number, "dimension": encoder.dimension}
+        done |= {"tokens": stream.tokens, "cut": stream.cut, "longest": stream.longest, "limit": encoder.max_seq_length}
+        print(json.dumps(done))
+
+
+def _unwritten(out: Path, error: OSError) -> OSError:
+    return OSError(f"--out: the vectors cannot be written to {str(out)!r} ({error.strerror or error})")
+
+
+def load_model(options: argparse.Namespace) -> SentenceEncoder:
+    """The model that the command line names."""
+    import minisbert
+
+    return minisbert.load(
+        options.model or minisbert.DEFAULT_MODEL,
+        device=options.device,
+        revision=options.revision,
+        cache_dir=options.cache_dir,
+        local_files_only=options.local_files_only,
+    )
