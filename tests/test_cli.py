@@ -532,7 +532,7 @@ def test_what_others_call_otherwise_is_an_error_that_says_what_to_do() -> None:
         from minisbert import SentenceTransformer  # noqa: F401
     with pytest.raises(TypeError, match=r"'model_name_or_path'. It is called model\."):
         minisbert.load(model_name_or_path="x")
-    with pytest.raises(TypeError, match=r"a: found text, expected vectors. Encode it first"):
+    with pytest.raises(TypeError, match=r"a: found str, expected a tensor.* Encode texts first"):
         minisbert.similarity("a", "b")
     assert not hasattr(minisbert, "nonsense")
     assert dir(minisbert) == sorted([*minisbert.__all__, "__version__"])

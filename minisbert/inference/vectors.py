@@ -117,8 +117,10 @@ def as_matrix(name: str, value: Vectors) -> Tensor:
 def _tensor(name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, str) or (isinstance(value, (list, tuple)) and value and isinstance(value[0], str)):
-        raise TypeError(f"{name}: found text, expected vectors. Encode it first: minisbert.encode(texts) gives a vector each.")
+    if isinstance(value, str):
+        raise TypeError(
+            f"{name}: found str, expected a tensor, an array, or a list of vectors. Encode texts first, with minisbert.encode."
+        )
     if _is_array(value):
         array = _as_array(name, value)
         if array.dtype != object:
