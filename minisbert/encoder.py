@@ -101,7 +101,7 @@ class SentenceEncoder:
     def _kept(self, value: int) -> int:
         keep, most = inputs.count("truncate_dim", value), self.config.dimension
         if keep > most:
-            raise ValueError(f"truncate_dim: found {keep}, expected 1 to {most}, the numbers in a vector of this model.")
+            raise ValueError(f"truncate_dim: found {keep}, expected 1 to {most}, the dimensions of a vector of this model.")
         return keep
 
     @property

@@ -220,7 +220,7 @@ def test_a_wrong_prompt_is_named(healthy: Path) -> None:
     ("value", "error", "message"),
     [
         (0, ValueError, "truncate_dim: found 0, expected at least 1"),
-        (13, ValueError, "truncate_dim: found 13, expected 1 to 12, the numbers in a vector of this model"),
+        (13, ValueError, "truncate_dim: found 13, expected 1 to 12, the dimensions of a vector of this model"),
         (True, TypeError, "truncate_dim: found bool"),
         ("8", TypeError, "truncate_dim: found str"),
     ],
