@@ -29,7 +29,8 @@ OF_ENCODE: list[tuple[object, dict[str, object], str]] = [
         [("a", "b")],
         {},
         (
-            "sentences[0]: found tuple, expected str. A pair has no vector: this model gives each text its own, and two are compared "
+            "sentences[0]: found tuple, expected str. A pair has no vector: this model gives each text its own, "
+            "and two are compared "
             "by their vectors. Encode the first texts and the second texts, each as a list."
         ),
     ),
@@ -74,21 +75,24 @@ OF_CONFIG: list[tuple[dict[str, object], str]] = [
     (
         {"hidden_size": 7},
         (
-            "config.json: field 'num_attention_heads': found 4 (int), expected a divisor of hidden_size, which is 7. Every head takes "
+            "config.json: field 'num_attention_heads': found 4 (int), expected a divisor of hidden_size, which "
+            "is 7. Every head takes "
             "an equal share of it. Correct one of the two."
         ),
     ),
     (
         {"vocab_size": 3},
         (
-            "vocab.txt: the highest token id is 32, expected at most 2, since config.json gives vocab_size 3. The tokenizer and the "
+            "vocab.txt: the highest token id is 32, expected at most 2, since config.json gives vocab_size 3. "
+            "The tokenizer and the "
             "model do not belong together."
         ),
     ),
     (
         {"hidden_act": "swish"},
         (
-            "config.json: field 'hidden_act': found \"swish\" (str), expected one of gelu, gelu_new, gelu_pytorch_tanh, relu, silu. "
+            "config.json: field 'hidden_act': found \"swish\" (str), expected one of gelu, gelu_new, "
+            "gelu_pytorch_tanh, relu, silu. "
             "Correct the file, or take an unchanged copy."
         ),
     ),
