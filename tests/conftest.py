@@ -53,6 +53,15 @@ def own_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
 
 
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    """A test that sets the number of threads sets it for itself alone."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """The files of the real sentence-transformers/all-MiniLM-L6-v2, from the package that carries them (not imported)."""

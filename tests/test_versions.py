@@ -83,7 +83,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("import sys; sys.exit(1)", "no output"),
         (
             "import os; print('..', flush=True); os.kill(os.getpid(), 9)",
-            "ended by SIGKILL, before pytest was done",
+            "ended by SIGKILL before pytest finished",
         ),
     ],
 )
@@ -96,4 +96,4 @@ def test_the_script_reads_the_lowest_versions_from_pyproject(script: ModuleType)
     assert [f"{name}>={version}" for name, version in lowest.items()] == [line.split(" ")[0] for line in project()["dependencies"]]
     for test in script.TESTS:
         source = (ROOT / test).read_text("utf-8") if test.startswith("tests/") else ""
-        assert not re.search(r"^(from|import) (transformers|sentence_transformers|checkpoints|numpy)", source, re.MULTILINE), test
+        assert not re.search(r"^(from|import) (transformers|sentence_transformers|numpy)", source, re.MULTILINE), test

@@ -271,6 +271,7 @@ class Workers:
         self._waiting: SimpleQueue[Task[Any]] = SimpleQueue()
         self._threads = threads
         self._ending = False
+        self._alive: set[int] = set()
         started: SimpleQueue[None] = SimpleQueue()
         try:
             for _ in range(threads):
@@ -321,18 +322,27 @@ class Workers:
         torch.get_num_threads()
         torch.set_num_threads(1)
         _become_ours()
+        self._alive.add(_native.get_ident())
         started.put(None)
-        while True:
-            task = self._waiting.get()
-            task.run()
-            del task  # or the last batch would stay in memory until the next one comes
+        try:
+            while True:
+                task = self._waiting.get()
+                task.run()
+                del task  # or the last batch would stay in memory until the next one comes
+        finally:
+            self._alive.discard(_native.get_ident())
+
+    @property
+    def alive(self) -> bool:
+        """Whether all threads are there: something may have ended one, and a caller must not wait for it for ever."""
+        return len(self._alive) == self._threads
 
 
 def workers(threads: int) -> Workers:
     """That many workers; made at the first call."""
     _check_process()
     with _starting:
-        if threads not in _workers:
+        if threads not in _workers or not _workers[threads].alive:
             _workers[threads] = Workers(threads)
         return _workers[threads]
 

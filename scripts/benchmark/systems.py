@@ -73,7 +73,7 @@ class Gemm(Minisbert):
     def encode(self, texts: list[str], way: Way, *, single: bool = False, part: int = 1) -> Any:
         from minisbert.inference.batching import padding_tokens
         from minisbert.inference.engine import pack
-        from minisbert.inference.threads import workers
+        from minisbert.inference.threads import Task, workers
 
         key = tuple(texts)
         if key not in self.sizes:  # counted once, in the warm-up: only the products are to be timed
@@ -81,7 +81,10 @@ class Gemm(Minisbert):
             self.sizes[key] = [batch.tokens + padding_tokens(batch.tokens) for batch in pack(lengths, self.encoder.device)]
         products = [partial(self.multiply, size) for size in self.sizes[key][::part]]
         if way.apart and len(products) > 1:
-            for future in [workers(self.threads).submit(product) for product in products]:
+            tasks = [Task(product) for product in products]
+            for task in tasks:
+                workers(self.threads).submit(task)
+            for future in [task.done.get() for task in tasks]:
                 future.result()
         else:
             for product in products:

@@ -167,3 +167,19 @@ def test_each_worker_computes_on_one_core_and_the_others_keep_theirs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "{1} 2\n"
+
+
+def test_workers_that_something_has_ended_are_replaced() -> None:
+    from minisbert.inference import threads
+
+    before = torch.get_num_threads()
+    pool = threads.workers(2)
+    assert pool.alive
+    assert threads.workers(2) is pool
+    pool._alive.pop()  # as a thread does when it ends
+    try:
+        replaced = threads.workers(2)
+        assert replaced is not pool
+        assert replaced.call(torch.get_num_threads) == 1
+    finally:
+        torch.set_num_threads(before)

@@ -292,7 +292,9 @@ def test_it_does_so_when_vectors_are_cut_short(tmp_path: Path) -> None:
 @pytest.mark.parametrize("activation", [torch.nn.Tanh(), torch.nn.ReLU()], ids=["Tanh", "ReLU"])
 def test_a_bend_after_the_pooling_leaves_no_pair_matrix_and_is_named(tmp_path: Path, activation: torch.nn.Module) -> None:
     t = minisbert.trace("the cat sat", "a man", model=with_heads(tmp_path, Dense(32, 12, activation_function=activation)))
-    with pytest.raises(ValueError, match=rf"^pair_matrix: .* with {type(activation).__name__} in a dense layer.*no sum over pairs"):
+    with pytest.raises(
+        ValueError, match=rf"^pair_matrix: .* the nonlinearity {type(activation).__name__} in a dense layer.*no sum over pairs"
+    ):
         _ = t.pair_matrix
     assert abs(t.layer_cosines[-1].item() - t.cosine) < 1e-6
 
