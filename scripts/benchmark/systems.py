@@ -60,9 +60,6 @@ class Gemm(Minisbert):
         from torch import nn
 
         self.linears = [module for module in self.encoder.bert.modules() if isinstance(module, nn.Linear)]
-        for linear in self.linears:
-            if hasattr(linear, "gelu"):  # oneDNN computes it within the product
-                linear.gelu = False
         widths = {linear.in_features for linear in self.linears}
         self.rows = {width: torch.ones(self.encoder.bert.config.max_position_embeddings * 4, width) for width in widths}
         self.sizes: dict[tuple[str, ...], list[int]] = {}
@@ -84,8 +81,8 @@ class Gemm(Minisbert):
             tasks = [Task(product) for product in products]
             for task in tasks:
                 workers(self.threads).submit(task)
-            for future in [task.done.get() for task in tasks]:
-                future.result()
+            for task in tasks:
+                task.done.get().result()
         else:
             for product in products:
                 product()
