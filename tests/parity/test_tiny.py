@@ -21,8 +21,6 @@ from parity.compare import TINY, Bounds, check_states, check_vectors, close
 from parity.plain_bert import plain_bert
 from parity.reference import Reference
 
-pytestmark = pytest.mark.every_processor
-
 LONGEST = 100
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -96,6 +94,7 @@ def test_a_tiny_model_gives_the_numbers_of_the_reference(tiny: Tiny, mask: Tenso
     check_states(tiny.bert, batch, tiny.references[reference](batch), tiny.bounds.states)
 
 
+@pytest.mark.every_processor
 @pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int32, torch.float16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("tiny_folder", ["four heads"], indirect=True)
 def test_a_mask_of_any_dtype_gives_the_numbers_of_the_reference(tiny: Tiny, kind: torch.dtype) -> None:
@@ -104,12 +103,14 @@ def test_a_mask_of_any_dtype_gives_the_numbers_of_the_reference(tiny: Tiny, kind
     check_states(tiny.bert, batch._replace(attention_mask=batch.attention_mask.to(kind)), expected, tiny.bounds.states)
 
 
+@pytest.mark.every_processor
 @pytest.mark.parametrize("tiny_folder", ["four heads"], indirect=True)
 def test_without_a_mask_and_types_every_token_counts_and_is_of_the_first_segment(tiny: Tiny) -> None:
     batch = random_batch(MASKS["the longest"], segments=1)
     close("result", tiny.bert(batch.input_ids), tiny.references["transformers"](batch)[-1], tiny.bounds.states)
 
 
+@pytest.mark.every_processor
 @pytest.mark.parametrize("tiny_folder", ["odd sizes"], indirect=True)
 def test_encode_gives_the_vectors_of_sentence_transformers(tiny_folder: Path, dtype: torch.dtype) -> None:
     texts = ["a man is eating food.", "Someone is having a meal!", "the red cats, the blue dogs " * 9, "", "?", "zebra"]
