@@ -1,6 +1,7 @@
 """What must hold on every processor: tests of parity, bits and scores, once more with the instruction sets of lesser ones.
 
-They are those marked `every_processor`, in float32: float64 differs by less than its bounds leave room for on any processor.
+They are those marked `every_processor`, but for the slower half in float64. `pytest -m every_processor` under the same variables
+runs them all.
 
 Which instructions PyTorch, oneDNN and MKL use is decided when they start, by environment variables, so each run is a process. On a
 machine that has less, a variable that asks for more changes nothing.
@@ -30,9 +31,9 @@ def test_promises_hold_on_a_lesser_processor(processor: str, sts_folder: Path) -
     settings = PROCESSORS[processor]
     variables = {name: value for name, value in settings.items() if name != "threads"} | {"OMP_NUM_THREADS": settings["threads"]}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "every_processor", "-k", "not float64", "-n0", "-p", "no:cacheprovider"]
+    options = ["-q", "-m", "every_processor", "-k", "not float64", "-n0", "-p", "no:cacheprovider", "-p", "no:randomly"]
     done = subprocess.run(
-        [*command, "tests/parity", "tests/inference", "tests/test_util.py"],
+        [sys.executable, "-m", "pytest", *options, "tests/parity", "tests/inference", "tests/test_util.py"],
         cwd=ROOT, env=inherited | variables, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
