@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -91,6 +92,15 @@ def test_the_first_command_works_in_a_fresh_clone(tmp_path: Path) -> None:
     result = subprocess.run(["bash", "-euc", code], cwd=clone, env=environment, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "0.688833\n"), result.stderr
     assert "warning" not in result.stderr.replace("WARNING: Location", "").lower()
+
+    def said(*command: str) -> str:
+        program = [clone / ".venv/bin" / command[0], *command[1:]]
+        return subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    installed = {row["name"].lower().replace("-", "_") for row in json.loads(said("pip", "list", "--format=json"))}
+    assert installed > {"minisbert", "torch", "safetensors", "huggingface_hub", "tokenizers"}
+    assert not installed & {"transformers", "sentence_transformers", "numpy", "scipy", "scikit_learn", "pandas"}
+    assert "site-packages" in said("python", "-c", "import minisbert; print(minisbert.__file__)")
 
 
 def test_the_test_command_is_the_one_that_ci_runs() -> None:
