@@ -8,7 +8,7 @@ scripts/benchmark/README.md, "Tried and dropped".
 A vector must not depend on its batch. So the products are tried in this order, on the model's own shapes, when it is loaded. The
 first one is taken that agrees with `F.linear` and gives each row the same bits alone, beside others and on all cores:
 
-    onednn      x86, float32
+    onednn      x86 with AVX2 or more, float32; without AVX2 it is slower than MKL, and its bits depend on the number of rows
     F.linear    where inputs are multiples of 16; on one core, since MKL's bits may depend on the number of threads
     padded      everywhere; with other widths MKL rounds a row by the place in memory where it begins
 """
@@ -31,6 +31,10 @@ Product = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 """x [tokens, in], weight [out, in], bias [out] → x Wᵀ + b, [tokens, out]"""
 
 LINEARS = "attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down"
+
+CHECKED_ROWS = 640
+"""Rows of the largest product that `keeps_bits` tries. Without AVX2, oneDNN takes another kernel from 288 (768 → 3072), 320 (384 →
+1536) or 544 rows (128 → 512) on."""
 
 ALIGNED = 16
 """Inputs in 64 or 128 bytes: rows of so many begin where MKL reads whole vectors."""
@@ -110,6 +114,7 @@ def _along_the_output(weight: Tensor) -> Tensor:
 def _has_onednn() -> bool:
     return (
         platform.machine().lower() in ("x86_64", "amd64")
+        and torch.backends.cpu.get_cpu_capability() != "DEFAULT"
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
@@ -124,35 +129,38 @@ def keeps_bits(product: Any, bert: Bert, *, on_all_cores: bool) -> bool:
     """Whether a product agrees with `F.linear` on the shapes of a model, and gives each row the same bits in any batch.
 
     Rows are compared alone (in the smallest batch, of 8 tokens) and beside others, on one core and, if asked for, on all. The
-    widest product is tried with many rows, too: without AVX2, oneDNN has another kernel for results of 400,000 values and more.
+    widest product is tried with `CHECKED_ROWS` rows, too. This also finds oneDNN limited by `ONEDNN_MAX_CPU_ISA`.
     """
     random = torch.Generator().manual_seed(0)
     linears = [cast("nn.Linear", bert.layers[0].get_submodule(name)) for name in LINEARS]
     widest = max(linears, key=lambda linear: linear.out_features)
-    for linear in linears:
-        many = max(24, min(1024, 450_000 // linear.out_features)) if linear is widest else 24
+
+    def keeps(linear: nn.Linear) -> bool:
+        bias, many = linear.bias, CHECKED_ROWS if linear is widest else 24
         x = torch.randn(many, linear.in_features, generator=random, dtype=bert.dtype)
         weight = _along_the_output(linear.weight.data) if product is onednn else linear.weight.data
 
-        def rows(start: int, stop: int, x: Tensor = x, weight: Tensor = weight, bias: Tensor = linear.bias) -> Tensor:
+        def on_all() -> list[Tensor]:
             with torch.inference_mode():
-                return product(x[start:stop].clone(), weight, bias)
+                return [product(rows, weight, bias) for rows in (x, x[:8])]
 
-        def batches(rows: Callable[[int, int], Tensor] = rows, many: int = many) -> tuple[Tensor, Tensor, Tensor]:
-            return rows(0, many), rows(0, 8), rows(4, 20)
+        def on_one() -> bool:
+            with torch.inference_mode():
+                whole, alone = on_all()
+                difference = (whole[:24] - F.linear(x[:24], weight, bias)).abs().max()
+                bound = 64 * torch.finfo(bert.dtype).eps * x[:24].norm(dim=1).max() * weight.norm(dim=1).max()
+                pairs = [(whole[:8], alone), (whole[4:20], product(x[4:20].clone(), weight, bias))]
+                pairs += zip(all_cores, (whole, alone), strict=True) if all_cores else []
+                return bool(difference <= bound) and all(torch.equal(one, other) for one, other in pairs)
 
-        try:
-            whole, alone, others = on_one_core(batches)
-        except RuntimeError:  # the private operator has other arguments in this PyTorch, or no implementation here
-            return False
-        bound = 64 * torch.finfo(bert.dtype).eps * float(x.norm(dim=1).max() * weight.norm(dim=1).max())
-        if not (whole - F.linear(x, weight, linear.bias)).abs().max() <= bound:
-            return False
-        if not (torch.equal(whole[:8], alone) and torch.equal(whole[4:20], others)):
-            return False
-        if on_all_cores and not (torch.equal(whole, rows(0, many)) and torch.equal(alone, rows(0, 8))):
-            return False
-    return True
+        # Only the products run on all cores. Every operation there waits for all of them, and so for whatever else runs on one.
+        all_cores = on_all() if on_all_cores and torch.get_num_threads() > 1 else []
+        return on_one_core(on_one)
+
+    try:
+        return all(keeps(linear) for linear in linears)
+    except RuntimeError:  # the private operator has other arguments in this PyTorch, or no implementation here
+        return False
 
 
 def row_multiple(*widths: int) -> int:

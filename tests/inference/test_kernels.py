@@ -121,6 +121,18 @@ def test_another_operator_is_told_from_the_right_one_on_this_machine() -> None:
     assert keeps_bits(padded, bert, on_all_cores=False)  # type: ignore[arg-type]
 
 
+def test_a_batch_of_a_thousand_tokens_has_the_bits_of_a_small_one() -> None:
+    """The widths of all-MiniLM-L6-v2: without AVX2, oneDNN takes another kernel from 320 rows on."""
+    bert = Bert(config(hidden_size=384, num_hidden_layers=1, num_attention_heads=12, intermediate_size=1536))
+    filled(bert, 0)
+    choose_product(bert)
+    ids = torch.arange(1200) % 30
+    with torch.inference_mode():
+        whole = bert.forward_packed(ids, [(75, 16)])
+        for tokens in 16, 320:
+            assert torch.equal(bert.forward_packed(ids[:tokens], [(tokens // 16, 16)]), whole[:tokens]), product_of(bert)
+
+
 # Bits of any sizes
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
