@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -74,10 +75,9 @@ def choose_product(bert: Bert) -> None:
     """Exchanges the `nn.Linear`s of a model on a processor for `ChosenLinear`s, unless `F.linear` is the best there is."""
     if bert.device.type != "cpu" or bert.dtype not in (torch.float32, torch.float64):
         return
-    linears = [cast("nn.Linear", bert.layers[0].get_submodule(name)) for name in LINEARS]
     for product, usable, cores in (
         (onednn, bert.dtype == torch.float32 and _has_onednn(), True),
-        (F.linear, all(linear.in_features % ALIGNED == 0 for linear in linears), False),
+        (F.linear, all(linear.in_features % ALIGNED == 0 for linear in _linears(bert)), False),
         (padded, True, False),
     ):
         if usable and keeps_bits(product, bert, on_all_cores=cores):
@@ -102,13 +102,8 @@ def _chosen(linear: nn.Linear, product: Product) -> ChosenLinear:
     chosen.weight, chosen.bias = linear.weight, linear.bias
     chosen.product, chosen.product_dtype = product, linear.weight.dtype
     if product is onednn:  # one weight at a time is in memory twice
-        chosen.weight.data = _along_the_output(linear.weight.data)
+        chosen.weight.data = linear.weight.data.t().contiguous().t()  # the same [out, in], in memory as [in, out]
     return chosen.eval()
-
-
-def _along_the_output(weight: Tensor) -> Tensor:
-    """The same [out, in], in memory as [in, out]."""
-    return weight.t().contiguous().t()
 
 
 def _has_onednn() -> bool:
@@ -129,16 +124,23 @@ def keeps_bits(product: Any, bert: Bert, *, on_all_cores: bool) -> bool:
     """Whether a product agrees with `F.linear` on the shapes of a model, and gives each row the same bits in any batch.
 
     Rows are compared alone (in the smallest batch, of 8 tokens) and beside others, on one core and, if asked for, on all. The
-    widest product is tried with `CHECKED_ROWS` rows, too. This also finds oneDNN limited by `ONEDNN_MAX_CPU_ISA`.
+    widest product is tried with `CHECKED_ROWS` rows, too. This also finds oneDNN limited by `ONEDNN_MAX_CPU_ISA`. Bits depend on
+    shapes, not on values, so models of equal shapes are tried once.
     """
-    random = torch.Generator().manual_seed(0)
-    linears = [cast("nn.Linear", bert.layers[0].get_submodule(name)) for name in LINEARS]
-    widest = max(linears, key=lambda linear: linear.out_features)
+    shapes = tuple((linear.in_features, linear.out_features) for linear in _linears(bert))
+    return _keeps_bits(product, shapes, bert.dtype, torch.get_num_threads() if on_all_cores else 1)
 
-    def keeps(linear: nn.Linear) -> bool:
-        bias, many = linear.bias, CHECKED_ROWS if linear is widest else 24
-        x = torch.randn(many, linear.in_features, generator=random, dtype=bert.dtype)
-        weight = _along_the_output(linear.weight.data) if product is onednn else linear.weight.data
+
+@lru_cache(maxsize=64)
+def _keeps_bits(product: Any, shapes: tuple[tuple[int, int], ...], dtype: torch.dtype, threads: int) -> bool:
+    random = torch.Generator().manual_seed(0)
+    widest = max(shapes, key=lambda shape: shape[1])
+
+    def keeps(inputs: int, outputs: int) -> bool:
+        x = torch.randn(CHECKED_ROWS if (inputs, outputs) == widest else 24, inputs, generator=random, dtype=dtype)
+        weight = (torch.rand(inputs, outputs, generator=random, dtype=dtype) - 0.5).t()  # [out, in], along the output
+        weight = weight if product is onednn else weight.contiguous()
+        bias = torch.randn(outputs, generator=random, dtype=dtype)
 
         def on_all() -> list[Tensor]:
             with torch.inference_mode():
@@ -148,19 +150,24 @@ def keeps_bits(product: Any, bert: Bert, *, on_all_cores: bool) -> bool:
             with torch.inference_mode():
                 whole, alone = on_all()
                 difference = (whole[:24] - F.linear(x[:24], weight, bias)).abs().max()
-                bound = 64 * torch.finfo(bert.dtype).eps * x[:24].norm(dim=1).max() * weight.norm(dim=1).max()
+                bound = 64 * torch.finfo(dtype).eps * x[:24].norm(dim=1).max() * weight.norm(dim=1).max()
                 pairs = [(whole[:8], alone), (whole[4:20], product(x[4:20].clone(), weight, bias))]
                 pairs += zip(all_cores, (whole, alone), strict=True) if all_cores else []
                 return bool(difference <= bound) and all(torch.equal(one, other) for one, other in pairs)
 
         # Only the products run on all cores. Every operation there waits for all of them, and so for whatever else runs on one.
-        all_cores = on_all() if on_all_cores and torch.get_num_threads() > 1 else []
+        all_cores = on_all() if threads > 1 else []
         return on_one_core(on_one)
 
     try:
-        return all(keeps(linear) for linear in linears)
+        return all(keeps(*shape) for shape in shapes)
     except RuntimeError:  # the private operator has other arguments in this PyTorch, or no implementation here
         return False
+
+
+def _linears(bert: Bert) -> list[nn.Linear]:
+    """Those of the first layer, whose shapes the other layers have too."""
+    return [cast("nn.Linear", bert.layers[0].get_submodule(name)) for name in LINEARS]
 
 
 def row_multiple(*widths: int) -> int:
