@@ -283,7 +283,13 @@ class Workers:
             torch.set_num_threads(threads)
 
     def submit(self, task: Task[Any]) -> None:
-        """Has a task run by the next worker that is free."""
+        """Has a task run by the next worker that is free.
+
+        Raises:
+            TypeError: if it is no `Task`. It would end the worker, and whoever asks for something next would wait for ever.
+        """
+        if not isinstance(task, Task):
+            raise TypeError(f"task: found {type(task).__name__}, expected a Task. Take Workers.call for a function.")
         if not self._ending or threading.current_thread() is threading.main_thread():
             self._waiting.put(task)
 

@@ -183,3 +183,16 @@ def test_workers_that_something_has_ended_are_replaced() -> None:
         assert replaced.call(torch.get_num_threads) == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_is_no_task_is_refused_and_the_workers_go_on() -> None:
+    from minisbert.inference import threads
+
+    before = torch.get_num_threads()
+    pool = threads.workers(2)
+    try:
+        with pytest.raises(TypeError, match=r"task: found builtin_function_or_method, expected a Task\."):
+            pool.submit(torch.get_num_threads)  # type: ignore[arg-type]
+        assert pool.call(torch.get_num_threads) == 1
+    finally:
+        torch.set_num_threads(before)
