@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     import torch
 
 from minisbert.bert import Bert
-from minisbert.checkpoint.cache import local_folder
+from minisbert.checkpoint.cache import absolute, local_folder
 from minisbert.checkpoint.load import load_checkpoint
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import (
@@ -137,7 +137,7 @@ def load(
     in_default_state(lambda: choose_product(checkpoint.bert))
     align_modules(checkpoint.modules)
     # No token: secrets are not pickled.
-    again = os.path.abspath(source.model) if source.origin == "a local folder" else source.model  # noqa: PTH100 (links stay)
+    again = str(absolute(source.model)) if source.origin == "a local folder" else source.model
     encoder = SentenceEncoder(checkpoint, reload=partial(load, again, cache_dir=source.cache_dir, **where))
     if truncate_dim is not None:
         encoder.truncate_dim = truncate_dim

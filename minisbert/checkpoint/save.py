@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from minisbert.bert import Bert, BertConfig
+from minisbert.checkpoint.cache import expand
 from minisbert.checkpoint.config import SentenceTransformersConfig
 from minisbert.checkpoint.families import FAMILIES, to_hub_config, to_hub_names
 from minisbert.checkpoint.load import Checkpoint
@@ -54,7 +55,7 @@ def save(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: str 
     dtype = checkpoint.bert.dtype
     if dtype not in KINDS:
         raise MinisbertError(f"found weights of {dtype}, which are not saved, expected one of {', '.join(map(str, KINDS))}.")
-    target = Path(os.path.realpath(Path(folder).expanduser()))  # a link stays, and what it points to is replaced
+    target = Path(os.path.realpath(expand(folder)))  # a link stays, and what it points to is replaced
     check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with beside(target) as new:

@@ -27,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
+from minisbert.checkpoint.cache import absolute
 from minisbert.corpus.shards import sync_folder
 from minisbert.errors import MinisbertError, warn
 
@@ -52,7 +53,7 @@ class Folder:
                 f"out: found {text!r}, expected a folder on a disk, because a shard takes its name by renaming. "
                 "Write to a folder, and copy it there."
             )
-        self.path = Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 (links stay)
+        self.path = absolute(text)
         self.own = self.path / OWN
         self.writing = self.own / "writing"
         self.manifest = self.own / "manifest.json"

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, Any
 
+from minisbert.checkpoint.cache import absolute
 from minisbert.errors import MissingExtraError, warn
 
 SUFFIXES = {
@@ -152,7 +153,7 @@ def find_sources(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str
 
 
 def _local(name: str, kind: str | None) -> list[Source]:
-    path = os.path.abspath(os.path.expanduser(name))  # noqa: PTH100, PTH111 (links stay)
+    path = str(absolute(name))
     if os.path.isdir(path):  # noqa: PTH112
         found = [os.path.join(top, file) for top, _, files in os.walk(path) for file in files]  # noqa: PTH118
         return _of_folder(name, path, found, kind)

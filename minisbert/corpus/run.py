@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from minisbert.checkpoint.cache import absolute, local_folder
 from minisbert.corpus.folder import FORMAT, Folder
 from minisbert.corpus.inputs import arrow, find_sources
 from minisbert.corpus.plan import Plan, Shard, find_layout, make_plan
@@ -20,6 +21,7 @@ from minisbert.corpus.rows import Reader, long_fields
 from minisbert.corpus.shards import FORMULAS, Advance, Job, model_facts, output_schema, write_shard
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import warn
+from minisbert.inference.inputs import choose_prompt
 
 if TYPE_CHECKING:
     from minisbert.corpus.ray_engine import RayOptions
@@ -256,8 +258,8 @@ def _loader(model: str | os.PathLike[str] | SentenceEncoder | None, **options: A
     if isinstance(model, SentenceEncoder):
         return partial(_given, model)
     name = minisbert.DEFAULT_MODEL if model is None else os.fspath(model)
-    if os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112
-        name = os.path.abspath(os.path.expanduser(name))  # noqa: PTH100, PTH111 (workers have folders of their own)
+    if local_folder(name) is not None:
+        name = str(absolute(name))  # workers have working directories of their own
     return partial(minisbert.load, name, **options)
 
 
@@ -271,15 +273,9 @@ def resolved_prompt(encoder: SentenceEncoder, prompt: str | None, prompt_name: s
     Raises:
         ValueError: if the model has no prompt of that name, or both are given.
     """
-    if prompt is not None:
-        if prompt_name is not None:
-            raise ValueError(f"prompt_name: found {prompt_name!r} and a prompt as well, expected one of the two.")
-        return prompt
-    name = encoder.default_prompt_name if prompt_name is None else prompt_name
-    if name is not None and name not in encoder.prompts:
-        known = ", ".join(map(repr, encoder.prompts))
-        raise ValueError(f"prompt_name: found {name!r}, expected one of the prompts of this model: {known}.")
-    return "" if name is None else encoder.prompts[name]
+    if prompt is not None and prompt_name is not None:
+        raise ValueError(f"prompt_name: found {prompt_name!r} and a prompt as well, expected one of the two.")
+    return choose_prompt(encoder.prompts, encoder.default_prompt_name, prompt, prompt_name)
 
 
 def _header(job: Job, plan: Plan, encoder: SentenceEncoder, settings: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from minisbert.checkpoint.cache import absolute
 from minisbert.checkpoint.replace import check_replaceable
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import MinisbertWarning, NotFiniteError, warn
@@ -117,7 +118,7 @@ def fit(
     for name, value in ("evaluate_every", evaluate_every), ("save_every", save_every):
         if value is not None:
             count(name, value)
-    folder = None if save_to is None else Path(os.path.abspath(Path(save_to).expanduser()))  # noqa: PTH100 (links stay)
+    folder = None if save_to is None else absolute(save_to)
     if folder is not None:
         check_replaceable(folder)
         prepare(state_file(folder))

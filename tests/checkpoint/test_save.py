@@ -162,6 +162,12 @@ def test_heads_prompts_and_the_rest_are_kept(folder: Path) -> None:
     assert again.config.pooling.include_prompt is False
 
 
+def test_a_home_that_no_user_has_is_a_folder_of_that_name(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    minisbert.load(folder, device="cpu").save("~nosuchuser/x")
+    assert minisbert.load(tmp_path / "~nosuchuser/x").dimension == 32
+
+
 def test_what_was_set_is_saved_as_it_stands(folder: Path) -> None:
     encoder = minisbert.load(folder)
     encoder.max_seq_length = 7
