@@ -8,12 +8,15 @@ cuts here; this wrapper does, and counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
 from minisbert.errors import CheckpointError, rust_errors
+
+MOST_TEXTS, MOST_CHARACTERS = 1024, 1 << 20
+"""The library gets no more at once, because it keeps some hundred bytes a token of all texts that it is given."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class TextTokenizer:
         room = self.max_length - len(self.prefix) - len(self.suffix)
         ids = []
         untruncated_lengths = []
-        for some in _portions(texts):
+        for some in portions(texts, MOST_TEXTS, MOST_CHARACTERS):
             with rust_errors(_broken):
                 encodings = self.tokenizer.encode_batch_fast(some, add_special_tokens=False)
             for encoding in encodings:
@@ -117,19 +120,29 @@ def _broken(reason: str) -> CheckpointError:
     )
 
 
-def _portions(texts: Sequence[str], most: int = 1024, characters: int = 1 << 20) -> Iterator[list[str]]:
-    """Texts in portions, since the library keeps some hundred bytes a token of all texts that it is given at once.
+def portions(texts: Iterable[str], most: int, characters: int, first: int | None = None) -> Iterator[list[str]]:
+    """Cuts texts into lists, reading no further than the one that is asked for.
 
-    >>> list(_portions(["a", "b", "long", "c"], most=3, characters=5))
+    Args:
+        texts: any number of them.
+        most: the most texts in a list.
+        characters: a list ends at so many, whatever the number of its texts.
+        first: the most texts in the first list; each further one is twice as large, up to `most`. Default: `most`.
+
+    >>> list(portions(["a", "b", "long", "c"], most=3, characters=5))
     [['a', 'b', 'long'], ['c']]
+    >>> [len(some) for some in portions(map(str, range(1000)), most=512, characters=10_000, first=256)]
+    [256, 512, 232]
     """
+    size = most if first is None else min(first, most)
     some: list[str] = []
     held = 0
     for text in texts:
         some.append(text)
         held += len(text)
-        if len(some) >= most or held >= characters:
+        if len(some) >= size or held >= characters:
             yield some
             some, held = [], 0
+            size = min(2 * size, most)
     if some:
         yield some

@@ -16,6 +16,7 @@ from checkpoints import save_tiny
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder, integrations
 from minisbert.checkpoint import load as loading
+from minisbert.corpus.progress import Progress as CorpusProgress
 
 LONG = "a man is eating food . " * 20
 
@@ -55,6 +56,16 @@ def test_without_a_console_there_is_no_bar_and_no_error(
     assert torch.equal(torch.cat(list(tiny.encode_stream(texts, show_progress_bar=shown))), expected)
     assert minisbert.community_detection(expected, min_community_size=9, show_progress_bar=True) == []
     assert len(minisbert.community_detection(expected, -1, 3, show_progress_bar=True)) == 1
+
+
+@pytest.mark.parametrize("shown", [None, True])
+@pytest.mark.parametrize("stderr", [lambda: None, closed, WriteOnly], ids=["none", "closed", "write only"])
+def test_a_corpus_needs_no_console_either(monkeypatch: pytest.MonkeyPatch, stderr: Callable[[], Any], shown: bool | None) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr())
+    with CorpusProgress(shown, rows=2, done=0) as progress:
+        progress.every = -1.0  # every step is due
+        progress.advance(2, 10)
+    assert not progress.shown
 
 
 WAYS: dict[str, Callable[[SentenceEncoder], Any]] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from minisbert.inference.stream import has_console, on_terminal
+
 
 class Progress:
     """Counts rows and tokens, and says so on stderr.
@@ -16,8 +18,8 @@ class Progress:
     """
 
     def __init__(self, shown: bool | None, rows: int, done: int) -> None:  # noqa: FBT001 (an option handed on)
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        self.shown = terminal if shown is None else shown and sys.stderr is not None
+        terminal = on_terminal()
+        self.shown = terminal if shown is None else shown and has_console()
         self.every = 0.5 if terminal else 60.0
         self.ends = "\r" if terminal else "\n"
         self.rows = rows

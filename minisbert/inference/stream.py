@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from minisbert.bert import LengthGroup
 from minisbert.inference.batching import Batch
-from minisbert.tokenizer import Tokenized
+from minisbert.tokenizer import Tokenized, portions
 
 if TYPE_CHECKING:
     from huggingface_hub.utils.tqdm import tqdm
@@ -35,18 +35,7 @@ def windows(texts: Iterable[str], most: int, characters: int = WINDOW_CHARACTERS
     >>> [len(window) for window in windows(map(str, range(1000)), most=512)]
     [256, 512, 232]
     """
-    size = min(FIRST_WINDOW, most)
-    window: list[str] = []
-    held = 0
-    for text in texts:
-        window.append(text)
-        held += len(text)
-        if len(window) >= size or held >= characters:
-            yield window
-            window, held = [], 0
-            size = min(2 * size, most)
-    if window:
-        yield window
+    return portions(texts, most, characters, FIRST_WINDOW)
 
 
 class VectorStream(Iterator[Any]):
@@ -135,16 +124,21 @@ class TruncationReport:
 
 def progress_bar(**options: Any) -> tqdm | None:
     """A bar on stderr; None where there is none to write to: in a service, under pythonw, embedded in another program."""
-    if getattr(sys.stderr, "closed", True) or not all(hasattr(sys.stderr, name) for name in ("write", "flush", "isatty")):
+    if not has_console():
         return None
     from huggingface_hub.utils.tqdm import tqdm  # the bar that huggingface_hub brings along; its import takes time
 
     return tqdm(**options)
 
 
+def has_console() -> bool:
+    """Whether stderr is open, and can do what a line that is written over needs."""
+    return not getattr(sys.stderr, "closed", True) and all(hasattr(sys.stderr, name) for name in ("write", "flush", "isatty"))
+
+
 def on_terminal() -> bool:
     """Whether stderr is one."""
-    return not getattr(sys.stderr, "closed", True) and hasattr(sys.stderr, "isatty") and sys.stderr.isatty()
+    return has_console() and sys.stderr.isatty()
 
 
 class Progress:
