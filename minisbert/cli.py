@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from minisbert.checkpoint.listing import known_models
-from minisbert.commands import encode, given_text, load_model, printable, search
+from minisbert.commands import encode, given_text, load_model, printable, say, search
 from minisbert.corpus import command as corpus
 from minisbert.errors import MinisbertError
 from minisbert.files import FORMATS, open_texts
@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0  # whoever read our output wants no more of it
     except (MinisbertError, ValueError, TypeError, OSError, RuntimeError, MemoryError) as error:
-        print(f"minisbert: error: {_one_line(error)}", file=sys.stderr)
+        say(f"error: {_one_line(error)}")
         return 2
     return 0
 
@@ -272,7 +272,7 @@ def _trace(options: argparse.Namespace) -> None:
         print(json.dumps(done, ensure_ascii=False))
     elif pair:
         print(f"{trace.cosine:.6f}")
-    print(f"minisbert: wrote the page {options.out}", file=sys.stderr)
+    say(f"wrote the page {options.out}")
     if options.open:
         import webbrowser
 
@@ -296,7 +296,7 @@ def _models(options: argparse.Namespace) -> None:
     for model in () if options.json else found:
         print(f"{model.model}  ({model.place}){'' if not model.problem else f': does not load, {model.problem}'}")
     if not found:
-        print("minisbert: no models are on this machine. --model NAME downloads one from the hub.", file=sys.stderr)
+        say("no models are on this machine. --model NAME downloads one from the hub.")
 
 
 def _read_lines(file: str) -> list[str]:
@@ -322,7 +322,7 @@ def _everything_printed() -> Iterator[None]:
 @contextlib.contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
     def show(message: Warning | str, *_: object) -> None:
-        print(f"minisbert: warning: {_one_line(message)}", file=sys.stderr)
+        say(f"warning: {_one_line(message)}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""`minisbert encode` and `minisbert search`: what they run, and which vectors belong together."""
+"""What `minisbert encode` and `minisbert search` run, which vectors belong together, and what every command needs."""
 
 from __future__ import annotations
 
@@ -136,10 +136,7 @@ def encode(options: argparse.Namespace) -> None:
             except OSError as error:
                 raise _unwritten(options.out, error) from error
     number = vectors.rows
-    print(
-        f"minisbert: wrote {number} {'vector' if number == 1 else 'vectors'} of {encoder.dimension} numbers to {options.out}",
-        file=sys.stderr,
-    )
+    say(f"wrote {number} {'vector' if number == 1 else 'vectors'} of {encoder.dimension} numbers to {options.out}")
     if options.json:
         done = {"out": str(options.out), "model": encoder.model, "vectors": number, "dimension": encoder.dimension}
         done |= {"tokens": stream.tokens, "cut": stream.cut, "longest": stream.longest, "limit": encoder.max_seq_length}
@@ -148,6 +145,11 @@ def encode(options: argparse.Namespace) -> None:
 
 def _unwritten(out: Path, error: OSError) -> OSError:
     return OSError(f"--out: the vectors cannot be written to {str(out)!r} ({error.strerror or error})")
+
+
+def say(text: str) -> None:
+    """A line on stderr about what was done; results go to stdout."""
+    print(f"minisbert: {text}", file=sys.stderr)
 
 
 def load_model(options: argparse.Namespace) -> SentenceEncoder:

@@ -13,5 +13,5 @@
     save.py, info.py     a `Checkpoint` → files, or a table of what is in force; replace.py: only a checkpoint is ever replaced
 
 It imports bert, pooling, tokenizer and the threads of inference. It is imported by encoder, which is built from a `Checkpoint`, by
-train, tracing, cli and commands; nothing here knows the encoder.
+train, corpus, tracing, cli and commands; nothing here knows the encoder.
 """

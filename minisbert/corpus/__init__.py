@@ -20,7 +20,7 @@ A run has these steps, one file each:
 
 pyarrow is imported only when a corpus is encoded or verified: `pip install 'minisbert[corpus]'`.
 
-It imports encoder. It is imported by cli, for the command.
+It imports encoder, checkpoint, inference and commands. It is imported by cli, for the command.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
+
+from minisbert.commands import say
 
 DESCRIPTION = """\
 Writes one vector for each row of the input files to a folder of parquet shards.
@@ -108,12 +109,12 @@ def run(options: argparse.Namespace) -> None:
         local_files_only=options.local_files_only,
     )
     kept = summary.rows - summary.new_rows
-    _say(
+    say(
         f"{summary.rows:,} vectors of {summary.dimension} numbers in {summary.shards} shards of {summary.out} "
         f"({kept:,} were there); {summary.rows_per_second:,.0f} rows/s, {summary.tokens_per_second:,.0f} tokens/s"
     )
     if summary.failed:
-        _say(f"{summary.failed:,} rows failed and have null vectors, see {summary.out}/_minisbert/errors.jsonl")
+        say(f"{summary.failed:,} rows failed and have null vectors, see {summary.out}/_minisbert/errors.jsonl")
     if options.json:
         print(json.dumps(summary.to_dict()))
 
@@ -125,13 +126,9 @@ def _verify(options: argparse.Namespace) -> None:
         raise ValueError("corpus: --verify takes neither INPUT nor --out. The manifest names the inputs.")
     verified = verify_corpus(options.verify, sample=options.sample, model=options.model, device=options.device)
     bits = f"{verified.exact} of them with equal bits, the largest difference is {verified.largest_difference:.1e}"
-    _say(
+    say(
         f"{verified.out}: {verified.shards} shards with {verified.rows:,} rows have the right checksums; "
         f"{verified.sample} rows computed anew, {bits}"
     )
     if options.json:
         print(json.dumps(verified.to_dict()))
-
-
-def _say(text: str) -> None:
-    print(f"minisbert: {text}", file=sys.stderr)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import minisbert
+from minisbert.commands import load_model, say
 from minisbert.train.data import Examples, read_examples
 from minisbert.train.evaluate import EmbeddingSimilarityEvaluator, TripletEvaluator
 from minisbert.train.loop import fit
@@ -97,13 +96,7 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command with its parsed options."""
     data = _read(options, options.data)
     evaluate = None if options.evaluate is None else _evaluator(options, _read(options, options.evaluate))
-    encoder = minisbert.load(
-        options.model or minisbert.DEFAULT_MODEL,
-        device=options.device,
-        revision=options.revision,
-        cache_dir=options.cache_dir,
-        local_files_only=options.local_files_only,
-    )
+    encoder = load_model(options)
     loss: Loss
     if options.loss == "softmax" and data.labels is not None:
         loss = SoftmaxLoss(encoder.config.dimension, max(2, int(data.labels.max()) + 1), seed=options.seed)
@@ -133,7 +126,7 @@ def run(options: argparse.Namespace) -> None:
         )
     except KeyboardInterrupt as stop:
         if stop.args:
-            _say(f"{stop.args[0]}. The same command goes on from there.")
+            say(f"{stop.args[0]}. The same command goes on from there.")
         raise
     if options.plot is not None:
         history.save_svg(options.plot)
@@ -143,7 +136,7 @@ def run(options: argparse.Namespace) -> None:
         if best is None
         else "; best after step {}: {}".format(best.step, ", ".join(f"{name} {value:.4f}" for name, value in best.measures.items()))
     )
-    _say(f"{len(history.steps)} steps on {len(data)} rows, the model is in {options.out}{measures}")
+    say(f"{len(history.steps)} steps on {len(data)} rows, the model is in {options.out}{measures}")
     if options.json:
         done = {"out": options.out, "rows": len(data), "steps": len(history.steps), "loss": history.steps[-1].loss}
         print(json.dumps(done | {"best": None if best is None else {"step": best.step} | best.measures}))
@@ -164,7 +157,3 @@ def _evaluator(options: argparse.Namespace, data: Examples) -> EmbeddingSimilari
         f"--evaluate: found --loss {options.loss} with {len(data.columns)} columns of texts, expected pairs with scores, or "
         "triplets. Leave it out, and evaluate the saved model."
     )
-
-
-def _say(text: str) -> None:
-    print(f"minisbert: {text}", file=sys.stderr)
