@@ -118,7 +118,8 @@ def test_a_driver_that_is_killed_is_resumed_on_ray_or_here(
     words = ["corpus", settings["inputs"], "--model", settings["model"], "--id-column", "id", "--rows-per-shard", PER_SHARD]
     words += ["--on-error", "skip", "--out", out, "--engine", "ray", "--address", address]
     with subprocess.Popen([sys.executable, "-m", "minisbert", *map(str, words)], stderr=subprocess.PIPE, text=True) as driver:
-        while len(list(out.glob("*.parquet"))) < 3:
+        journal = out / "_minisbert/journal.jsonl"  # the driver writes it, some time after the actors have written their shards
+        while len(list(out.glob("*.parquet"))) < 3 or not (journal.exists() and "\n" in journal.read_text("utf-8")):
             assert driver.poll() is None, driver.stderr.read()
             time.sleep(0.005)
         driver.kill()
