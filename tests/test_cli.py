@@ -36,10 +36,8 @@ LINES = ["a man is eating food .", "the cat sat on the mat", "", "Some dogs run!
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    save_tiny(folder)
-    return str(folder)
+def model(tiny_folder: Path) -> str:
+    return str(tiny_folder)
 
 
 @pytest.fixture

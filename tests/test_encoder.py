@@ -35,14 +35,6 @@ TEXTS = ["the cat sat on the mat.", "a man", "", "someone is eating a meal!", "r
 LONG = "the cat sat on the mat, the dog ran. " * 5
 
 
-@pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of two layers, width 32, at most 32 tokens, with mean pooling and no Normalize."""
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return folder
-
-
 @pytest.fixture
 def tiny(tiny_folder: Path) -> SentenceEncoder:
     return minisbert.load(tiny_folder, device="cpu")

@@ -19,19 +19,11 @@ import numpy as np
 import pytest
 import torch
 import zstandard
-from checkpoints import save_tiny
 from safetensors.torch import load_file
 
 import minisbert
 from minisbert.cli import main
 from minisbert.files import HEADER_BYTES, VectorFile, open_texts
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return folder
 
 
 def read(path: Path, data: str | bytes, kind: str | None = None, column: str | None = None) -> list[str]:
@@ -179,9 +171,9 @@ def test_rows_that_are_not_in_one_piece_are_written_in_order(tmp_path: Path) -> 
 
 
 @contextlib.contextmanager
-def running(folder: Path, out: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(tiny_folder: Path, out: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """The command with a pipe for its input."""
-    command = [sys.executable, "-m", "minisbert", "encode", "-", "--out", str(out), "--model", str(folder), *arguments]
+    command = [sys.executable, "-m", "minisbert", "encode", "-", "--out", str(out), "--model", str(tiny_folder), *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         yield process
@@ -199,14 +191,14 @@ def waited_for(condition, seconds: float = 60) -> bool:
     return False
 
 
-def test_it_writes_before_it_has_read_all(tmp_path: Path, folder: Path) -> None:
+def test_it_writes_before_it_has_read_all(tmp_path: Path, tiny_folder: Path) -> None:
     out = tmp_path / "vectors.safetensors"
     lines = [" ".join(random.Random(n).choices(["a", "man", "cat", "mat"], k=1 + n % 20)) for n in range(700)]
 
     def written() -> int:
         return sum(path.stat().st_size for path in tmp_path.glob(".minisbert-*"))
 
-    with running(folder, out) as process:
+    with running(tiny_folder, out) as process:
         process.stdin.write("".join(f"{line}\n" for line in lines[:300]).encode())
         process.stdin.flush()
         assert waited_for(
@@ -216,23 +208,23 @@ def test_it_writes_before_it_has_read_all(tmp_path: Path, folder: Path) -> None:
         process.stdin.write("".join(f"{line}\n" for line in lines[300:]).encode())
         _, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr.decode()) == (0, f"minisbert: wrote 700 vectors of 32 numbers to {out}\n")
-    assert torch.equal(load_file(out)["embeddings"], minisbert.load(folder).encode(lines))
+    assert torch.equal(load_file(out)["embeddings"], minisbert.load(tiny_folder).encode(lines))
     assert [path.name for path in tmp_path.iterdir()] == ["vectors.safetensors"]
 
 
-def test_an_error_half_way_leaves_nothing_and_names_the_line(tmp_path: Path, folder: Path) -> None:
+def test_an_error_half_way_leaves_nothing_and_names_the_line(tmp_path: Path, tiny_folder: Path) -> None:
     out = tmp_path / "vectors.npy"
-    with running(folder, out) as process:
+    with running(tiny_folder, out) as process:
         _, stderr = process.communicate(b"a man\n" * 500 + b"\xff\n", timeout=60)
     assert process.returncode == 2
     assert stderr.decode() == ("minisbert: error: stdin, line 501: not UTF-8 (invalid start byte). Convert the file to UTF-8.\n")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_at_once_write_one_whole_file(tmp_path: Path, folder: Path) -> None:
+def test_two_at_once_write_one_whole_file(tmp_path: Path, tiny_folder: Path) -> None:
     (tmp_path / "a.txt").write_text("a man\n" * 600)
     out = tmp_path / "vectors.npy"
-    arguments = ["encode", str(tmp_path / "a.txt"), "--model", str(folder), "--out", str(out)]
+    arguments = ["encode", str(tmp_path / "a.txt"), "--model", str(tiny_folder), "--out", str(out)]
     threads = [threading.Thread(target=main, args=(arguments,)) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -242,7 +234,9 @@ def test_two_at_once_write_one_whole_file(tmp_path: Path, folder: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "vectors.npy"]
 
 
-def test_tables_and_json_lines_give_what_plain_lines_give(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_and_json_lines_give_what_plain_lines_give(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     texts = ["a man", "", "the cat, sat", "red 'blue'"]
     files = {
         "x.txt": "".join(f"{text}\n" for text in texts),
@@ -253,19 +247,19 @@ def test_tables_and_json_lines_give_what_plain_lines_give(tmp_path: Path, folder
     for name, data in files.items():
         (tmp_path / name).write_text(data)
         column = [] if name == "x.txt" else ["--column", "t"]
-        assert main(["encode", str(tmp_path / name), *column, "--model", str(folder), "--out", f"{tmp_path / name}.npy"]) == 0
-        assert np.array_equal(np.load(f"{tmp_path / name}.npy"), minisbert.load(folder).encode(texts).numpy()), name
+        assert main(["encode", str(tmp_path / name), *column, "--model", str(tiny_folder), "--out", f"{tmp_path / name}.npy"]) == 0
+        assert np.array_equal(np.load(f"{tmp_path / name}.npy"), minisbert.load(tiny_folder).encode(texts).numpy()), name
 
 
 @pytest.mark.filterwarnings("default")
-def test_the_summary_as_json_tells_what_was_cut(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_as_json_tells_what_was_cut(tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("a man\n" * 300 + "a " * 50 + "\n" + "a " * 30 + "\n" + "cat " * 40 + "\n")
     out = tmp_path / "vectors.safetensors"
-    assert main(["encode", str(tmp_path / "a.txt"), "--model", str(folder), "--out", str(out), "--json"]) == 0
+    assert main(["encode", str(tmp_path / "a.txt"), "--model", str(tiny_folder), "--out", str(out), "--json"]) == 0
     printed, said = capsys.readouterr()
     assert json.loads(printed) == {
         "out": str(out),
-        "model": str(folder),
+        "model": str(tiny_folder),
         "vectors": 303,
         "dimension": 32,
         "tokens": 4 + 4 + 3 * 32,  # equal texts once a window

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from checkpoints import save_tiny
 
 import minisbert
 
@@ -100,15 +99,8 @@ OF_CONFIG: list[tuple[dict[str, object], str]] = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def encoder(folder: Path) -> minisbert.SentenceEncoder:
-    return minisbert.load(folder, device="cpu")
+def encoder(tiny_folder: Path) -> minisbert.SentenceEncoder:
+    return minisbert.load(tiny_folder, device="cpu")
 
 
 @pytest.mark.parametrize(("sentences", "options", "message"), OF_ENCODE, ids=[str(n) for n in range(len(OF_ENCODE))])
@@ -119,16 +111,16 @@ def test_what_encode_says(encoder: minisbert.SentenceEncoder, sentences: object,
 
 
 @pytest.mark.parametrize(("fields", "message"), OF_CONFIG, ids=[next(iter(fields)) for fields, _ in OF_CONFIG])
-def test_what_loading_says_of_a_field(folder: Path, tmp_path: Path, fields: dict[str, object], message: str) -> None:
-    path = shutil.copytree(folder, tmp_path / "copy") / "config.json"
+def test_what_loading_says_of_a_field(tiny_folder: Path, tmp_path: Path, fields: dict[str, object], message: str) -> None:
+    path = shutil.copytree(tiny_folder, tmp_path / "copy") / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | fields), "utf-8")
     with pytest.raises(minisbert.CheckpointError) as caught:
         minisbert.load(path.parent)
     assert str(caught.value) == message
 
 
-def test_what_loading_says_of_missing_and_broken_files(folder: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(folder, tmp_path / "copy")
+def test_what_loading_says_of_missing_and_broken_files(tiny_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_folder, tmp_path / "copy")
     (copy / "model.safetensors").unlink()
     with pytest.raises(minisbert.CheckpointError) as caught:
         minisbert.load(copy)

@@ -30,10 +30,8 @@ QUERY = "the man eats"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return str(folder)
+def model(tiny_folder: Path) -> str:
+    return str(tiny_folder)
 
 
 @pytest.fixture

@@ -21,16 +21,9 @@ from minisbert.corpus.progress import Progress as CorpusProgress
 LONG = "a man is eating food . " * 20
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return folder
-
-
 @pytest.fixture
-def tiny(folder: Path) -> SentenceEncoder:
-    return minisbert.load(folder, device="cpu")
+def tiny(tiny_folder: Path) -> SentenceEncoder:
+    return minisbert.load(tiny_folder, device="cpu")
 
 
 class WriteOnly:
@@ -91,23 +84,23 @@ def test_a_warning_points_at_the_callers_line(tiny: SentenceEncoder, way: str) -
     assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, line)]
 
 
-def test_half_precision_on_a_cpu_warns_once_at_the_line_that_loads(folder: Path) -> None:
+def test_half_precision_on_a_cpu_warns_once_at_the_line_that_loads(tiny_folder: Path) -> None:
     with pytest.warns(MinisbertWarning, match=r"torch\.bfloat16 on a CPU is usually slower") as caught:
-        encoder = minisbert.load(folder, device="cpu", dtype=torch.bfloat16)
+        encoder = minisbert.load(tiny_folder, device="cpu", dtype=torch.bfloat16)
     assert [warning.filename for warning in caught] == [__file__]
     assert len(encoder.load_warnings) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encoder.encode(["a man", "a cat"])
-        assert minisbert.load(folder, device="cpu", dtype=torch.float64).load_warnings == ()
+        assert minisbert.load(tiny_folder, device="cpu", dtype=torch.float64).load_warnings == ()
 
 
-def test_a_process_keeps_what_it_has_unpickled(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_keeps_what_it_has_unpickled(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`pool.map(encoder.encode, chunks)` pickles the encoder for every chunk."""
     loads = []
     load_checkpoint = minisbert.load_checkpoint
     monkeypatch.setattr(minisbert, "load_checkpoint", lambda *args, **options: loads.append(1) or load_checkpoint(*args, **options))
-    encoder = minisbert.load(folder, device="cpu")
+    encoder = minisbert.load(tiny_folder, device="cpu")
     loads.clear()
     for limit in 8, 16, 8:
         encoder.max_seq_length = limit

@@ -29,17 +29,10 @@ WORDS = "embeddings.word_embeddings.weight"
 CANARY = "the-payload-was-run"
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("original")
-    save_tiny(folder)
-    return folder
-
-
 @pytest.fixture
-def folder(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    return Path(shutil.copytree(original, tmp_path / "model"))
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
 
 
 def refused(folder: Path, *parts: str) -> None:

@@ -32,21 +32,14 @@ WORDS = "embeddings.word_embeddings.weight"
 QUERY, KEY, VALUE = (f"encoder.layer.1.attention.self.{part}.weight" for part in ("query", "key", "value"))
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("original")
-    save_tiny(folder)
-    return folder
-
-
 @pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "model"))
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
 
 
 @pytest.fixture(scope="module")
-def expected(original: Path) -> Tensor:
-    return minisbert.load(original).encode(PAIR)
+def expected(tiny_folder: Path) -> Tensor:
+    return minisbert.load(tiny_folder).encode(PAIR)
 
 
 def vectors(folder: Path) -> Tensor:
@@ -64,9 +57,9 @@ def refused(folder: Path, *parts: str) -> str:
 # --- names --------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_gives_exactly_the_names_of_transformers(original: Path) -> None:
-    bert = minisbert.load(original).bert
-    reference = BertModel.from_pretrained(original, add_pooling_layer=False)
+def test_the_table_gives_exactly_the_names_of_transformers(tiny_folder: Path) -> None:
+    bert = minisbert.load(tiny_folder).bert
+    reference = BertModel.from_pretrained(tiny_folder, add_pooling_layer=False)
     theirs = {name for name, _ in reference.named_parameters()}
     ours = [name for row in names(bert.config).values() for name in row]
     assert len(ours) == len(set(ours))
@@ -74,24 +67,24 @@ def test_the_table_gives_exactly_the_names_of_transformers(original: Path) -> No
     assert set(names(bert.config)) == {name for name, _ in bert.named_parameters()}
 
 
-def test_weights_go_to_the_hub_s_names_and_transformers_loads_them(original: Path) -> None:
-    state = to_hub_names(minisbert.load(original).bert)
-    stored = weights_of(original)
+def test_weights_go_to_the_hub_s_names_and_transformers_loads_them(tiny_folder: Path) -> None:
+    state = to_hub_names(minisbert.load(tiny_folder).bert)
+    stored = weights_of(tiny_folder)
     assert state.keys() == stored.keys()
     for name in stored:
         assert torch.equal(state[name], stored[name]), name
-    reference = BertModel(ReferenceConfig.from_pretrained(original), add_pooling_layer=False)
+    reference = BertModel(ReferenceConfig.from_pretrained(tiny_folder), add_pooling_layer=False)
     reference.load_state_dict(state)  # strict: nothing missing, nothing left over
 
 
-def test_query_key_and_value_are_stacked_in_this_order(original: Path) -> None:
-    stored = weights_of(original)
-    fused = minisbert.load(original).bert.state_dict()["layers.1.attention.qkv.weight"]
+def test_query_key_and_value_are_stacked_in_this_order(tiny_folder: Path) -> None:
+    stored = weights_of(tiny_folder)
+    fused = minisbert.load(tiny_folder).bert.state_dict()["layers.1.attention.qkv.weight"]
     assert torch.equal(fused, torch.cat([stored[QUERY], stored[KEY], stored[VALUE]]))
 
 
-def test_every_parameter_is_filled_and_none_is_left_on_the_meta_device(original: Path) -> None:
-    bert = minisbert.load(original).bert
+def test_every_parameter_is_filled_and_none_is_left_on_the_meta_device(tiny_folder: Path) -> None:
+    bert = minisbert.load(tiny_folder).bert
     assert {parameter.device.type for parameter in bert.parameters()} == {"cpu"}
     with torch.device("meta"):
         assert {name for name, _ in Bert(bert.config).named_parameters()} == set(names(bert.config))
@@ -313,10 +306,10 @@ def test_double_precision_is_rounded_with_a_warning_or_kept_when_asked_for(folde
 
 
 @pytest.mark.parametrize("dtype", FLOATS.values())
-def test_the_precision_asked_for_is_that_of_every_parameter(original: Path, dtype: torch.dtype) -> None:
-    bert = minisbert.load(original, dtype=dtype).bert
+def test_the_precision_asked_for_is_that_of_every_parameter(tiny_folder: Path, dtype: torch.dtype) -> None:
+    bert = minisbert.load(tiny_folder, dtype=dtype).bert
     assert {parameter.dtype for parameter in bert.parameters()} == {dtype}
-    assert torch.equal(bert.embeddings.word.weight, weights_of(original)[WORDS].to(dtype))
+    assert torch.equal(bert.embeddings.word.weight, weights_of(tiny_folder)[WORDS].to(dtype))
 
 
 # --- memory -------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import save_tiny
 from sentence_transformers import SentenceTransformer, util
 
 import minisbert
@@ -42,16 +41,9 @@ HELPERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return folder
-
-
 @pytest.fixture
-def encoder(folder: Path) -> SentenceEncoder:
-    return minisbert.load(folder, device="cpu")
+def encoder(tiny_folder: Path) -> SentenceEncoder:
+    return minisbert.load(tiny_folder, device="cpu")
 
 
 def public(thing: Any) -> set[str]:
@@ -66,9 +58,9 @@ def parameters(function: Any) -> set[str]:
 
 
 def test_every_attribute_of_their_model_is_here_or_in_the_table_and_named_in_the_readme(
-    encoder: SentenceEncoder, folder: Path
+    encoder: SentenceEncoder, tiny_folder: Path
 ) -> None:
-    theirs = public(SentenceTransformer(str(folder), device="cpu")) - public(torch.nn.Module) - INSIDE
+    theirs = public(SentenceTransformer(str(tiny_folder), device="cpu")) - public(torch.nn.Module) - INSIDE
     assert len(theirs) > 50
     assert theirs - public(encoder) - ATTRIBUTES.keys() == set()
     assert not ATTRIBUTES.keys() & public(encoder), "advice for what is here"

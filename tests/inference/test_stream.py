@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import random
 import re
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import save_tiny
+from conftest import load_script
 
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
@@ -27,16 +26,9 @@ TEXTS = [" ".join(random.Random(n).choices(WORDS, k=n % 28)) for n in range(1000
 OVER = "a " * 40  # 42 tokens, of which 32 are allowed
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return folder
-
-
 @pytest.fixture
-def tiny(folder: Path) -> SentenceEncoder:
-    return minisbert.load(folder, device="cpu")
+def tiny(tiny_folder: Path) -> SentenceEncoder:
+    return minisbert.load(tiny_folder, device="cpu")
 
 
 # Windows
@@ -199,10 +191,3 @@ def test_the_script_that_compares_the_memory_of_two_corpora_runs(
     monkeypatch.setattr(sys, "argv", ["stream_memory.py", "--against", "12000", "--texts", "24000"])
     assert script.main() == 0, capsys.readouterr().out
     assert "ratio of the peaks: " in capsys.readouterr().out
-
-
-def load_script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

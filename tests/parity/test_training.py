@@ -93,13 +93,6 @@ def pair(folder: Path) -> Pair:
     return Pair(minisbert.load(folder, device="cpu", dtype=torch.float64), reference.double().eval())
 
 
-@pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return folder
-
-
 @pytest.fixture
 def tiny(tiny_folder: Path) -> Pair:
     return pair(tiny_folder)

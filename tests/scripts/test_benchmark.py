@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 import torch
-from checkpoints import TINY_VOCAB, save_tiny
+from checkpoints import TINY_VOCAB
 
 import minisbert
 
@@ -31,13 +31,6 @@ from benchmark.workloads import WORKLOADS, Workload, make_workloads, sentences_o
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 WORDS = [word for word in TINY_VOCAB if word.isalpha()]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("timed")
-    save_tiny(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +146,11 @@ TEXTS = [" ".join(WORDS[: n % 23 + 1]) + " ." * (n // 23) for n in range(92)]
 """Enough for several batches."""
 
 
-def test_processes_take_turns_and_agree(tiny: Path) -> None:
+def test_processes_take_turns_and_agree(tiny_folder: Path) -> None:
     workloads = {"short": Workload([TEXTS]), "one": Workload([["a man"], ["the cat"]], single=True)}
     names = ["minisbert", "sentence-transformers", "gemm"]
     tuned: dict[str, dict[str, object]] = {}
-    found = measure.compare(names, workloads, Setting(tiny, tiny, 2, "wall"), 2, tuned=tuned)
+    found = measure.compare(names, workloads, Setting(tiny_folder, tiny_folder, 2, "wall"), 2, tuned=tuned)
     for name in names:
         assert [len(calls) for calls in found["one"][name].rounds] == [2, 2]
         assert min(call for calls in found["short"][name].rounds for call in calls) > 0
@@ -167,8 +160,8 @@ def test_processes_take_turns_and_agree(tiny: Path) -> None:
     assert set(tuned["short/gemm"]) == {"tokens", "padded", "apart"}
 
 
-def test_products_are_spread_over_threads(tiny: Path) -> None:
-    gemm = systems.Gemm(Setting(tiny, tiny, 2, "wall"))
+def test_products_are_spread_over_threads(tiny_folder: Path) -> None:
+    gemm = systems.Gemm(Setting(tiny_folder, tiny_folder, 2, "wall"))
     seen: list[tuple[str, int]] = []
     gemm.linears[0].register_forward_pre_hook(lambda _, inputs: seen.append((threading.current_thread().name, len(inputs[0]))))
     for apart in False, True:
@@ -180,19 +173,21 @@ def test_products_are_spread_over_threads(tiny: Path) -> None:
     assert "MainThread" not in {name for name, _ in seen[once:]}
 
 
-def test_one_thread_leaves_one_way_to_try(tiny: Path) -> None:
-    way, (known, vectors, tried) = measure.prepare(systems.Gemm(Setting(tiny, tiny, 1, "wall")), Workload([TEXTS]), None)
+def test_one_thread_leaves_one_way_to_try(tiny_folder: Path) -> None:
+    way, (known, vectors, tried) = measure.prepare(
+        systems.Gemm(Setting(tiny_folder, tiny_folder, 1, "wall")), Workload([TEXTS]), None
+    )
     assert (way, known, vectors, tried) == (Way(), Way(), None, {})
 
 
-def test_a_system_that_fails_is_named(tiny: Path) -> None:
+def test_a_system_that_fails_is_named(tiny_folder: Path) -> None:
     with pytest.raises(SystemExit, match=r"benchmark: minisbert failed:\n(.|\n)*Error: (.|\n)*none"):
-        measure.compare(["minisbert"], {}, Setting(tiny / "none", tiny, 1, "wall"), 1)
+        measure.compare(["minisbert"], {}, Setting(tiny_folder / "none", tiny_folder, 1, "wall"), 1)
 
 
-def test_memory_is_counted_from_torch_alone(tiny: Path) -> None:
+def test_memory_is_counted_from_torch_alone(tiny_folder: Path) -> None:
     figure = FIGURES["memory"]
-    found = figure.measure(Request(Setting(tiny, tiny, 1, "wall"), ["a man"] * 10))
+    found = figure.measure(Request(Setting(tiny_folder, tiny_folder, 1, "wall"), ["a man"] * 10))
     assert 50 < found["torch"] < found["peak"]
     assert found["on_top"] == pytest.approx(found["peak"] - found["torch"] - found["weights"])
     (line,) = figure.lines(json.loads(json.dumps(found)))

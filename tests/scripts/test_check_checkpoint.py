@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import save_tiny
+from conftest import load_script
 
 import minisbert
 
@@ -19,25 +19,13 @@ SCRIPT = Path(__file__).parents[2] / "scripts/check_checkpoint.py"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def check() -> Any:
-    spec = importlib.util.spec_from_file_location("check_checkpoint", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("check_checkpoint")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_sound_checkpoint_is_the_same(check: Any, folder: Path, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check.main([str(folder), "--dtype", dtype, "--json"]) == 0
+def test_a_sound_checkpoint_is_the_same(check: Any, tiny_folder: Path, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main([str(tiny_folder), "--dtype", dtype, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["verdict"] == "same"
     assert [row["name"] for row in result["rows"]] == ["limit", "ids", "embeddings", "layer 1", "layer 2", "vectors"]
@@ -79,12 +67,12 @@ def pooling(patch: pytest.MonkeyPatch, encoder: minisbert.SentenceEncoder) -> No
 
 @pytest.mark.parametrize(("fault", "place"), [(eps, "layer 2"), (limit, "limit"), (side, "ids"), (pooling, "vectors")])
 def test_a_fault_is_found_and_placed(
-    check: Any, folder: Path, fault: Any, place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    check: Any, tiny_folder: Path, fault: Any, place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = minisbert.load(folder, dtype=torch.float64)
+    encoder = minisbert.load(tiny_folder, dtype=torch.float64)
     fault(monkeypatch, encoder)
     monkeypatch.setattr(minisbert, "load", lambda *_, **__: encoder)
-    assert check.main([str(folder)]) == 1
+    assert check.main([str(tiny_folder)]) == 1
     assert capsys.readouterr().out.splitlines()[-1].endswith(f"first at: {place}")
 
 

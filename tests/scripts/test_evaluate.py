@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from types import ModuleType
 import pytest
 import scipy.stats
 import torch
-from checkpoints import save_tiny
+from conftest import load_script
 
 import minisbert
 
@@ -22,17 +21,12 @@ HEADER = "score\tsentence1\tsentence2\n"
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evaluate_sts", ROOT / "scripts/evaluate_sts.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("evaluate_sts")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return str(folder)
+def model(tiny_folder: Path) -> str:
+    return str(tiny_folder)
 
 
 @pytest.fixture

@@ -33,14 +33,6 @@ LINEAR = ("cls", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
 @pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of two layers, width 32, at most 32 tokens, with mean pooling and no Normalize."""
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def tiny(tiny_folder: Path) -> SentenceEncoder:
     return minisbert.load(tiny_folder, device="cpu")
 

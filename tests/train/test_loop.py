@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import save_tiny
 from layouts import without_modules
 from torch import Tensor, nn
 from train.made import evaluator, rows
@@ -33,15 +32,8 @@ from minisbert.train import (
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder)
-    return folder
-
-
-def load(folder: Path) -> minisbert.SentenceEncoder:
-    return minisbert.load(folder, device="cpu")
+def load(tiny_folder: Path) -> minisbert.SentenceEncoder:
+    return minisbert.load(tiny_folder, device="cpu")
 
 
 def weights(encoder: minisbert.SentenceEncoder) -> dict[str, Tensor]:
@@ -63,15 +55,15 @@ def test_embed_gives_the_vectors_of_encode_with_gradients(minilm_folder: Path, s
         assert not embed(encoder, texts[:2]).requires_grad
 
 
-def test_embed_puts_the_prompt_before_each_text(folder: Path) -> None:
-    encoder = load(folder)
+def test_embed_puts_the_prompt_before_each_text(tiny_folder: Path) -> None:
+    encoder = load(tiny_folder)
     encoder.prompts["query"] = "the cat "
     expected = encoder.encode(["sat on"], prompt_name="query")
     torch.testing.assert_close(embed(encoder, ["sat on"], prompt_name="query").detach(), expected, rtol=0, atol=1e-5)
 
 
-def test_training_raises_the_correlation_and_encode_uses_the_new_weights(folder: Path, tmp_path: Path) -> None:
-    encoder, judge = load(folder), evaluator()
+def test_training_raises_the_correlation_and_encode_uses_the_new_weights(tiny_folder: Path, tmp_path: Path) -> None:
+    encoder, judge = load(tiny_folder), evaluator()
     before, vector = judge(encoder)["spearman_cosine"], encoder.encode("a man")
     history = fit(encoder, rows(300), loss=CosineSimilarityLoss(), epochs=4, learning_rate=3e-3, evaluate=judge)
     after = judge(encoder)["spearman_cosine"]
@@ -93,16 +85,18 @@ def test_training_raises_the_correlation_and_encode_uses_the_new_weights(folder:
         history.save_svg(tmp_path / "run.svg")
 
 
-def test_the_progress_bar_has_loss_rate_speed_and_the_last_evaluation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fit(load(folder), rows(20), loss=CosineSimilarityLoss(), evaluate=evaluator(), evaluate_every=1, show_progress_bar=True)
+def test_the_progress_bar_has_loss_rate_speed_and_the_last_evaluation(
+    tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(load(tiny_folder), rows(20), loss=CosineSimilarityLoss(), evaluate=evaluator(), evaluate_every=1, show_progress_bar=True)
     shown = capsys.readouterr().err
     assert re.search(r"2/2 .*loss 0\.\d+, rate \d\.\de-\d+, [\d,]+ tokens/s, spearman_cosine -?0\.\d+", shown), shown
 
 
-def test_one_seed_gives_the_same_bits_and_another_does_not(folder: Path) -> None:
+def test_one_seed_gives_the_same_bits_and_another_does_not(tiny_folder: Path) -> None:
     found = []
     for seed in (1, 1, 2):
-        encoder = load(folder)
+        encoder = load(tiny_folder)
         state = torch.get_rng_state()
         fit(encoder, rows(40), loss=CosineSimilarityLoss(), learning_rate=1e-3, seed=seed)
         assert torch.equal(state, torch.get_rng_state())  # the caller's random numbers are untouched
@@ -112,10 +106,10 @@ def test_one_seed_gives_the_same_bits_and_another_does_not(folder: Path) -> None
     assert not same(found[0], found[2])
 
 
-def test_several_batches_a_step_have_the_gradient_of_one_large_batch(folder: Path) -> None:
+def test_several_batches_a_step_have_the_gradient_of_one_large_batch(tiny_folder: Path) -> None:
     found = []
     for options in ({"batch_size": 32}, {"batch_size": 8, "gradient_accumulation": 4}):
-        encoder = minisbert.load(folder, device="cpu", dtype=torch.float64)
+        encoder = minisbert.load(tiny_folder, device="cpu", dtype=torch.float64)
         for module in encoder.bert.modules():
             if hasattr(module, "dropout"):
                 module.dropout = 0.0
@@ -128,9 +122,9 @@ def test_several_batches_a_step_have_the_gradient_of_one_large_batch(folder: Pat
 
 
 @pytest.mark.parametrize("options", [{"precision": torch.bfloat16}, {"gradient_checkpointing": True}], ids=str)
-def test_options_that_save_time_or_memory_train_as_well(folder: Path, options: dict[str, Any]) -> None:
-    plain = fit(load(folder), rows(64), loss=CosineSimilarityLoss(), learning_rate=1e-3)
-    other = fit(load(folder), rows(64), loss=CosineSimilarityLoss(), learning_rate=1e-3, **options)
+def test_options_that_save_time_or_memory_train_as_well(tiny_folder: Path, options: dict[str, Any]) -> None:
+    plain = fit(load(tiny_folder), rows(64), loss=CosineSimilarityLoss(), learning_rate=1e-3)
+    other = fit(load(tiny_folder), rows(64), loss=CosineSimilarityLoss(), learning_rate=1e-3, **options)
     assert [step.loss for step in other.steps] == pytest.approx([step.loss for step in plain.steps], rel=0.05)
 
 
@@ -178,8 +172,8 @@ encoder.save({out!r} + "-last")
 """
 
 
-def start(folder: Path, out: Path) -> subprocess.Popen[str]:
-    program = PROGRAM.format(tests=str(Path(__file__).parent.parent), folder=str(folder), out=str(out))
+def start(tiny_folder: Path, out: Path) -> subprocess.Popen[str]:
+    program = PROGRAM.format(tests=str(Path(__file__).parent.parent), folder=str(tiny_folder), out=str(out))
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -190,13 +184,13 @@ def step_on_disk(out: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_ten_random_steps_ends_with_the_bits_of_one_that_was_not(folder: Path, tmp_path: Path) -> None:
-    whole = start(folder, tmp_path / "whole")
+def test_a_run_killed_at_ten_random_steps_ends_with_the_bits_of_one_that_was_not(tiny_folder: Path, tmp_path: Path) -> None:
+    whole = start(tiny_folder, tmp_path / "whole")
     _, errors = whole.communicate()
     assert whole.returncode == 0, errors
     choose, killed = random.Random(0), 0
     for _ in range(10):
-        process = start(folder, tmp_path / "killed")
+        process = start(tiny_folder, tmp_path / "killed")
         assert process.stdout is not None
         for _ in range(choose.randint(1, 3)):
             process.stdout.readline()  # an evaluation, every second step
@@ -206,7 +200,7 @@ def test_a_run_killed_at_ten_random_steps_ends_with_the_bits_of_one_that_was_not
         killed += process.returncode == -signal.SIGKILL
     assert killed >= 5
     assert 0 < step_on_disk(tmp_path / "killed") <= 30
-    last = start(folder, tmp_path / "killed")
+    last = start(tiny_folder, tmp_path / "killed")
     _, errors = last.communicate()
     assert last.returncode == 0, errors
     for name in "whole", "whole-last":
@@ -216,8 +210,8 @@ def test_a_run_killed_at_ten_random_steps_ends_with_the_bits_of_one_that_was_not
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
-def test_ctrl_c_writes_the_state_after_the_step_under_way(folder: Path, tmp_path: Path) -> None:
-    process = start(folder, tmp_path / "out")
+def test_ctrl_c_writes_the_state_after_the_step_under_way(tiny_folder: Path, tmp_path: Path) -> None:
+    process = start(tiny_folder, tmp_path / "out")
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
@@ -226,31 +220,31 @@ def test_ctrl_c_writes_the_state_after_the_step_under_way(folder: Path, tmp_path
     assert step_on_disk(tmp_path / "out") >= 2
 
 
-def test_a_finished_run_is_not_repeated_and_another_one_is_not_continued(folder: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_repeated_and_another_one_is_not_continued(tiny_folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"loss": CosineSimilarityLoss(), "learning_rate": 1e-3, "save_to": tmp_path / "out"}
-    first, again = load(folder), load(folder)
+    first, again = load(tiny_folder), load(tiny_folder)
     history = fit(first, rows(40), **options)
     start = time.perf_counter()
     assert fit(again, rows(40), **options) == history
     assert time.perf_counter() - start < 60
     assert same(weights(first), weights(again))
     with pytest.raises(CheckpointError, match=r"learning_rate '0.001', now '0.002'"):
-        fit(load(folder), rows(40), **(options | {"learning_rate": 2e-3}))
+        fit(load(tiny_folder), rows(40), **(options | {"learning_rate": 2e-3}))
     with pytest.raises(CheckpointError, match="data"):
-        fit(load(folder), rows(41), **options)
+        fit(load(tiny_folder), rows(41), **options)
 
 
-def test_a_broken_state_is_named(folder: Path, tmp_path: Path) -> None:
+def test_a_broken_state_is_named(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out.training").mkdir()
     (tmp_path / "out.training/state.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     with pytest.raises(CheckpointError, match=r"state\.safetensors"):
-        fit(load(folder), rows(20), loss=CosineSimilarityLoss(), save_to=tmp_path / "out")
+        fit(load(tiny_folder), rows(20), loss=CosineSimilarityLoss(), save_to=tmp_path / "out")
 
 
-def test_a_folder_with_anything_else_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_with_anything_else_is_left_alone(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError):
-        fit(load(folder), rows(20), loss=CosineSimilarityLoss(), save_to=tmp_path)
+        fit(load(tiny_folder), rows(20), loss=CosineSimilarityLoss(), save_to=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -267,8 +261,8 @@ class BreaksAt(nn.Module):
         return value * torch.nan if self.calls == self.step else value
 
 
-def test_nan_stops_the_run_names_the_rows_and_overwrites_nothing(folder: Path, tmp_path: Path) -> None:
-    encoder = load(folder)
+def test_nan_stops_the_run_names_the_rows_and_overwrites_nothing(tiny_folder: Path, tmp_path: Path) -> None:
+    encoder = load(tiny_folder)
     options: dict[str, Any] = {"batch_size": 10, "save_to": tmp_path / "out", "save_every": 2, "evaluate_every": 2}
     with pytest.raises(NotFiniteError, match=r"step 4 \(epoch 1, rows \d+, .*\): found a loss of nan"):
         fit(encoder, rows(60), loss=BreaksAt(4), evaluate=evaluator(10), **options)
@@ -300,10 +294,15 @@ def test_nan_stops_the_run_names_the_rows_and_overwrites_nothing(folder: Path, t
     ],
 )
 def test_what_is_wrong_is_said_before_training(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], error: type[Exception], message: str
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    encoder = load(folder)
+    encoder = load(tiny_folder)
     before = weights(encoder)
     with pytest.raises(error, match=message.replace("(", r"\(")):
         fit(encoder, **({"examples": rows(4), "loss": CosineSimilarityLoss()} | options))
@@ -311,24 +310,24 @@ def test_what_is_wrong_is_said_before_training(
     assert not list(tmp_path.iterdir())
 
 
-def test_half_precision_weights_and_wrong_widths_are_refused(folder: Path) -> None:
+def test_half_precision_weights_and_wrong_widths_are_refused(tiny_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"found weights of torch\.bfloat16"):
-        fit(minisbert.load(folder, device="cpu", dtype=torch.bfloat16), rows(4), loss=CosineSimilarityLoss())
+        fit(minisbert.load(tiny_folder, device="cpu", dtype=torch.bfloat16), rows(4), loss=CosineSimilarityLoss())
     with pytest.raises(ValueError, match="matryoshka_dims: found 64, expected at most 32"):
-        fit(load(folder), [("a", "b"), ("c", "d")], loss=MatryoshkaLoss(MultipleNegativesRankingLoss(), [64]))
+        fit(load(tiny_folder), [("a", "b"), ("c", "d")], loss=MatryoshkaLoss(MultipleNegativesRankingLoss(), [64]))
     with pytest.raises(TypeError, match="SoftmaxLoss"):
         MatryoshkaLoss(SoftmaxLoss(32), [8])
 
 
-def test_texts_that_are_cut_are_counted(folder: Path) -> None:
+def test_texts_that_are_cut_are_counted(tiny_folder: Path) -> None:
     with pytest.warns(minisbert.MinisbertWarning, match="1 of 2 texts are longer than 32 tokens"):
-        fit(load(folder), [("a " * 50, "b", 0.5), ("a", "b", 1.0)], loss=CosineSimilarityLoss())
+        fit(load(tiny_folder), [("a " * 50, "b", 0.5), ("a", "b", 1.0)], loss=CosineSimilarityLoss())
 
 
-def test_the_history_in_the_state_is_json_that_anyone_can_read(folder: Path, tmp_path: Path) -> None:
+def test_the_history_in_the_state_is_json_that_anyone_can_read(tiny_folder: Path, tmp_path: Path) -> None:
     from safetensors import safe_open
 
-    fit(load(folder), rows(20), loss=CosineSimilarityLoss(), save_to=tmp_path / "out")
+    fit(load(tiny_folder), rows(20), loss=CosineSimilarityLoss(), save_to=tmp_path / "out")
     with safe_open(tmp_path / "out.training/state.safetensors", "pt") as opened:
         about = json.loads(opened.metadata()["about"])
     assert about["finished"]
