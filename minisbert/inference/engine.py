@@ -30,11 +30,12 @@ from minisbert.pooling import Dense, Pooling, vector_dtype_of
 from minisbert.tokenizer import TextTokenizer
 
 Forward = Callable[[Tensor, Sequence[LengthGroup]], Tensor]
-"""[tokens] ids and the runs they form → [sentences, dim], one row for each sentence, in the order of the runs."""
+"""[tokens] ids and their length groups → [sentences, dim], one row for each sentence, in the order of the groups."""
 
 
-ACCELERATOR_TOKENS = 16_384
-"""Tokens in one batch on a GPU, which wants more of them at once than the cores of a processor do."""
+ACCELERATOR_TOKENS = 32_768
+"""Tokens in one batch on a GPU, which wants more of them at once than the cores of a processor do. An H100 encodes 61,000, 73,000
+and 69,000 short sentences a second in bfloat16 with batches of 16, 32 and 64 thousand tokens (scripts/gpu_benchmark.py --sweep)."""
 
 
 class Rows(Protocol):
@@ -124,7 +125,8 @@ def tokenize(tokenizer: TextTokenizer, texts: list[str], report: TruncationRepor
 
 def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, options: Options, progress: Progress) -> Any:
     """The vectors of a window of texts, in its order: [texts, dim], or for token embeddings a list of [tokens, hidden]."""
-    model = with_oom_retry(bert.forward_packed)
+    # A batch is halved as a whole where it can be: then its halves leave vectors of sentences behind, not of tokens.
+    model = with_oom_retry(bert.forward_packed) if options.of_tokens else bert.forward_packed
     dtype = vector_dtype_of(bert.dtype)
     rows: Tensor | TokenRows = TokenRows(window.ids)
     if not options.of_tokens:
@@ -144,7 +146,7 @@ def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, 
     progress.start(len(batches))
     progress.update(len(window.texts) - len(window.unique), 0)  # they cost nothing
     computed = compute(
-        forward,
+        forward if options.of_tokens else with_oom_retry(forward),
         window.ids,
         batches,
         rows,
@@ -206,7 +208,7 @@ def with_oom_retry(forward: Forward) -> Forward:
     """A model that, when the accelerator's memory does not hold a batch, computes the batch in two halves, and so on.
 
     Args:
-        forward: [tokens] ids and their runs → [tokens, hidden].
+        forward: [tokens] ids and their length groups → [tokens, hidden], or [sentences, dim].
 
     Raises:
         torch.OutOfMemoryError: if it does not even hold a single sentence.
