@@ -119,7 +119,7 @@ def load(
         token: for private repositories. Default: what huggingface_hub knows.
         cache_dir: the hub's cache. Default: `SENTENCE_TRANSFORMERS_HOME`, if it is set, and huggingface_hub's own.
         local_files_only: never ask the hub.
-        truncate_dim: keep only so many numbers of each vector, the first ones. Default: what the checkpoint says, as a rule all.
+        truncate_dim: keep only the first dimensions of each vector, this many. Default: what the checkpoint says, as a rule all.
         unknown: any other option is a TypeError, which says what to do instead of one that sentence-transformers has.
 
     Returns:

@@ -27,7 +27,7 @@ from minisbert.train import command as train
 from minisbert.writing import written_whole
 
 DESCRIPTION = """\
-Sentences to vectors whose cosine says how close their meanings are.
+Turns sentences into vectors whose cosine says how close their meanings are.
 
   minisbert similarity "A man is eating food." "Someone is having a meal." --model all-MiniLM-L6-v2
   minisbert encode sentences.txt --out vectors.safetensors --model all-MiniLM-L6-v2
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         "similarity",
         parents=[common],
         formatter_class=_Help,
-        help="how close the meanings of sentences are",
+        help="the cosine of two sentences",
         description="Prints the cosine of two sentences' vectors, or for more than two\nthe matrix of all cosines.",
     )
     similarity.add_argument("sentences", nargs="+", metavar="SENTENCE", help="two sentences or more")
@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
         "search",
         parents=[common],
         formatter_class=_Help,
-        help="the sentences of a file that are closest to a question",
+        help="search a file of sentences",
         description="Prints the sentences of a file that are closest to the query, best first:\n"
         "the cosine, the number of the sentence in the file, and the sentence.\n"
         "The query gets the model's prompt for queries, the sentences its prompt for documents,\n"
@@ -99,17 +99,17 @@ def build_parser() -> argparse.ArgumentParser:
         dest="file",
         default="-",
         metavar="FILE",
-        help="UTF-8; .jsonl, .csv, .tsv, else a sentence a line; .gz and .zst behind it; - is stdin (default)",
+        help="UTF-8: .jsonl, .csv, .tsv, or else one sentence per line, also .gz and .zst; - is stdin (default)",
     )
-    search.add_argument("--format", choices=FORMATS, help="what FILE is, whatever its name (default: by its name; stdin is txt)")
+    search.add_argument("--format", choices=FORMATS, help="the format of FILE (default: by its name; stdin is txt)")
     search.add_argument("--column", metavar="NAME", help="the column of a .csv or .tsv, or the field of a .jsonl, with the text")
-    search.add_argument("--delimiter", metavar="C", help="what separates the fields of a .csv or .tsv (default: a comma, a tab)")
+    search.add_argument("--delimiter", metavar="C", help="the field separator (default: a comma for .csv, a tab for .tsv)")
     search.add_argument(
         "--vectors",
         type=Path,
         metavar="PATH",
-        help="what `minisbert encode FILE --out PATH` made of that file, so that only the query is computed; "
-        "those of another model or prompt are refused if PATH is .safetensors",
+        help="the result of `minisbert encode FILE --out PATH`, so that only the query is computed; "
+        "vectors of another model or prompt are refused if PATH is .safetensors",
     )
     search.add_argument("--top-k", type=int, default=5, metavar="N", help="how many sentences to print (default: 5)")
     _add_on_truncate(search)
@@ -119,43 +119,43 @@ def build_parser() -> argparse.ArgumentParser:
         "encode",
         parents=[common],
         formatter_class=_Help,
-        help="a file of sentences to a file of vectors",
+        help="write a vector for each text of a file",
         description="Writes one vector for each text of the input, in its order (an empty line is an\n"
-        "empty text and has one too). It reads and writes as it goes, and holds some\n"
-        "thousand texts at a time; the result takes its name when it is whole.\n"
-        "If the model has a prompt for documents, it is put before each text, as in `search`.",
+        "empty text and has one too). It reads and writes as it goes, with a few\n"
+        "thousand texts in memory, and gives the result its name when it is complete.\n"
+        "If the model has a prompt for documents, each text gets it, as in `search`.",
     )
     encode.add_argument(
         "file",
         nargs="?",
         default="-",
         metavar="FILE",
-        help="UTF-8; .jsonl, .csv, .tsv, else a sentence a line; .gz and .zst behind it; - is stdin (default)",
+        help="UTF-8: .jsonl, .csv, .tsv, or else one sentence per line, also .gz and .zst; - is stdin (default)",
     )
-    encode.add_argument("--format", choices=FORMATS, help="what FILE is, whatever its name (default: by its name; stdin is txt)")
+    encode.add_argument("--format", choices=FORMATS, help="the format of FILE (default: by its name; stdin is txt)")
     encode.add_argument("--column", metavar="NAME", help="the column of a .csv or .tsv, or the field of a .jsonl, with the text")
-    encode.add_argument("--delimiter", metavar="C", help="what separates the fields of a .csv or .tsv (default: a comma, a tab)")
+    encode.add_argument("--delimiter", metavar="C", help="the field separator (default: a comma for .csv, a tab for .tsv)")
     encode.add_argument(
         "--out",
         required=True,
         type=Path,
         metavar="PATH",
-        help="what to write: .safetensors (tensor 'embeddings', and notes on what made them) or .npy (without notes)",
+        help="what to write: .safetensors (tensor 'embeddings', with the model and settings in its metadata) or .npy (without)",
     )
     encode.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
     encode.add_argument(
-        "--batch-tokens", type=int, metavar="N", help="the most tokens in one batch (default: what suits the machine)"
+        "--batch-tokens", type=int, metavar="N", help="the largest number of tokens in a batch (default: what suits the machine)"
     )
     _add_on_truncate(encode)
-    encode.add_argument("--json", action="store_true", help="print what was done as JSON, on stdout")
+    encode.add_argument("--json", action="store_true", help="print a summary as JSON on stdout")
 
     trace = commands.add_parser(
         "trace",
         parents=[common],
         formatter_class=_Help,
-        help="a page that shows how a sentence becomes a vector",
-        description="Writes a page, to be opened in a browser, that walks a sentence through the whole model;\n"
-        "with two sentences also why they are similar, and prints the cosine.",
+        help="write a page that shows how a sentence becomes a vector",
+        description="Writes a page for the browser that walks a sentence through the whole model. For two sentences,\n"
+        "the page also shows why they are similar, and the command prints the cosine.",
     )
     trace.add_argument("sentence", metavar="SENTENCE", help="the sentence")
     trace.add_argument("other", nargs="?", metavar="SENTENCE", help="another, to compare with")
@@ -163,24 +163,24 @@ def build_parser() -> argparse.ArgumentParser:
     trace.add_argument("--open", action="store_true", help="open it in the browser")
     trace.add_argument("--json", action="store_true", help="print {page, tokens, cosine} as JSON, the cosine of a pair")
     trace.add_argument(
-        "--corpus", metavar="FILE", help="UTF-8 texts, one a line, to look for the closest after each layer; - is stdin"
+        "--corpus", metavar="FILE", help="UTF-8, one text per line; the page shows the closest of them after each layer; - is stdin"
     )
 
     info = commands.add_parser(
         "info",
         parents=[common],
         formatter_class=_Help,
-        help="what is in force in a model, and where it comes from",
-        description="Prints every setting that decides what the vectors are and the file it\ncame from, the files' sha256, the "
-        "revision, the number of parameters,\nand every warning.",
+        help="the settings of a model, and where they come from",
+        description="Prints every setting that decides what the vectors are, with the file that it\n"
+        "comes from, the files' sha256, the revision, the number of parameters\nand every warning.",
     )
     info.add_argument("name", nargs="?", metavar="MODEL", help="the same as --model")
-    info.add_argument("--json", action="store_true", help="as json")
+    info.add_argument("--json", action="store_true", help="print the same as JSON")
     models = commands.add_parser(
         "models",
         formatter_class=_Help,
         help="the models that are on this machine",
-        description="Prints the models that installed packages carry and that the hub's cache holds, and which of them load.",
+        description="Prints the models in installed packages and in the hub's cache, and which of them load.",
     )
     models.add_argument("--cache-dir", metavar="DIR", help="the hub's cache (default: huggingface_hub's own)")
     models.add_argument("--json", action="store_true", help="print [{model, place, problem}] as JSON")

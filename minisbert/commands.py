@@ -49,8 +49,8 @@ def search(options: argparse.Namespace) -> None:
         vectors = encoder.encode_document(texts, on_truncate=options.on_truncate)
     elif vectors.shape[1] != encoder.dimension:
         raise ValueError(
-            f"--vectors: {options.vectors} holds vectors of {vectors.shape[1]} numbers, but this model's have {encoder.dimension}. "
-            "Name the --model that made them."
+            f"--vectors: {options.vectors} holds vectors of {vectors.shape[1]} dimensions, "
+            f"but this model's have {encoder.dimension}. Name the --model that made them."
         )
     if options.vectors is not None:
         _check_notes(options.vectors, encoder)
@@ -136,7 +136,7 @@ def encode(options: argparse.Namespace) -> None:
             except OSError as error:
                 raise _unwritten(options.out, error) from error
     number = vectors.rows
-    say(f"wrote {number} {'vector' if number == 1 else 'vectors'} of {encoder.dimension} numbers to {options.out}")
+    say(f"wrote {number} {'vector' if number == 1 else 'vectors'} of {encoder.dimension} dimensions to {options.out}")
     if options.json:
         done = {"out": str(options.out), "model": encoder.model, "vectors": number, "dimension": encoder.dimension}
         done |= {"tokens": stream.tokens, "cut": stream.cut, "longest": stream.longest, "limit": encoder.max_seq_length}

@@ -30,7 +30,7 @@ class MissingExtraError(MinisbertError, ImportError):
 
 
 class NotFiniteError(MinisbertError):
-    """A vector would hold NaN or infinite numbers; the message names the first text whose vector does."""
+    """A vector would hold NaN or infinite values; the message names the first text whose vector does."""
 
 
 class MinisbertWarning(UserWarning):

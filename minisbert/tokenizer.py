@@ -16,16 +16,16 @@ from tokenizers import Tokenizer
 from minisbert.errors import CheckpointError, rust_errors
 
 MOST_TEXTS, MOST_CHARACTERS = 1024, 1 << 20
-"""The library gets no more at once, because it keeps some hundred bytes a token of all texts that it is given."""
+"""The library gets no more at once, because it keeps some hundred bytes per token of all texts in a call."""
 
 
 @dataclass(frozen=True)
 class Tokenized:
-    """The ids of some texts, and what had to be cut off.
+    """The ids of some texts, and how long they were before truncation.
 
     Attributes:
         ids: the ids of each text, special tokens included, at most the limit.
-        full_lengths: how many ids each text had before it was cut, special tokens included.
+        untruncated_lengths: how many ids each text had before it was cut, special tokens included.
     """
 
     ids: list[list[int]]
@@ -33,7 +33,7 @@ class Tokenized:
 
     @property
     def cut(self) -> list[int]:
-        """The indices of the texts that lost something."""
+        """The indices of the texts that were cut."""
         return [index for index, ids in enumerate(self.ids) if len(ids) < self.untruncated_lengths[index]]
 
 

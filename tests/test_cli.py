@@ -154,7 +154,7 @@ def test_each_line_of_a_file_becomes_a_row_in_its_order(
     assert main(["encode", str(file), "--model", model, "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err == f"minisbert: wrote 5 vectors of 32 numbers to {out}\n"
+    assert printed.err == f"minisbert: wrote 5 vectors of 32 dimensions to {out}\n"
     (name, vectors), *rest = load_file(out).items()
     assert (name, rest) == ("embeddings", [])
     assert torch.equal(vectors, minisbert.load(model).encode(LINES))
@@ -434,7 +434,7 @@ def test_who_types_is_told_how_to_end(model: str, out: Path) -> None:
     os.close(ours)
     assert result.stderr.splitlines() == [
         "minisbert: reading sentences from the terminal, one a line; end with Ctrl-D",
-        f"minisbert: wrote 2 vectors of 32 numbers to {out}",
+        f"minisbert: wrote 2 vectors of 32 dimensions to {out}",
     ]
     assert load_file(out)["embeddings"].equal(minisbert.load(model).encode(["the cat", "a man"]))
 
@@ -506,7 +506,7 @@ def test_a_terminal_gets_a_progress_bar(model: str, file: Path, out: Path, monke
     os.close(ours)
     assert b"encode: 5sentence [" in shown
     assert b"sentence" in shown
-    assert f"minisbert: wrote 5 vectors of 32 numbers to {out}\r\n".encode() in shown
+    assert f"minisbert: wrote 5 vectors of 32 dimensions to {out}\r\n".encode() in shown
 
 
 def test_models_says_what_is_here_and_what_loads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

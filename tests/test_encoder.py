@@ -109,7 +109,7 @@ def test_batches_stay_within_their_limits(tiny: SentenceEncoder) -> None:
     counts = count_tokens(tiny)
     texts = [f"{'a ' * 18}{word}" for word in ("man", "is", "cat", "sat", "on", "mat", "dog", "play", "red", "blue")]
     tiny.encode(texts, batch_tokens=66)
-    assert sorted(counts) == [24, 64, 64, 64]  # sentences of 21 tokens: three in 66; see batching.filled
+    assert sorted(counts) == [24, 64, 64, 64]  # sentences of 21 tokens: three in 66; see batching.bucket_size
     counts.clear()
     tiny.encode(texts, batch_size=4)
     assert sorted(counts) == [48, 96, 96]

@@ -207,7 +207,7 @@ def test_it_writes_before_it_has_read_all(tmp_path: Path, tiny_folder: Path) -> 
         assert not out.exists()
         process.stdin.write("".join(f"{line}\n" for line in lines[300:]).encode())
         _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr.decode()) == (0, f"minisbert: wrote 700 vectors of 32 numbers to {out}\n")
+    assert (process.returncode, stderr.decode()) == (0, f"minisbert: wrote 700 vectors of 32 dimensions to {out}\n")
     assert torch.equal(load_file(out)["embeddings"], minisbert.load(tiny_folder).encode(lines))
     assert [path.name for path in tmp_path.iterdir()] == ["vectors.safetensors"]
 
@@ -271,4 +271,4 @@ def test_the_summary_as_json_tells_what_was_cut(tmp_path: Path, tiny_folder: Pat
         "minisbert: warning: 2 of 303 texts are longer than 32 tokens and were cut: the longest has 52 tokens, the first is number "
         "301 (index 300) with 52. Split long texts, or pass --on-truncate ignore if this is meant."
     )
-    assert said.splitlines() == [warning, f"minisbert: wrote 303 vectors of 32 numbers to {out}"]
+    assert said.splitlines() == [warning, f"minisbert: wrote 303 vectors of 32 dimensions to {out}"]

@@ -137,8 +137,8 @@ def test_what_does_not_fit_is_said_in_one_line(model: str, file: Path, tmp_path:
             for vectors, message in [
                 ("short.npy", "holds [5, 32] numbers, expected one row for each of the 6 sentences. Was the file changed since?"),
                 ("flat.npy", "holds [6] numbers, expected one row for each of the 6 sentences."),
-                ("wide.npy", "holds vectors of 33 numbers, but this model's have 32. Name the --model that made them."),
-                ("nan.npy", "row 0 holds nan, expected finite numbers only."),
+                ("wide.npy", "holds vectors of 33 dimensions, but this model's have 32. Name the --model that made them."),
+                ("nan.npy", "row 0 holds nan, expected finite values only."),
                 ("objects.npy", "objects.npy is no .npy file of numbers (Array can't be memory-mapped"),
                 ("broken.npy", "broken.npy is no .npy file of numbers"),
                 ("broken.safetensors", "broken.safetensors is no .safetensors file"),

@@ -286,7 +286,7 @@ def test_the_length_of_a_vector_does_not_change_its_cosine(size: float) -> None:
 def test_nan_and_infinity_are_refused_by_row(name: str, number: float) -> None:
     good, bad = small(9).float(), small(9).float()
     bad[6, 2] = bad[8, 0] = number
-    message = rf"row 6 holds {number}, expected finite numbers only\."
+    message = rf"row 6 holds {number}, expected finite values only\."
     for function in ALL[name], PAIRWISE[name]:
         with pytest.raises(ValueError, match="a: " + message):
             function(bad, good)
@@ -304,7 +304,7 @@ def test_nan_and_infinity_are_refused_by_row(name: str, number: float) -> None:
 
 @EVERY_NAME
 def test_widths_that_differ_are_refused(name: str) -> None:
-    message = r"found vectors of 5 numbers in {} and of 4 in {}, expected as many\. Do both come from the same model\?"
+    message = r"found vectors of 5 dimensions in {} and of 4 in {}, expected as many\. Do both come from the same model\?"
     for function in ALL[name], PAIRWISE[name]:
         with pytest.raises(ValueError, match=message.format("a", "b")):
             function(small(3), small(3)[:, :4])
@@ -372,7 +372,7 @@ def test_no_vectors_give_no_scores(name: str) -> None:
         assert paraphrase_mining_embeddings(none, score_function=name) == []
         assert community_detection(none, min_community_size=1) == []
     assert paraphrase_mining_embeddings(some[:1], score_function=name) == []
-    with pytest.raises(ValueError, match="found vectors of 5 numbers in a and of 4 in b"):
+    with pytest.raises(ValueError, match="found vectors of 5 dimensions in a and of 4 in b"):
         ALL[name](some, torch.empty(0, 4))
 
 
@@ -477,10 +477,10 @@ def test_options_are_given_by_name_since_their_order_is_another_in_sentence_tran
 def test_scores_that_overflow_are_refused() -> None:
     huge = torch.tensor([[1e30, -1e30]])
     with pytest.raises(
-        ValueError, match=r"score_function: found inf in the scores of rows 2 to 2, expected finite numbers\. Normalize"
+        ValueError, match=r"score_function: found inf in the scores of rows 2 to 2, expected finite values\. Normalize"
     ):
         semantic_search(huge, torch.tensor([[0.0, 0.0], [1.0, 1.0], [1e30, 1e30]]), score_function="dot", corpus_chunk_size=2)
-    with pytest.raises(ValueError, match=r"score_function: found -inf in the scores of rows 0 to 1, expected finite numbers\."):
+    with pytest.raises(ValueError, match=r"score_function: found -inf in the scores of rows 0 to 1, expected finite values\."):
         paraphrase_mining_embeddings(torch.cat([huge, -huge]), score_function="euclidean")
     assert semantic_search(huge, torch.tensor([[1e30, 1e30]]))[0][0]["score"] == pytest.approx(0, abs=1e-7)
 

@@ -44,8 +44,8 @@ class InstalledModel:
 
 
 def installed_models() -> list[BundledModel]:
-    """The models that installed packages carry; their weights are not looked at."""
-    return [carried for carried in BUNDLED if importlib.util.find_spec(carried.module) is not None]
+    """The models that installed packages bundle; their weights are not looked at."""
+    return [bundled for bundled in BUNDLED if importlib.util.find_spec(bundled.module) is not None]
 
 
 def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> tuple[InstalledModel | None, list[str]]:

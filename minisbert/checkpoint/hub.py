@@ -395,9 +395,9 @@ class _Repository:
 def _installed(besides: str) -> str:
     """The advice to take what is here."""
     names = [
-        carried.model.removeprefix(f"{DEFAULT_ORGANISATION}/")
-        for carried in installed_models()
-        if carried.model.lower() != besides.lower()
+        bundled.model.removeprefix(f"{DEFAULT_ORGANISATION}/")
+        for bundled in installed_models()
+        if bundled.model.lower() != besides.lower()
     ]
     return f"\nInstalled here: {', '.join(names)}. Pass model={names[0]!r} to use it." if names else ""
 

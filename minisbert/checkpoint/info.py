@@ -42,7 +42,7 @@ class Info:
         model: its name or folder.
         origin: the kind of place it came from.
         revision: the commit on the hub; None for a folder or a package, which have none.
-        parameters: how many numbers the model holds, heads included.
+        parameters: how many the model has, those of the modules after pooling included.
         dimension: numbers in a vector.
         device: where it computes.
         dtype: in what precision.

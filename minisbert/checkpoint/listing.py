@@ -31,7 +31,7 @@ def known_models(cache_dir: str | os.PathLike[str] | None = None) -> list[KnownM
     Args:
         cache_dir: the hub's cache, as in `load`.
     """
-    found = [KnownModel(carried.model, f"the installed package {carried.package}", "") for carried in installed_models()]
+    found = [KnownModel(bundled.model, f"the installed package {bundled.package}", "") for bundled in installed_models()]
     for cache in caches(cache_dir):
         for folder in sorted(cache.glob("models--*--*")):
             name = folder.name.removeprefix("models--").replace("--", "/")

@@ -135,7 +135,7 @@ def _wrapper_of(stored: Sequence[str], needed: Sequence[str], own: str) -> tuple
 
 
 def load_module(module: nn.Module, stored: Sequence[StoredTensor], dtype: torch.dtype, config: str) -> list[str]:
-    """Fills a module of `pooling.build_heads`, whose tensors have the checkpoint's own names, with the same strict check.
+    """Fills a module of `pooling.build_modules`, whose tensors have the checkpoint's own names, with the same strict check.
 
     Args:
         module: built on the meta device.

@@ -11,7 +11,7 @@ from minisbert.commands import say
 
 DESCRIPTION = """\
 Writes one vector for each row of the input files to a folder of parquet shards.
-The same command again goes on where it was: after Ctrl-C, a crash, a full disk.
+After Ctrl-C, a crash or a full disk, the same command continues where it was.
 
   minisbert corpus passages/*.parquet --text-column text --id-column id --out vectors/ --model all-MiniLM-L6-v2
   minisbert corpus passages/*.parquet --text-column text --id-column id --out vectors/ --model all-MiniLM-L6-v2 --engine ray
@@ -49,7 +49,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser, formatter: type[a
         "--dtype",
         choices=("float32", "float16", "int8", "binary"),
         default="float32",
-        help="how vectors are stored (default: float32); the manifest has the formula",
+        help="how vectors are stored (default: float32); the manifest states the formula",
     )
     parser.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
     parser.add_argument("--prompt-name", metavar="NAME", help="one of the model's prompts, put before each text")
@@ -57,7 +57,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser, formatter: type[a
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="a row without a text ends the run (default), or gets a null vector and a line in errors.jsonl",
+        help="a row without a text ends the run (default), or is skipped: it gets a null vector and a line in errors.jsonl",
     )
     parser.add_argument(
         "--on-truncate",
@@ -69,8 +69,10 @@ def add_parser(commands: Any, common: argparse.ArgumentParser, formatter: type[a
     parser.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster, such as auto (default: a new one on this machine)")
     parser.add_argument("--workers", type=int, metavar="N", help="Ray actors (default: as many as fit)")
     parser.add_argument("--threads", type=int, metavar="N", help="cores for each Ray actor (default: at most 4)")
-    parser.add_argument("--verify", type=Path, metavar="DIR", help="compare checksums and compute a sample of rows anew; no inputs")
-    parser.add_argument("--sample", type=int, default=256, metavar="N", help="rows to compute anew with --verify (default: 256)")
+    parser.add_argument(
+        "--verify", type=Path, metavar="DIR", help="compare checksums and compute a sample of rows again; takes no inputs"
+    )
+    parser.add_argument("--sample", type=int, default=256, metavar="N", help="rows to compute again with --verify (default: 256)")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON, on stdout")
 
 
@@ -110,7 +112,7 @@ def run(options: argparse.Namespace) -> None:
     )
     kept = summary.rows - summary.new_rows
     say(
-        f"{summary.rows:,} vectors of {summary.dimension} numbers in {summary.shards} shards of {summary.out} "
+        f"{summary.rows:,} vectors of {summary.dimension} dimensions in {summary.shards} shards of {summary.out} "
         f"({kept:,} were there); {summary.rows_per_second:,.0f} rows/s, {summary.tokens_per_second:,.0f} tokens/s"
     )
     if summary.failed:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from minisbert.corpus.ray_engine import RayOptions
 
 ROWS_PER_SHARD = 65_536
-"""Rows in a shard: 100 MB at 384 numbers of float32, and half a minute of work for two cores and a small model."""
+"""Rows in a shard: 100 MB at 384 dimensions in float32, and half a minute of work for two cores and a small model."""
 
 Engine = Literal["local", "ray"]
 Entries = Iterator[dict[str, Any]]
@@ -40,7 +40,7 @@ class Summary:
     Attributes:
         out: the folder.
         model: the model's name.
-        dimension: numbers in a vector.
+        dimension: of a vector.
         dtype: how they are stored.
         rows: of the corpus, and so in the folder.
         shards: of the corpus.

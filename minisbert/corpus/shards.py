@@ -47,7 +47,7 @@ class Job:
         layout: the columns that are read.
         final: the output folder.
         writing: the folder for files that are not whole yet, on the same disk.
-        dimension: numbers in a vector, before it is stored as `dtype`.
+        dimension: of a vector, before it is stored as `dtype`.
         dtype: one of `FORMULAS`.
         prompt: put before each text.
         normalize: whether vectors are scaled to length 1.
@@ -110,7 +110,7 @@ def stored_type(dtype: str, dimension: int) -> Any:
 
     Args:
         dtype: one of `FORMULAS`.
-        dimension: numbers in a vector.
+        dimension: of a vector.
     """
     pa = arrow()
     items = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8(), "binary": pa.uint8()}
@@ -150,7 +150,7 @@ def store(vectors: Tensor, present: list[bool], dtype: str) -> list[Any]:
     if dtype == "float16":
         vectors = vectors.half()
         if not vectors.isfinite().all():
-            raise ValueError("dtype: a vector has numbers above 65504, which float16 does not hold. Use float32.")
+            raise ValueError("dtype: a vector has values above 65504, which float16 cannot hold. Use float32.")
     elif dtype == "int8":
         scales = vectors.abs().amax(dim=1) / 127  # [present]
         vectors = (vectors / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round().to(torch.int8)
@@ -166,15 +166,15 @@ def store(vectors: Tensor, present: list[bool], dtype: str) -> list[Any]:
             scales = torch.zeros(rows).masked_scatter(where, scales)
         null = pa.array([not there for there in present])
     kind = stored_type(dtype, dimension)
-    arrays = [pa.FixedSizeListArray.from_arrays(_numbers(vectors, kind.value_type), type=kind, mask=null)]
+    arrays = [pa.FixedSizeListArray.from_arrays(_values(vectors, kind.value_type), type=kind, mask=null)]
     if scales is not None:
-        values = _numbers(scales, pa.float32())
+        values = _values(scales, pa.float32())
         arrays.append(values if null is None else pa.compute.if_else(null, pa.scalar(None, pa.float32()), values))
     return arrays
 
 
-def _numbers(tensor: Tensor, kind: Any) -> Any:
-    """A tensor's numbers as an Arrow array over the same memory, which numpy is not needed for."""
+def _values(tensor: Tensor, kind: Any) -> Any:
+    """A tensor's elements as an Arrow array over the same memory; numpy is not needed."""
     pa = arrow()
     arrow("pyarrow.compute")
     tensor = tensor.contiguous()

@@ -37,7 +37,7 @@ class Verified:
         rows: in them.
         sample: rows that were computed anew.
         exact: how many of them must have equal bits, because a processor of this kind made them, and have.
-        largest_difference: between a stored number and the one computed here; 0 if all bits are equal.
+        largest_difference: between a stored value and the one computed here; 0 if all bits are equal.
     """
 
     out: str
@@ -201,7 +201,7 @@ def _columns(settings: dict[str, Any]) -> list[str]:
 
 
 def _tensor(arrays: list[Any], present: list[bool], dimension: int, dtype: str) -> Tensor:
-    """Stored vectors as numbers, float64 [rows that have one, dim]; bits as 0 and 1."""
+    """Stored vectors as float64 [rows that have one, dim]; bits as 0 and 1."""
     rows = [row for row, there in zip(arrays[0].to_pylist(), present, strict=True) if there]
     if dtype == "binary":
         places = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1])
@@ -215,7 +215,7 @@ def _tensor(arrays: list[Any], present: list[bool], dimension: int, dtype: str) 
 
 
 def _allowed(dtype: str, vectors: Tensor, stored: Tensor) -> Tensor:
-    """How far each number may be from the stored one on another kind of processor."""
+    """How far each value may be from the stored one on another kind of processor."""
     size = vectors.double().abs().amax(dim=1, keepdim=True)  # [sample, 1]
     rounding = ROUNDING * size.clamp_min(1)
     step: dict[str, Callable[[], Tensor]] = {

@@ -1,7 +1,7 @@
 """What a caller passes, checked: texts and options. Every refusal names what was found, what was expected, and what to do.
 
 Whoever comes from sentence-transformers and looks for an option or attribute in vain gets an error that says what there is instead.
-README.md has the same names in its section "Coming from sentence-transformers".
+README.md beside this file lists the same names in its section "Coming from sentence-transformers".
 """
 
 from __future__ import annotations

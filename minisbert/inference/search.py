@@ -34,7 +34,7 @@ def nearest(
         if not scores.isfinite().all():
             raise ValueError(
                 f"score_function: found {scores[~scores.isfinite()][0].item()} in the scores of rows {start} to "
-                f"{start + len(block) - 1}, expected finite numbers. Normalize the vectors, or take 'cosine'."
+                f"{start + len(block) - 1}, expected finite values. Normalize the vectors, or take 'cosine'."
             )
         if own is not None:
             itself = torch.arange(own, own + len(queries), device=scores.device) - start  # the column of each row
@@ -88,7 +88,7 @@ def dot_product(a: Tensor, b: Tensor) -> Tensor:
 def normalized(vectors: Tensor) -> Tensor:
     """Each row scaled to length 1; a zero vector stays one.
 
-    By the largest number first: the squares of very small or very large numbers are 0 or infinite.
+    Divides by the largest value first, because the squares of very small or very large values are 0 or infinite.
     """
     if not vectors.numel():
         return vectors

@@ -210,7 +210,7 @@ class TokenRows:
 
 
 def first_not_finite(vectors: Tensor, batch: Batch) -> int | None:
-    """The lowest index in a batch whose vector, or vectors of tokens, hold NaN or infinite numbers: [sentences, …] in its order."""
+    """The lowest index in a batch whose vector, or vectors of tokens, hold NaN or infinite values: [sentences, …] in its order."""
     finite = vectors.isfinite()
     if finite.all():
         return None

@@ -63,7 +63,7 @@ def check_same_width(name_a: str, a: Any, name_b: str, b: Any) -> None:
     empty = any(tuple(matrix.shape) == (0, 0) for matrix in (a, b))
     if a.shape[1] != b.shape[1] and not empty:
         raise ValueError(
-            f"found vectors of {a.shape[1]} numbers in {name_a} and of {b.shape[1]} in {name_b}, expected as many. "
+            f"found vectors of {a.shape[1]} dimensions in {name_a} and of {b.shape[1]} in {name_b}, expected as many. "
             "Do both come from the same model?"
         )
 
@@ -80,7 +80,7 @@ def check_finite(name: str, vectors: Tensor, first: int = 0) -> Tensor:
     if not finite.all():
         row = int(finite.int().argmin())
         wrong = vectors[row][~vectors[row].isfinite()][0].item()
-        raise ValueError(f"{name}: row {first + row} holds {wrong}, expected finite numbers only.")
+        raise ValueError(f"{name}: row {first + row} holds {wrong}, expected finite values only.")
     return vectors
 
 

@@ -47,7 +47,7 @@ class SentenceTrace:
         text: the sentence; it begins with the encoder's default prompt, if it has one.
         prompt: that prompt; "" for none.
         tokens: its word pieces, special tokens included: a list of str.
-        ids: [tokens], int64, their numbers in the vocabulary.
+        ids: [tokens], int64, their ids in the vocabulary.
         offsets: [tokens, 2], int64, where each begins and ends in `text`; a special token is empty.
         word_of: [tokens], int64, the number of the word that each is a piece of; -1 for a special token.
         cut: the word pieces beyond the encoder's limit, which the model never saw: a list of str.
@@ -97,7 +97,7 @@ class SentenceTrace:
 
     def __repr__(self) -> str:
         layers, heads, tokens, _ = self.attention.shape
-        return f"SentenceTrace({self.text!r}: {tokens} tokens, {layers} layers, {heads} heads, {len(self.embedding)} numbers)"
+        return f"SentenceTrace({self.text!r}: {tokens} tokens, {layers} layers, {heads} heads, {len(self.embedding)} dimensions)"
 
 
 def corpus_texts(corpus: object) -> list[str]:

@@ -26,18 +26,18 @@ from minisbert.train.losses import (
 
 DESCRIPTION = """\
 Trains a model on pairs or triplets of texts, and saves it for minisbert, sentence-transformers
-and transformers. Ctrl-C keeps what was learned; the same command again goes on from there.
+and transformers. Ctrl-C keeps what was learned; the same command continues from there.
 
   minisbert train --data pairs.tsv --columns sentence1 sentence2 score --loss cosine --model all-MiniLM-L6-v2 --out tuned
   minisbert train --data snli_1.0_train.jsonl --columns sentence1 sentence2 gold_label --loss softmax --model bert-base --out nli
   minisbert train --data answers.parquet --columns question answer --loss negatives --model all-MiniLM-L6-v2 --out search
 
-  softmax       classes of pairs: entailment, contradiction, neutral, or numbers from 0
+  softmax       pairs with a class: entailment, contradiction, neutral, or an integer from 0
   cosine        pairs with a score from -1 to 1 (see --max-score)
   cosent        pairs with any score; only the order of the scores counts
   contrastive   pairs with 1 (alike) or 0 (not alike)
   triplet       anchor, positive, negative; no label
-  negatives     question and answer, and hard negatives if there are any; no label; other rows' answers are wrong ones
+  negatives     question, answer, and hard negatives if there are any; no label; the answers of other rows count as wrong
 """
 
 LOSSES: dict[str, type[Loss]] = {
@@ -63,31 +63,35 @@ def add_parser(commands: Any, common: argparse.ArgumentParser, formatter: type[a
         "train",
         parents=[common],
         formatter_class=formatter,
-        help="a model that is trained on pairs or triplets of texts",
+        help="train a model on pairs or triplets of texts",
         description=DESCRIPTION,
     )
     parser.add_argument("--data", required=True, metavar="FILE", help=".tsv, .jsonl or .parquet with named columns")
-    parser.add_argument("--columns", required=True, nargs="+", metavar="NAME", help="those of the texts, then that of the label")
+    parser.add_argument(
+        "--columns", required=True, nargs="+", metavar="NAME", help="the columns of the texts, then the column of the label"
+    )
     parser.add_argument("--loss", required=True, choices=LOSSES, help="what to train for; see above")
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="the folder of the model; DIR.training keeps the state of the run"
     )
     parser.add_argument("--max-score", type=float, default=1.0, metavar="N", help="the largest score in the file, such as 5")
-    parser.add_argument("--evaluate", metavar="FILE", help="a file with the same columns; the best model on it is the one kept")
+    parser.add_argument("--evaluate", metavar="FILE", help="a file with the same columns; the model that does best on it is kept")
     parser.add_argument("--evaluate-every", type=int, metavar="N", help="steps (default: after each epoch)")
-    parser.add_argument("--epochs", type=int, default=1, metavar="N", help="how often each row is seen (default: 1)")
+    parser.add_argument("--epochs", type=int, default=1, metavar="N", help="passes over the data (default: 1)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows in a batch (default: 16)")
-    parser.add_argument("--learning-rate", type=float, default=2e-5, metavar="X", help="the largest (default: 2e-5)")
-    parser.add_argument("--warmup", type=float, default=0.1, metavar="X", help="share of the steps (default: 0.1)")
+    parser.add_argument("--learning-rate", type=float, default=2e-5, metavar="X", help="after the warm-up (default: 2e-5)")
+    parser.add_argument(
+        "--warmup", type=float, default=0.1, metavar="X", help="fraction of the steps with a rising learning rate (default: 0.1)"
+    )
     parser.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="of AdamW (default: 0.01)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the rows and of dropout (default: 0)")
     parser.add_argument("--save-every", type=int, metavar="N", help="steps (default: after each epoch, and with Ctrl-C)")
     parser.add_argument("--gradient-accumulation", type=int, default=1, metavar="N", help="batches of one step (default: 1)")
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory for a third more time")
     parser.add_argument("--bfloat16", action="store_true", help="compute products in bfloat16")
-    parser.add_argument("--no-duplicates", action="store_true", help="no text twice in a batch; for --loss negatives")
-    parser.add_argument("--matryoshka", type=int, nargs="+", metavar="N", help="train these widths too, such as 384 192 96")
-    parser.add_argument("--skip-empty", action="store_true", help="leave rows with an empty text out")
+    parser.add_argument("--no-duplicates", action="store_true", help="never the same text twice in a batch; for --loss negatives")
+    parser.add_argument("--matryoshka", type=int, nargs="+", metavar="N", help="train these dimensions too, such as 384 192 96")
+    parser.add_argument("--skip-empty", action="store_true", help="skip rows with an empty text")
     parser.add_argument("--plot", metavar="FILE", help="write loss and evaluation as an .svg")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON, on stdout")
 

@@ -438,7 +438,7 @@ def test_the_default_model_is_the_home_checkpoint(folder: Path, monkeypatch: pyt
     assert hub.files()
 
 
-# The package that carries a model
+# The package that bundles a model
 
 
 def test_the_carried_model_is_found_in_whatever_case_its_name_is_written(minilm_folder: Path) -> None:

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of 32 numbers a vector, made once for all workers of a run."""
+    """A checkpoint with 32 dimensions, made once for all workers of a run."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     folder = shared / "tiny-of-corpus"

@@ -336,7 +336,7 @@ def test_the_command_encodes_resumes_and_verifies(
     assert main([*words, "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["rows"] == 600
-    assert "600 vectors of 32 numbers in 3 shards" in printed.err
+    assert "600 vectors of 32 dimensions in 3 shards" in printed.err
     assert main(words) == 0
     assert "(600 were there)" in capsys.readouterr().err
     assert main(["corpus", "--verify", str(tmp_path / "out"), "--json"]) == 0

@@ -1,4 +1,4 @@
-"""A vector depends on its text alone: the same bits in any company, order and batch, from every way in, on one machine.
+"""A vector depends on its text alone: the same bits whatever the batch and order, from every way in, on one machine.
 
 The layers of a BERT have equal shapes, so that a model cut to its first layer computes every matrix product that the whole one
 does, in a sixth of the time: it takes the ten thousand sentences. The whole model takes some hundred.

@@ -1,4 +1,4 @@
-"""What each kind of input gives: the table in README.md, row by row, and the checks of `arguments.py`."""
+"""What each kind of input gives: the table in minisbert/inference/README.md, row by row, and the checks of `inputs.py`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
 
 ROOT = Path(__file__).parents[2]
-HUB_NAMES = (ROOT / "README.md").read_text("utf-8").partition("### What odd input gives\n")[2].partition("\n#")[0]
-ROWS = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in HUB_NAMES.splitlines() if line.startswith("|")][2:]
+PAGE = (ROOT / "minisbert/inference/README.md").read_text("utf-8")
+TABLE = PAGE.partition("## What odd input gives\n")[2].partition("\n#")[0]
+ROWS = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in TABLE.splitlines() if line.startswith("|")][2:]
 
 TEXTS = ["a man is eating food.", "the cat sat on the mat.", "a man"]
 

@@ -1,4 +1,4 @@
-"""Every name of sentence-transformers is here, or an error and README.md say what to do instead."""
+"""Every name of sentence-transformers is here, or an error and minisbert/inference/README.md say what to do instead."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from minisbert import SentenceEncoder
 from minisbert.inference.inputs import ATTRIBUTES, OPTIONS
 from minisbert.util import semantic_search
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-SECTION = README.partition("### Coming from sentence-transformers\n")[2].partition("\n#")[0]
+README = (Path(__file__).parents[2] / "minisbert/inference/README.md").read_text("utf-8")
+SECTION = README.partition("## Coming from sentence-transformers\n")[2].partition("\n#")[0]
 NAMED = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", SECTION))))
 
 # What belongs to their classes and is nobody's business outside, and the helpers of util that are not about vectors.

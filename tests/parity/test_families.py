@@ -1,5 +1,5 @@
-"""The README's two tables, row by row: published families whose layout loads and gives what sentence-transformers gives, and others
-that are refused by name. The weights here are random; what is claimed, and shown, is the layout."""
+"""The two tables of minisbert/checkpoint/README.md, row by row: published families whose layout loads and gives what
+sentence-transformers gives, and others that are refused by name. The weights here are random; the layout is what is tested."""
 
 from __future__ import annotations
 
@@ -97,15 +97,15 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 def rows(heading: str) -> list[str]:
-    """The first cells of the table that follows these words in the README."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split(heading, 1)[1]
+    """The first cells of the table that follows these words."""
+    text = (Path(__file__).parents[2] / "minisbert/checkpoint/README.md").read_text(encoding="utf-8").split(heading, 1)[1]
     table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
     assert table is not None
     return [line.split("|")[1].strip() for line in table[0].splitlines()[2:]]
 
 
-def test_the_tables_of_the_readme_have_exactly_the_rows_that_are_tested() -> None:
-    assert rows("### Which checkpoints load") == [*FAMILIES, "any other BERT, without `modules.json`"]
+def test_the_tables_have_exactly_the_rows_that_are_tested() -> None:
+    assert rows("## Which checkpoints load") == [*FAMILIES, "any other BERT, without `modules.json`"]
     assert rows("These do not load") == [*OTHERS]
 
 

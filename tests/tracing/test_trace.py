@@ -479,7 +479,7 @@ def test_wrong_arguments_are_named(tiny: SentenceEncoder, arguments: tuple[Any, 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_model_that_encode_gives_to_a_worker_is_traced(tiny_folder: Path, dtype: torch.dtype, threads: int) -> None:
-    """With heads of 8 numbers and in float64 one core rounds otherwise than two, so that `encode` computes in another thread."""
+    """With heads of 8 dimensions and in float64 one core rounds otherwise than two, so that `encode` computes in another thread."""
     encoder = minisbert.load(tiny_folder, dtype=dtype, device="cpu")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -493,7 +493,7 @@ def test_a_trace_says_in_a_line_what_it_is(tiny: SentenceEncoder) -> None:
     trace = minisbert.trace("the cat", "a man is", model=tiny)
     assert repr(trace) == f"Trace('the cat', 'a man is', model={tiny.model!r})"
     assert repr(minisbert.trace("the cat", model=tiny)) == f"Trace('the cat', model={tiny.model!r})"
-    assert repr(trace.b) == "SentenceTrace('a man is': 5 tokens, 2 layers, 4 heads, 32 numbers)"
+    assert repr(trace.b) == "SentenceTrace('a man is': 5 tokens, 2 layers, 4 heads, 32 dimensions)"
 
 
 def test_a_model_that_runs_another_way_than_encode_s_is_no_trace(tiny: SentenceEncoder) -> None:
