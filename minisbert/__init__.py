@@ -1,13 +1,28 @@
 """Sentence-BERT from scratch in pure PyTorch: sentences in, vectors out, whose cosine says how close their meanings are.
 
 >>> import minisbert
->>> a, b = minisbert.encode(["A man is eating food.", "Someone is having a meal."], model="all-MiniLM-L6-v2")
->>> print(f"{float(a @ b):.2f}")
-0.69
+>>> encoder = minisbert.load("all-MiniLM-L6-v2")  # a folder, a name on the hub, or a model that an installed package has
+>>> vectors = encoder.encode(["A man is eating food.", "Someone is having a meal.", "A plane takes off."])  # [3, 384]
+>>> minisbert.similarity(vectors, vectors)[0]
+tensor([1.0000, 0.6888, 0.0163])
+>>> minisbert.semantic_search(encoder.encode_query("What do people eat?"), vectors, top_k=1)[0][0]["corpus_id"]
+0
+
+    load, encode                         a model from its name; vectors from texts, with a model that is kept
+    similarity, semantic_search,         what the vectors are for; minisbert.util has more
+    paraphrase_mining, community_detection
+    trace                                what happens to a sentence inside the model, and a page that shows it
+    SentenceEncoder                      what `load` returns; its parts are a TextTokenizer, a Bert and a pooling
+    mean_pooling                         the function of that name in the model cards of the hub
+    minisbert.train, minisbert.corpus    training, and corpora of any size
+    MinisbertError                       the base of the errors
+
+On a command line: `minisbert --help`.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 import warnings
@@ -16,15 +31,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-# torch says at its import when numpy is missing. Nobody needs numpy here, so nobody is told; torch itself works without it.
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)
-    import torch
-
-from minisbert.bert import Bert
 from minisbert.checkpoint.cache import absolute, local_folder
-from minisbert.checkpoint.load import load_checkpoint
-from minisbert.encoder import SentenceEncoder
 from minisbert.errors import (
     CheckpointError,
     MinisbertError,
@@ -35,14 +42,16 @@ from minisbert.errors import (
     warn,
 )
 from minisbert.inference.inputs import unknown_option
-from minisbert.inference.kernels import align_modules, choose_product
-from minisbert.inference.threads import in_default_state, when_forked
-from minisbert.pooling import mean_pooling
-from minisbert.tokenizer import TextTokenizer
-from minisbert.util import community_detection, paraphrase_mining, semantic_search, similarity
 
 if TYPE_CHECKING:
+    import torch
+
+    from minisbert.bert import Bert
+    from minisbert.encoder import SentenceEncoder
+    from minisbert.pooling import mean_pooling
+    from minisbert.tokenizer import TextTokenizer
     from minisbert.tracing import Trace
+    from minisbert.util import community_detection, paraphrase_mining, semantic_search, similarity
 
 __version__ = "0.1.0"
 
@@ -74,7 +83,31 @@ _NOT_HERE = {
 }
 
 
-def __getattr__(name: str) -> NoReturn:
+_LATER = {
+    "Bert": "bert",
+    "SentenceEncoder": "encoder",
+    "TextTokenizer": "tokenizer",
+    "community_detection": "util",
+    "mean_pooling": "pooling",
+    "paraphrase_mining": "util",
+    "semantic_search": "util",
+    "similarity": "util",
+}
+"""A name → the module that has it. It is imported when the name is first asked for, and torch with it: `minisbert --help` and
+programs that may not need a model start without."""
+
+_MODULES = "bert", "checkpoint", "corpus", "encoder", "inference", "pooling", "tokenizer", "tracing", "train", "util"
+
+# torch says at its import when numpy is missing. Nobody needs numpy here, so nobody is told; torch itself works without it.
+warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)
+
+
+def __getattr__(name: str) -> Any:  # asked only for what is not there yet
+    if name in _LATER:
+        value = globals()[name] = getattr(importlib.import_module(f"minisbert.{_LATER[name]}"), name)
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"minisbert.{name}")
     if name in _NOT_HERE:  # an AttributeError would lose its message in `from minisbert import …`
         raise ImportError(f"minisbert has no {name}. {_NOT_HERE[name]}", name=__name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -87,13 +120,8 @@ def __dir__() -> list[str]:
 DEFAULT_MODEL = "sentence-transformers/bert-base-nli-mean-tokens"
 
 _kept: dict[str, SentenceEncoder] = {}
-_loading: dict[str, AbstractContextManager[object]] = {}
-
-
-@when_forked
-def _unlock() -> None:
-    """A fork while another thread was loading: nobody in the new process would ever unlock it."""
-    _loading.clear()
+_loading: dict[tuple[int, str], AbstractContextManager[object]] = {}
+"""A lock for each process and model: one that was locked at a fork is never unlocked in the new process."""
 
 
 def load(
@@ -132,6 +160,11 @@ def load(
     """
     if unknown:
         raise unknown_option("load", unknown)
+    from minisbert.checkpoint.load import load_checkpoint
+    from minisbert.encoder import SentenceEncoder
+    from minisbert.inference.kernels import align_modules, choose_product
+    from minisbert.inference.threads import in_default_state
+
     where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
     checkpoint, source = load_checkpoint(model, device=device, dtype=dtype, token=token, cache_dir=cache_dir, **where)
     in_default_state(lambda: choose_product(checkpoint.bert))
@@ -203,6 +236,8 @@ def trace(
 
 def _encoder(model: str | os.PathLike[str] | SentenceEncoder) -> SentenceEncoder:
     """The encoder given, or that of this name, which is loaded at the first call and kept."""
+    from minisbert.encoder import SentenceEncoder
+
     if isinstance(model, SentenceEncoder):
         return model
     if not isinstance(model, (str, os.PathLike)):
@@ -213,7 +248,7 @@ def _encoder(model: str | os.PathLike[str] | SentenceEncoder) -> SentenceEncoder
     if name not in _kept:
         # Two threads that start at once load one model, not two. The lock is made here because gevent may have replaced Python's by
         # its own since the import, and reentrant because a signal handler may come here.
-        with _loading.setdefault(name, threading.RLock()):
+        with _loading.setdefault((os.getpid(), name), threading.RLock()):
             if name not in _kept:
                 _kept[name] = load(model)
     return _kept[name]

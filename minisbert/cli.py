@@ -1,4 +1,4 @@
-"""The `minisbert` command: it parses, calls the public API, and prints.
+"""The `minisbert` command: it parses, calls the public API, and prints. Nothing imports torch before the command line is parsed.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done; 2 something was wrong, said in one line on stderr; 130 stopped
 with Ctrl-C.
@@ -20,10 +20,9 @@ from typing import NoReturn
 
 from minisbert.checkpoint.listing import known_models
 from minisbert.commands import encode, given_text, load_model, printable, say, search
-from minisbert.corpus import command as corpus
 from minisbert.errors import MinisbertError
 from minisbert.files import FORMATS, open_texts
-from minisbert.train import command as train
+from minisbert.parsers import add_corpus, add_train
 from minisbert.writing import written_whole
 
 DESCRIPTION = """\
@@ -184,8 +183,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     models.add_argument("--cache-dir", metavar="DIR", help="the hub's cache (default: huggingface_hub's own)")
     models.add_argument("--json", action="store_true", help="print [{model, place, problem}] as JSON")
-    train.add_parser(commands, common, _Help)
-    corpus.add_parser(commands, common, _Help)
+    add_train(commands, common, _Help)
+    add_corpus(commands, common, _Help)
     return parser
 
 
@@ -222,8 +221,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "trace": _trace,
                     "info": _info,
                     "models": _models,
+                    "train": _train,
+                    "corpus": _corpus,
                 }
-                (run | {"train": train.run, "corpus": corpus.run})[options.command](options)
+                run[options.command](options)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -297,6 +298,18 @@ def _models(options: argparse.Namespace) -> None:
         print(f"{model.model}  ({model.place}){'' if not model.problem else f': does not load, {model.problem}'}")
     if not found:
         say("no models are on this machine. --model NAME downloads one from the hub.")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from minisbert.train.command import run
+
+    run(options)
+
+
+def _corpus(options: argparse.Namespace) -> None:
+    from minisbert.corpus.command import run
+
+    run(options)
 
 
 def _read_lines(file: str) -> list[str]:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minisbert.checkpoint.weights import checksum
 from minisbert.files import VectorFile, is_vector_file, open_texts, read_notes, read_vectors
 from minisbert.inference.inputs import choose_prompt, document_prompt
 from minisbert.writing import written_whole
@@ -77,6 +76,8 @@ def _document_prompt(encoder: SentenceEncoder) -> str:
 
 def _notes(encoder: SentenceEncoder) -> dict[str, str]:
     """What made the vectors: the same notes mean the same vectors."""
+    from minisbert.checkpoint.weights import checksum
+
     parts = encoder.checkpoint
     source = parts.source
     return {

@@ -22,6 +22,7 @@ MODEL = {"bert", "pooling", "tokenizer"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "writing": set(),
+    "parsers": set(),
     "tokenizer": set(),
     "pooling": set(),
     "bert": set(),
@@ -37,7 +38,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Their commands are written as a user's program is, with `import minisbert`.
     "train": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__", "writing", "commands"},
     "corpus": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__", "commands"},
-    "cli": {"commands", "__init__", "encoder", "inference", "checkpoint", "files", "tracing", "train", "corpus", "writing"},
+    "cli": {
+        "commands",
+        "__init__",
+        "encoder",
+        "inference",
+        "checkpoint",
+        "files",
+        "tracing",
+        "train",
+        "corpus",
+        "writing",
+        "parsers",
+    },
     "__main__": {"cli"},
 }
 
@@ -178,7 +191,7 @@ def test_importing_the_package_imports_beside_torch_only_what_is_needed_every_ti
         "import sys, torch\n"
         "sys.modules['numpy'] = None  # an import of it fails\n"
         "before = set(sys.modules)\n"
-        "import minisbert\n"
+        "import minisbert; minisbert.SentenceEncoder\n"
         "print(*{name.split('.')[0] for name in set(sys.modules) - before})\n"
         "print(minisbert.load('all-MiniLM-L6-v2').encode('a man').shape)"
     )
@@ -188,6 +201,22 @@ def test_importing_the_package_imports_beside_torch_only_what_is_needed_every_ti
     assert set(imported.split()) - sys.stdlib_module_names == {"minisbert", "safetensors", "tokenizers"}
     assert not set(imported.split()) & {"asyncio", "concurrent", "http", "multiprocessing", "sqlite3", "unittest", "urllib", "xml"}
     assert shape == "torch.Size([384])"
+
+
+def test_neither_the_import_alone_nor_the_parser_of_the_command_imports_torch() -> None:
+    code = (
+        "import sys, minisbert\n"
+        "from minisbert.cli import main\n"
+        "for arguments in ['--help'], ['train', '--help'], ['corpus', '--help'], ['encode', '--nonsense'], ['nothing']:\n"
+        "    try:\n"
+        "        main(arguments)\n"
+        "    except SystemExit:\n"
+        "        assert 'torch' not in sys.modules, arguments\n"
+        "assert main(['--version']) == 0 and set(minisbert.__all__) <= set(dir(minisbert)) and 'torch' not in sys.modules\n"
+        "from minisbert import *\n"
+        "assert all(name in globals() for name in minisbert.__all__) and minisbert.util.similarity is similarity"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)
 
 
 def lines(path: Path) -> int:

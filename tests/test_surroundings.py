@@ -98,8 +98,8 @@ def test_half_precision_on_a_cpu_warns_once_at_the_line_that_loads(tiny_folder: 
 def test_a_process_keeps_what_it_has_unpickled(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`pool.map(encoder.encode, chunks)` pickles the encoder for every chunk."""
     loads = []
-    load_checkpoint = minisbert.load_checkpoint
-    monkeypatch.setattr(minisbert, "load_checkpoint", lambda *args, **options: loads.append(1) or load_checkpoint(*args, **options))
+    load_checkpoint = loading.load_checkpoint
+    monkeypatch.setattr(loading, "load_checkpoint", lambda *args, **options: loads.append(1) or load_checkpoint(*args, **options))
     encoder = minisbert.load(tiny_folder, device="cpu")
     loads.clear()
     for limit in 8, 16, 8:

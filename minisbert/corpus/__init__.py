@@ -16,7 +16,7 @@ A run has these steps, one file each:
 - `folder.py`: the output folder: its lock, its manifest, its journal, what a resume keeps.
 - `run.py`: joins these, with the local engine; `ray_engine.py` is the other engine.
 - `verify.py`: checksums of all shards, and a sample of rows computed anew.
-- `command.py`: `minisbert corpus`.
+- `command.py`: what `minisbert corpus` runs.
 
 pyarrow is imported only when a corpus is encoded or verified: `pip install 'minisbert[corpus]'`.
 
