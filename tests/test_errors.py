@@ -9,7 +9,13 @@ import pytest
 import minisbert
 from minisbert import errors
 
-KINDS = [errors.MinisbertError, errors.CheckpointError, errors.ModelNotFoundError, errors.MissingExtraError]
+KINDS = [
+    errors.MinisbertError,
+    errors.CheckpointError,
+    errors.ModelNotFoundError,
+    errors.MissingExtraError,
+    errors.NotFiniteError,
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -21,9 +27,8 @@ def test_every_error_of_our_own_is_caught_by_the_base_and_has_its_name_at_the_to
 
 
 def test_every_error_class_of_the_file_is_among_them() -> None:
-    found = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.MinisbertError)}
-    assert found >= set(KINDS)
-    assert all(issubclass(kind, errors.MinisbertError) for kind in found)
+    found = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
+    assert found == {*KINDS, errors.MinisbertWarning}
 
 
 def test_a_missing_extra_is_an_import_error_too() -> None:
@@ -31,7 +36,7 @@ def test_a_missing_extra_is_an_import_error_too() -> None:
         raise errors.MissingExtraError("pip install 'minisbert[numpy]'")
 
 
-@pytest.mark.parametrize("kind", [errors.CheckpointError, errors.ModelNotFoundError])
+@pytest.mark.parametrize("kind", [errors.CheckpointError, errors.ModelNotFoundError, errors.NotFiniteError])
 def test_other_kinds_are_not_mistaken_for_wrong_arguments(kind: type[Exception]) -> None:
     assert not issubclass(kind, (TypeError, ValueError, OSError, ImportError))
 

@@ -124,6 +124,9 @@ def read_examples(
         max_score: what numbers are divided by: 5.0 brings scores from 0 to 5 to the 0 to 1 that `CosineSimilarityLoss` wants.
         skip_empty: leave rows with an empty text out, with a warning, instead of raising an error.
 
+    Returns:
+        A column of texts for each name in `texts`, and the labels.
+
     Raises:
         ValueError: naming the file and the line, for what is not of that form.
         OSError: if it cannot be read.
