@@ -254,7 +254,7 @@ def decide_limit(
         load_warnings: what the user should be told is added here.
 
     Raises:
-        CheckpointError: if there is no room for [CLS], [SEP] and one word piece.
+        CheckpointError: if the limit is too small for [CLS], [SEP] and one word piece.
     """
     last = f"{sizes.file}: max_position_embeddings"
     positions = bert.max_position_embeddings - bert.position_offset

@@ -72,9 +72,9 @@ def compute(
 
     def run(batch: Batch) -> Batch:
         pieces = [piece for index in batch.indices for piece in ids[index]]
-        spare = padding_tokens(len(pieces), multiple)
-        groups = (*batch.groups, (spare, 1)) if spare else batch.groups
-        packed = torch.tensor(pieces + pieces[:1] * spare, device=device)  # [tokens]
+        padding = padding_tokens(len(pieces), multiple)
+        groups = (*batch.groups, (padding, 1)) if padding else batch.groups
+        packed = torch.tensor(pieces + pieces[:1] * padding, device=device)  # [tokens]
         # Only the model runs in inference mode: a caller may train something on top of the rows.
         with torch.inference_mode():
             vectors = forward(packed, groups)[: len(batch.indices)].cpu()

@@ -143,7 +143,7 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
         raise RuntimeError("trace: the model did not run once, and in this thread, for this sentence; expected that of encode.")
 
     def seen(name: str) -> Tensor:
-        # The rows of this sentence; what follows are the spare tokens of the batch. Cloned, for it was made in inference mode.
+        # The rows of this sentence; what follows are the padding tokens of the batch. Cloned, for it was made in inference mode.
         return noted[name][0][:tokens].clone()
 
     def stack(part: str) -> Tensor:

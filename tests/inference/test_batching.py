@@ -104,7 +104,7 @@ def test_a_batch_knows_what_it_costs_and_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "spare"),
+    ("tokens", "padding"),
     [
         (1, 7),
         (8, 0),
@@ -122,8 +122,8 @@ def test_a_batch_knows_what_it_costs_and_cannot_be_changed() -> None:
         (1500, 36),
     ],
 )
-def test_the_spare_tokens_fill_up_to_the_next_of_a_few_sizes(tokens: int, spare: int) -> None:
-    assert padding_tokens(tokens) == spare
+def test_padding_tokens_fill_a_batch_up_to_the_next_of_a_few_sizes(tokens: int, padding: int) -> None:
+    assert padding_tokens(tokens) == padding
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_the_spare_tokens_fill_up_to_the_next_of_a_few_sizes(tokens: int, spare:
         ([10] * 25, 2, [250]),  # two batches would have fewer than 128 tokens each
         ([10] * 26, 2, [130, 130]),
         ([10] * 25, 1, [250]),
-        ([10] * 26, 1, [110, 150]),  # one after the other: 110 and 2 spare tokens, not 130 and 14
+        ([10] * 26, 1, [110, 150]),  # one after the other: 110 and 2 padding tokens, not 130 and 14
         ([16] * 32, 2, [256, 256]),
         ([16] * 33, 2, [128, 128, 144, 128]),  # not 256, 256 and 16; 132 is between 8 and 9 sentences
         ([16] * 32, 4, [128] * 4),
@@ -182,7 +182,7 @@ def test_an_even_plan_gives_each_thread_as_much_to_do(lengths: list[int], thread
 
 
 def test_an_even_plan_of_many_sentences_fills_up_little() -> None:
-    """About 1 % of spare tokens, where steps of 256 tokens need 2 %."""
+    """About 1 % of padding tokens, where steps of 256 tokens need 2 %."""
     lengths = [5 + 20 * index // 2000 for index in range(2000)]
 
     def computed(packed: list[Batch]) -> float:

@@ -71,13 +71,13 @@ class Plan:
     def __init__(self, encoder: SentenceEncoder, texts: list[str]) -> None:
         lengths = [len(ids) for ids in encoder.tokenizer(list(dict.fromkeys(texts))).ids]
         batches = pack(lengths, encoder.device)
-        spare = [padding_tokens(batch.tokens) for batch in batches]
+        padding = [padding_tokens(batch.tokens) for batch in batches]
         self.sentences = len(lengths)
-        self.spare = sum(spare)
+        self.padding = sum(padding)
         self.real_tokens = sum(lengths)
-        self.tokens = [batch.tokens + more for batch, more in zip(batches, spare, strict=True)]
+        self.tokens = [batch.tokens + more for batch, more in zip(batches, padding, strict=True)]
         self.groups = sum(len(length_groups([lengths[index] for index in batch.indices])) for batch in batches) + sum(
-            map(bool, spare)
+            map(bool, padding)
         )
 
 
@@ -136,7 +136,7 @@ def test_norms_sums_and_activations_are_one_call_for_each_batch(encoder: Sentenc
 def test_a_layer_copies_each_token_once_and_a_sentence_is_copied_three_times(encoder: SentenceEncoder, corpus: list[str]) -> None:
     counts, plan = counted(encoder, corpus), Plan(encoder, corpus)
     of_tokens = LAYERS * sum(plan.tokens) * HIDDEN  # what the runs' attention gives, into one tensor
-    of_sentences = 3 * (plan.sentences + plan.spare) * HIDDEN  # pooled, finished, into its row of the result
+    of_sentences = 3 * (plan.sentences + plan.padding) * HIDDEN  # pooled, finished, into its row of the result
     assert of_tokens <= sum(counts.copied.values()) <= of_tokens + of_sentences, counts.copied
 
 

@@ -57,7 +57,7 @@ def test_the_model_is_given_whole_sentences_filled_up_to_one_of_a_few_sizes() ->
             assert len(packed) == bucket_size(len(packed))
             assert len(packed) == sum(sentences * length for sentences, length in groups)
             assert packed.dtype == torch.int64
-            assert set(packed.tolist()) <= {number for ids in IDS for number in ids}, "the spare tokens are ids too"
+            assert set(packed.tolist()) <= {number for ids in IDS for number in ids}, "the padding tokens are ids too"
 
 
 def test_the_spare_tokens_come_last_and_their_row_is_thrown_away() -> None:

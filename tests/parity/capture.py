@@ -23,8 +23,8 @@ class Batch(NamedTuple):
 def minisbert_states(bert: Bert, batch: Batch) -> list[Tensor]:
     """minisbert's, seen from outside with hooks on the model as everybody uses it; zeros where the mask is 0.
 
-    Inside, the tokens are packed: [tokens, hidden]. Which place in the rectangle each has, the model itself is asked: the last
-    layer's output is noted and then replaced by the tokens' numbers 1, 2, 3 …, which `Bert.forward` carries to their places.
+    Inside, the tokens are packed: [tokens, hidden]. The model itself tells the place of each in the padded batch: the last
+    layer's output is noted and then replaced by the numbers 1, 2, 3 … of the tokens, which `Bert.forward` moves to their places.
     """
     packed: list[Tensor] = []
 

@@ -1,7 +1,7 @@
 """BERT as the paper tells it, padded and plain: a second opinion that shares no line with minisbert.
 
-`w` is what model.safetensors holds, tensor by tensor under the hub's names, and `config` is what config.json says. A batch is a
-rectangle of tokens, the shorter sentences filled up with padding. That no token looks at the padding is a matter of adding −∞ to
+`w` is what model.safetensors holds, tensor by tensor under the hub's names, and `config` is what config.json says. A batch is
+[sentences, tokens]: shorter sentences are padded. That no token looks at the padding is a matter of adding −∞ to
 its score, since e^−∞ = 0; a sentence of nothing but padding comes out as NaN.
 """
 
