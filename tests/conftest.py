@@ -1,4 +1,4 @@
-"""What several test files share: the real checkpoint, the real sentences, and a checkpoint of the home model's shape."""
+"""What several test files share: the real checkpoint, the real sentences, and a checkpoint of the default model's shape."""
 
 from __future__ import annotations
 
@@ -38,11 +38,47 @@ def load_script(name: str) -> ModuleType:
     return module
 
 
-def pytest_configure() -> None:
+# Files, and groups of tests, that take long: a parallel run begins with them, so that its workers end at about the same time.
+LONGEST = (
+    "browser",
+    "first-command",
+    "avx2",
+    "avx",
+    "sse4",
+    "bits",
+    "ray",
+    "all-MiniLM-L6-v2",
+    "test_threads",
+    "bert-base",
+    "ladder",
+)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A worker of a parallel run gets whole files, so that what the tests of a file share is made once."""
+    if item.get_closest_marker("xdist_group") is None:
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest groups first; the others, and the tests of a group, stay in their random order."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=lambda item: next((place for place, name in enumerate(LONGEST) if name in groups(item)), len(LONGEST)))
+
+
+def groups(item: pytest.Item) -> set[str]:
+    return {str(mark.args[0]) for mark in item.iter_markers("xdist_group")}
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Settings of the process, which those that tests start inherit."""
     # The workers of a parallel run share the cores already: with more threads than cores, small models take many times as long.
+    # Threads that wait for each other sleep, which OpenMP learns when it is loaded: else they spin, on cores that others need.
     if os.environ.get("PYTEST_XDIST_WORKER"):
         torch.set_num_threads(1)
+    elif config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # What a shell script starts in the background ignores interrupts, and so would the processes that tests interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
