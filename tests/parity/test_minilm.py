@@ -96,11 +96,12 @@ def test_encode_gives_the_vectors_of_sentence_transformers(minilm: Both, texts: 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32], indirect=True, ids=["float32"])
-def test_all_sentences_of_the_sts_benchmark_have_the_ids_and_vectors_of_the_reference(
+def test_the_sentences_of_the_sts_benchmark_have_the_ids_and_every_third_the_vector_of_the_reference(
     minilm: Both, sts_sentences: list[str]
 ) -> None:
     assert minilm.encoder.tokenizer(sts_sentences).ids == minilm.reference.ids(sts_sentences, LIMIT)
-    check_vectors(minilm.encoder, sts_sentences, minilm.reference.vectors(sts_sentences), minilm.bounds.vectors)
+    some = sts_sentences[::3]  # of either side of the pairs
+    check_vectors(minilm.encoder, some, minilm.reference.vectors(some), minilm.bounds.vectors)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32], indirect=True, ids=["float32"])

@@ -146,7 +146,8 @@ TEXTS = [" ".join(WORDS[: n % 23 + 1]) + " ." * (n // 23) for n in range(92)]
 """Enough for several batches."""
 
 
-def test_processes_take_turns_and_agree(tiny_folder: Path) -> None:
+def test_processes_take_turns_and_agree(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "PAUSE", 0)  # nothing is measured here
     workloads = {"short": Workload([TEXTS]), "one": Workload([["a man"], ["the cat"]], single=True)}
     names = ["minisbert", "sentence-transformers", "gemm"]
     tuned: dict[str, dict[str, object]] = {}

@@ -41,10 +41,14 @@ def test_a_sound_checkpoint_of_another_family_is_the_same(
     assert 0 < json.loads(capsys.readouterr().out)["largest"] < 1e-12
 
 
-def test_the_command_prints_a_table_and_a_verdict(minilm_folder: Path) -> None:
-    done = subprocess.run([sys.executable, SCRIPT, minilm_folder], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+def test_it_is_a_program() -> None:
+    done = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: check_checkpoint.py")
+
+
+def test_a_table_and_a_verdict_are_printed(check: Any, minilm_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main([str(minilm_folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 12  # a head, the limit, the ids, the embeddings, six layers, the vectors, the verdict
     assert lines[-1].startswith("same: the largest difference is ")
 

@@ -58,15 +58,11 @@ def all_threads() -> Iterator[None]:
 def test_the_real_model_gets_the_published_figures(
     script: ModuleType, sts_folder: Path, minilm_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["--model", "all-MiniLM-L6-v2", "--data", str(sts_folder), "--tasks", "sts12", "sts13", "sts15", "stsb-test"]
+    command = ["--model", "all-MiniLM-L6-v2", "--data", str(sts_folder), "--tasks", "sts13", "stsb-test"]
     assert script.main([*command, "--json", "--check"]) == 0
     report = json.loads(capsys.readouterr().out)
-    for task, pairs, published in (
-        ("sts12", 3108, 72.37),
-        ("sts13", 1500, 80.60),
-        ("sts15", 3000, 85.39),
-        ("stsb-test", 1379, 82.03),
-    ):
+    # As many pairs as take a test's time; the README's command computes all tasks.
+    for task, pairs, published in (("sts13", 1500, 80.60), ("stsb-test", 1379, 82.03)):
         row = report["results"]["minisbert"][task]
         assert row["pairs"] == pairs
         assert row["spearman_cosine"] == pytest.approx(published, rel=0, abs=0.02)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,28 +154,67 @@ def test_a_plain_bert_is_trained_and_read_by_both_references(tmp_path: Path) -> 
 # --- ends and beginnings ------------------------------------------------------------------------------------------------------
 
 PROGRAM = """
-import sys, torch, minisbert
+import os, sys, traceback, torch, minisbert
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 from train.made import evaluator, rows
 from minisbert.train import CosineSimilarityLoss, fit
-encoder = minisbert.load({folder!r}, device="cpu")
-calls = 0
-judge = evaluator(10)
-def evaluate(encoder):
-    global calls
-    calls += 1
-    print("evaluated", calls, flush=True)
-    return judge(encoder)
-fit(encoder, rows(100), loss=CosineSimilarityLoss(), epochs=3, batch_size=10, learning_rate=1e-3, save_to={out!r}, save_every=3,
-    evaluate=evaluate, evaluate_every=2)
-encoder.save({out!r} + "-last")
+
+def run(out):
+    encoder = minisbert.load({folder!r}, device="cpu")
+    judge = evaluator(10)
+    def evaluate(encoder):
+        print("evaluated", flush=True)
+        return judge(encoder)
+    fit(encoder, rows(100), loss=CosineSimilarityLoss(), epochs=3, batch_size=10, learning_rate=1e-3, save_to=out, save_every=3,
+        evaluate=evaluate, evaluate_every=2)
+    encoder.save(out + "-last")
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            print(os.getpid(), flush=True)
+            run(line.strip())
+            status = 0
+        except KeyboardInterrupt:
+            status = 130
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def start(tiny_folder: Path, out: Path) -> subprocess.Popen[str]:
-    program = PROGRAM.format(tests=str(Path(__file__).parent.parent), folder=str(tiny_folder), out=str(out))
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+class Run:
+    """A training run in a forked process of the program."""
+
+    def __init__(self, program: subprocess.Popen[str], out: Path) -> None:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        self.lines = program.stdout
+        program.stdin.write(f"{out}\n")
+        program.stdin.flush()
+        self.pid = int(self.lines.readline())
+
+    def wait_for_an_evaluation(self) -> None:
+        """Every second step has one."""
+        assert self.lines.readline() == "evaluated\n"
+
+    def status(self) -> int:
+        """Waits for its end."""
+        return int(next(line for line in self.lines if line.startswith("ended")).split()[1])
+
+
+@pytest.fixture
+def program(tiny_folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """It imports everything once and forks for each run, which makes many runs cheap."""
+    code = PROGRAM.format(tests=str(Path(__file__).parent.parent), folder=str(tiny_folder))
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
 
 
 def step_on_disk(out: Path) -> int:
@@ -183,26 +223,21 @@ def step_on_disk(out: Path) -> int:
     return SavedState(state_file(out)).step if state_file(out).exists() else 0
 
 
-@pytest.mark.slow
-def test_a_run_killed_at_ten_random_steps_ends_with_the_bits_of_one_that_was_not(tiny_folder: Path, tmp_path: Path) -> None:
-    whole = start(tiny_folder, tmp_path / "whole")
-    _, errors = whole.communicate()
-    assert whole.returncode == 0, errors
+def test_a_run_killed_at_ten_random_steps_ends_with_the_bits_of_one_that_was_not(
+    program: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    assert Run(program, tmp_path / "whole").status() == 0
     choose, killed = random.Random(0), 0
     for _ in range(10):
-        process = start(tiny_folder, tmp_path / "killed")
-        assert process.stdout is not None
+        run = Run(program, tmp_path / "killed")
         for _ in range(choose.randint(1, 3)):
-            process.stdout.readline()  # an evaluation, every second step
+            run.wait_for_an_evaluation()
         time.sleep(choose.random() * 0.02)  # somewhere in what follows: a step, a save of the model, or of the state
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
+        os.kill(run.pid, signal.SIGKILL)
+        killed += run.status() == -signal.SIGKILL
     assert killed >= 5
     assert 0 < step_on_disk(tmp_path / "killed") <= 30
-    last = start(tiny_folder, tmp_path / "killed")
-    _, errors = last.communicate()
-    assert last.returncode == 0, errors
+    assert Run(program, tmp_path / "killed").status() == 0
     for name in "whole", "whole-last":
         expected, found = (weights(load(tmp_path / other)) for other in (name, name.replace("whole", "killed")))
         assert same(expected, found), name
@@ -210,13 +245,11 @@ def test_a_run_killed_at_ten_random_steps_ends_with_the_bits_of_one_that_was_not
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
-def test_ctrl_c_writes_the_state_after_the_step_under_way(tiny_folder: Path, tmp_path: Path) -> None:
-    process = start(tiny_folder, tmp_path / "out")
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert "KeyboardInterrupt" in errors
+def test_ctrl_c_writes_the_state_after_the_step_under_way(program: subprocess.Popen[str], tmp_path: Path) -> None:
+    run = Run(program, tmp_path / "out")
+    run.wait_for_an_evaluation()
+    os.kill(run.pid, signal.SIGINT)
+    assert run.status() == 130, "KeyboardInterrupt"
     assert step_on_disk(tmp_path / "out") >= 2
 
 
