@@ -23,7 +23,9 @@ On a command line: `minisbert --help`.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
@@ -98,8 +100,9 @@ programs that may not need a model start without."""
 
 _MODULES = "bert", "checkpoint", "corpus", "encoder", "inference", "pooling", "tokenizer", "tracing", "train", "util"
 
-# torch says at its import when numpy is missing. Nobody needs numpy here, so nobody is told; torch itself works without it.
-warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)
+# torch warns at its import when numpy is missing, which minisbert does not need. Otherwise the caller's filters stay as they are.
+if "torch" not in sys.modules and importlib.util.find_spec("numpy") is None:
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)
 
 
 def __getattr__(name: str) -> Any:  # asked only for what is not there yet
