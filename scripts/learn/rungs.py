@@ -53,7 +53,7 @@ class Step:
         function: what the learner writes.
         axes: the names of the result's axes.
         cases: makes the cases; it needs the checkpoint.
-        plain: the same function in mistakes.py, which takes `wrong=` one of the names below.
+        plain: the same function in mistakes.py, which takes as `wrong` a set of the names below.
         mistakes: the usual ones; where two give the same values, the likelier first.
     """
 
@@ -129,7 +129,7 @@ def at(*places: tuple[int, int]) -> Iterator[tuple[str, list[str], Tensor, Layer
     for index, number in places:
         tokens, _, states = sentence(index)
         own = below(weights(), f"encoder.layer.{number}.")
-        yield f"{SENTENCES[index]!r}, layer {number}", tokens, states[number], encoder().bert.layers[number], own
+        yield f"{SENTENCES[index]!r}, layer {number + 1}", tokens, states[number], encoder().bert.layers[number], own
 
 
 def query_key_value(index: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -216,7 +216,7 @@ def attention_cases() -> list[Case]:
     cases = []
     for index, number, head in (0, 0, 0), (1, 2, 5), (2, 5, 11):
         q, k, v = (part[head] for part in query_key_value(index, number))
-        about = f"{SENTENCES[index]!r}, layer {number}, head {head}"
+        about = f"{SENTENCES[index]!r}, layer {number + 1}, head {head + 1}"
         cases.append(Case(about, (q, k, v), attend(q[None, None], k[None, None], v[None, None])[0, 0], sentence(index)[0]))
     return cases
 
@@ -268,7 +268,7 @@ def mask_cases() -> list[Case]:
         expected[row, :, : part[0].shape[1]] = attend(*(tensor[None] for tensor in part))[0]
     tokens = [sentence(index)[0] + ["[PAD]"] * (length - len(sentence(index)[0])) for index in (0, 2)]
     keep = (mask != 0)[:, None, :, None].expand_as(q)
-    return [Case("two sentences of different length, layer 1", (q, k, v, mask), expected, tokens, keep)]
+    return [Case("two sentences of different length, layer 2", (q, k, v, mask), expected, tokens, keep)]
 
 
 def pooling_cases() -> list[Case]:
@@ -310,7 +310,7 @@ def whole_cases() -> list[Case]:
 def packing_cases() -> list[Case]:
     """All sentences end to end, in two orders; each sentence by itself gives what is right."""
     cases = []
-    for about, order in ("three sentences, layer 1", (0, 1, 2)), ("the same in another order", (2, 0, 1)):
+    for about, order in ("three sentences, layer 2", (0, 1, 2)), ("the same in another order", (2, 0, 1)):
         parts = [query_key_value(index, 1) for index in order]
         expected = torch.cat([attend(*(part[None] for part in each))[0] for each in parts], dim=1)
         query, key, value = (torch.cat([each[place] for each in parts], dim=1) for place in range(3))
@@ -369,13 +369,13 @@ STEPS: tuple[Step, ...] = (
         "no ##", "## lost", "shortest", "late unknown", "nothing", "no limit", "ids", "ids/of [UNK] too", "letters skipped", "no letters", "limit at 100",
     )),
     Step(2, "ids", "to_ids", (), id_cases, mistakes.to_ids, (
-        "bare", "no cls", "no sep", "sep first", "pieces", "words", "each word", "nothing for nothing",
+        "no cls", "no sep", "sep first", "pieces", "words", "each word", "nothing for nothing",
     )),
     Step(3, "embeddings", "embed", ("token", "dimension"), embedding_cases, mistakes.embed, (
-        "no positions", "no token type", "words only", "positions from 1", "position 0", "position by id", "segment 1", "both segments", "mean of three", "side by side",
+        "no positions", "no token type", "positions from 1", "position 0", "position by id", "segment 1", "both segments", "mean of three", "side by side",
     )),
     Step(4, "layer_norm", "layer_norm", ("token", "dimension"), norm_cases, mistakes.norm, (
-        "eps outside", "unbiased", "x.std", "norm axis", "all tokens", "no eps", "no norm bias", "no norm weight", "neither", "variance", "no mean", "bias scaled", "precedence",
+        "eps outside", "unbiased", "norm axis", "all tokens", "no eps", "no norm bias", "no norm weight", "variance", "no mean", "bias scaled", "precedence",
     )),
     Step(5, "gelu", "gelu", ("row", "column"), gelu_cases, mistakes.gelu, (
         "tanh", "rounded", "rounded/1.4142", "no √2", "2 for √2", "quick", "silu", "relu", "Φ", "no ½", "no 1 +", "erf",
@@ -384,15 +384,15 @@ STEPS: tuple[Step, ...] = (
         "no root", "softmax axis", "head_dim", "times", "late", "swapped", "no softmax", "√length", "sums of others", "columns", "weights",
     )),
     Step(7, "heads", "multi_head", ("token", "dimension"), head_cases, mistakes.multi_head, (
-        "view/and back", "view", "join", "interleaved/and back", "interleaved", "no output", "no bias of output", "no biases of q, k, v", "no biases", "no bias of query",
+        "view/and back", "view", "join", "interleaved/and back", "interleaved", "no output", "no bias of output", "no biases of q, k, v", "no bias of query",
         "no bias of value", "flip", "flip/q, k, v", "flip/output", "√hidden", "one head", "no root", "softmax axis", "swapped", "key for value", "heads not in front",
         "join axes", "residual",
     )),
     Step(8, "feed_forward", "feed_forward", ("token", "dimension"), feed_forward_cases, mistakes.feed_forward, (
-        "no gelu", "gelu after", "gelu twice", "tanh", "relu", "no first bias", "no second bias", "no bias at all", "residual", "late bias",
+        "no gelu", "gelu after", "gelu twice", "tanh", "relu", "no first bias", "no second bias", "residual", "late bias",
     )),
     Step(9, "layer", "layer", ("token", "dimension"), layer_cases, mistakes.layer, (
-        "pre-norm", "no residuals", "no first residual", "no second residual", "old residual", "added after the norm", "norms swapped", "no first norm", "no second norm",
+        "pre-norm", "no first residual", "no second residual", "old residual", "added after the norm", "norms swapped", "no first norm", "no second norm",
         "feed of x", "weight for bias", "eps 1e-5", "tanh", *VIEW, "no root",
     )),
     Step(10, "stack", "bert", ("state", "token", "dimension"), stack_cases, mistakes.bert, (
@@ -410,7 +410,7 @@ STEPS: tuple[Step, ...] = (
         "dot", "only b", "only a", "length axis", "one matrix", "squared", "manhattan", "distance", "one by one", "rows",
     )),
     Step(14, "minisbert", "plain_bert", ("state", "sentence", "token", "dimension"), whole_cases, lambda w, config, ids, mask, types, wrong: mistakes.bert(ids, w, config, mask, types, wrong), (
-        "unmasked", "mask after", "zero scores", "inverted", "no types", "no embedding norm", "positions from 1", "eps 1e-5", "pre-norm", "no residuals", "tanh", *VIEW,
+        "unmasked", "mask after", "zero scores", "inverted", "no types", "no embedding norm", "positions from 1", "eps 1e-5", "pre-norm", "no first residual", "no second residual", "tanh", *VIEW,
         "no root", "one layer", "rows too", "norm not listed", "last state",
     )),
     Step(15, "packing", "packed_attention", ("head", "token", "dimension"), packing_cases, mistakes.packed_attention, (

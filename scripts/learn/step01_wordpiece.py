@@ -1,4 +1,4 @@
-"""Step 1: split a word into pieces. What to do stands in step01_wordpiece.md."""
+"""Step 1: split a word into pieces. What to do is in step01_wordpiece.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 2: from words to ids. What to do stands in step02_ids.md."""
+"""Step 2: from words to ids. What to do is in step02_ids.md."""
 
 from __future__ import annotations
 

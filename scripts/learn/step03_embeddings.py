@@ -1,4 +1,4 @@
-"""Step 3: embeddings add up. What to do stands in step03_embeddings.md."""
+"""Step 3: embeddings add up. What to do is in step03_embeddings.md."""
 
 from __future__ import annotations
 

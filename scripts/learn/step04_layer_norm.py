@@ -1,4 +1,4 @@
-"""Step 4: layer norm. What to do stands in step04_layer_norm.md."""
+"""Step 4: layer norm. What to do is in step04_layer_norm.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 5: GELU. What to do stands in step05_gelu.md."""
+"""Step 5: GELU. What to do is in step05_gelu.md."""
 
 from __future__ import annotations
 

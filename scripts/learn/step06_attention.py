@@ -1,4 +1,4 @@
-"""Step 6: scaled dot-product attention. What to do stands in step06_attention.md."""
+"""Step 6: scaled dot-product attention. What to do is in step06_attention.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 7: several heads. What to do stands in step07_heads.md."""
+"""Step 7: several heads. What to do is in step07_heads.md."""
 
 from __future__ import annotations
 

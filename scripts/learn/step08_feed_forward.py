@@ -1,4 +1,4 @@
-"""Step 8: feed-forward. What to do stands in step08_feed_forward.md."""
+"""Step 8: feed-forward. What to do is in step08_feed_forward.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 9: a layer. What to do stands in step09_layer.md."""
+"""Step 9: a layer. What to do is in step09_layer.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 10: the stack: BERT for one sentence. What to do stands in step10_stack.md."""
+"""Step 10: the stack: BERT for one sentence. What to do is in step10_stack.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 11: many sentences at once: the mask. What to do stands in step11_mask.md."""
+"""Step 11: many sentences at once: the mask. What to do is in step11_mask.md."""
 
 from __future__ import annotations
 

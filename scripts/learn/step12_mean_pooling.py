@@ -1,4 +1,4 @@
-"""Step 12: mean pooling: one vector for each sentence. What to do stands in step12_mean_pooling.md."""
+"""Step 12: mean pooling: one vector for each sentence. What to do is in step12_mean_pooling.md."""
 
 from __future__ import annotations
 

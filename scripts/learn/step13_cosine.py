@@ -1,4 +1,4 @@
-"""Step 13: cosine similarity. What to do stands in step13_cosine.md."""
+"""Step 13: cosine similarity. What to do is in step13_cosine.md."""
 
 from __future__ import annotations
 

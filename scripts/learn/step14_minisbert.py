@@ -1,4 +1,4 @@
-"""Step 14: the whole of it, in 60 lines. What to do stands in step14_minisbert.md."""
+"""Step 14: the whole of it, in 60 lines. What to do is in step14_minisbert.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 15: packing: attention without padding. What to do stands in step15_packing.md."""
+"""Step 15: packing: attention without padding. What to do is in step15_packing.md."""
 
 from __future__ import annotations
 

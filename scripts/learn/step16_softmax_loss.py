@@ -1,4 +1,4 @@
-"""Step 16: the siamese softmax loss of Sentence-BERT. What to do stands in step16_softmax_loss.md."""
+"""Step 16: the siamese softmax loss of Sentence-BERT. What to do is in step16_softmax_loss.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 17: in-batch negatives. What to do stands in step17_negatives.md."""
+"""Step 17: in-batch negatives. What to do is in step17_negatives.md."""
 
 from __future__ import annotations
 

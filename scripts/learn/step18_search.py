@@ -1,4 +1,4 @@
-"""Step 18: search. What to do stands in step18_search.md."""
+"""Step 18: search. What to do is in step18_search.md."""
 
 from __future__ import annotations
 

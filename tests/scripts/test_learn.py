@@ -104,8 +104,8 @@ def test_an_empty_stub_is_told_to_be_filled(ladder: tuple[ModuleType, ModuleType
 PLANTED: list[tuple[str, str, str, str]] = [
     ("wordpiece", '"##" if start > 0 else ""', '""', '"##" was forgotten'),
     ("wordpiece", "pieces.append(mark + word[start:end])", "pieces.append(word[start:end])", '"##" is missing in the result'),
-    ("wordpiece", 'return ["[UNK]"]\n        pieces', 'return [*pieces, "[UNK]"]\n        pieces', "as a whole"),
-    ("wordpiece", 'return ["[UNK]"]\n        pieces', "return []\n        pieces", "as a list of one"),
+    ("wordpiece", 'return ["[UNK]"]\n        pieces', 'return [*pieces, "[UNK]"]\n        pieces', "the whole word becomes"),
+    ("wordpiece", 'return ["[UNK]"]\n        pieces', "return []\n        pieces", "a list of one piece"),
     ("wordpiece", "if len(word) > 100:", "if False:", "more than 100 letters"),
     ("wordpiece", "return pieces", "return [vocab[piece] for piece in pieces]", "These are the ids"),
     (
@@ -121,7 +121,7 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("ids", '    pieces = ["[CLS]"]', '    if not words:\n        return []\n    pieces = ["[CLS]"]', "still has its [CLS] and [SEP]"),
     ("ids", '["[CLS]"]', "[]", "[CLS] at the start was forgotten"),
     ("ids", '    pieces.append("[SEP]")\n', "", "[SEP] at the end was forgotten"),
-    ("ids", "return [vocab[piece] for piece in pieces]", "return [vocab[piece] for piece in pieces[1:-1]]", "[CLS] at the start and [SEP]"),
+    ("ids", "return [vocab[piece] for piece in pieces]", "return [vocab[piece] for piece in pieces[1:-1]]", "together:\n    - [CLS] at the start was forgotten.\n    - [SEP] at the end was forgotten."),
     ("ids", "return [vocab[piece] for piece in pieces]", "return pieces", "look each one up"),
     ("ids", "pieces.extend(split_word(word, vocab))", "pieces.append(word if word in vocab else '[UNK]')", "whole words"),
     ("embeddings", "position[: len(ids)]", "position[1 : len(ids) + 1]", "positions count from 0"),
@@ -133,7 +133,7 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("embeddings", "token_type[0]", "token_type.sum(dim=0)", "both segments"),
     ("layer_norm", "(variance + eps).sqrt()", "(variance.sqrt() + eps)", "eps stands outside"),
     ("layer_norm", "centred.square().mean(dim=-1, keepdim=True)", "x.var(dim=-1, keepdim=True)", "unbiased"),
-    ("layer_norm", "/ (variance + eps).sqrt()", "/ (x.std(dim=-1, keepdim=True) + eps)", "x.std() divides by n − 1"),
+    ("layer_norm", "/ (variance + eps).sqrt()", "/ (x.std(dim=-1, keepdim=True) + eps)", "two usual mistakes together:\n    - eps stands outside"),
     ("layer_norm", "dim=-1", "dim=0", "wrong axis"),
     ("layer_norm", "dim=-1, keepdim=True", "", "all tokens together"),
     ("layer_norm", " + bias", "", "the bias was forgotten"),
@@ -157,7 +157,7 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("gelu", "x * (1 + torch.erf(x / math.sqrt(2))) / 2", "x * torch.sigmoid(1.702 * x)", "quick approximation"),
     ("gelu", "x * (1 + torch.erf(x / math.sqrt(2))) / 2", "x.clamp(min=0)", "ReLU"),
     ("attention", " / math.sqrt(query.shape[-1])", "", "not divided by √head_dim"),
-    ("attention", "math.sqrt(query.shape[-1])", "query.shape[-1]", "it is √head_dim"),
+    ("attention", "math.sqrt(query.shape[-1])", "query.shape[-1]", "Divide by its root"),
     ("attention", "dim=-1", "dim=0", "wrong axis"),
     ("attention", "query @ key.mT", "key @ query.mT", "changed roles"),
     ("attention", "scores.softmax(dim=-1)", "scores", "the softmax was forgotten"),
@@ -169,7 +169,7 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("heads", "x.unflatten(-1, (heads, -1)).transpose(0, 1)", "x.view(heads, len(x), -1)", "view or reshape alone"),
     ("heads", ".transpose(0, 1).flatten(1)", ".reshape(len(x), -1)", "joined without transposing back"),
     ("heads", 'return linear(contexts, "output.dense")', "return contexts", "output projection (output.dense) was forgotten"),
-    ("heads", '.T + w[f"{name}.bias"]', ".T", "all biases"),
+    ("heads", '.T + w[f"{name}.bias"]', ".T", "together:\n    - the bias of the output projection was forgotten.\n    - the biases of query, key and value"),
     ("heads", '.weight"].T', '.weight"]', "x @ W.T is meant"),
     ("heads", "(heads, -1)", "(1, -1)", "one single head"),
     ("heads", 'linear(contexts, "output.dense")', 'contexts @ w["output.dense.weight"].T', "bias of the output projection"),
@@ -180,17 +180,17 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("heads", "return linear", "return x + linear", "residual is not part"),
     ("feed_forward", "gelu(x @", "(x @", "no GELU"),
     ("feed_forward", '.T + w["intermediate.dense.bias"])', '.T) + w["intermediate.dense.bias"]', "added after the GELU"),
-    ("feed_forward", ' + w["intermediate.dense.bias"]', "", "bias of the first layer"),
-    ("feed_forward", ' + w["output.dense.bias"]', "", "bias of the second layer"),
+    ("feed_forward", ' + w["intermediate.dense.bias"]', "", "bias of the first product"),
+    ("feed_forward", ' + w["output.dense.bias"]', "", "bias of the second product"),
     ("feed_forward", "return inner", "return x + inner", "residual is not part"),
     ("feed_forward", "inner = gelu(", "inner = torch.nn.functional.gelu(approximate='tanh', input=", "tanh approximation"),
     ("feed_forward", "inner = gelu(", "inner = torch.relu(", "ReLU"),
     ("layer", "x + multi_head(x, inner, heads)", "multi_head(x, inner, heads)", "residual around the attention"),
-    ("layer", "feed_forward(y, w)", "feed_forward(x, w)", "was given the layer's input"),
+    ("layer", "feed_forward(y, w)", "feed_forward(x, w)", "was given x, the layer's input"),
     ("layer", "import layer_norm\n", "import layer_norm as norm\n\nlayer_norm = lambda x, weight, bias, eps: norm(x, bias, weight, eps)\n", "weight and bias of the layer norms are swapped"),
     ("layer", "eps)", "1e-5)", "PyTorch's default"),
     ("layer", "z = y + feed", "z = feed", "residual around the feed-forward"),
-    ("layer", "z = y + feed", "z = x + feed", "it is what comes out of the first norm"),
+    ("layer", "z = y + feed", "z = x + feed", "Add y, which the first norm gives"),
     ("layer", "return layer_norm(z, ", "return (lambda z, *_: z)(z, ", "norm at the end was forgotten"),
     (
         "layer",
@@ -202,10 +202,10 @@ PLANTED: list[tuple[str, str, str, str]] = [
         "pre-norm",
     ),
     ("layer", '    y = layer_norm(y, w["attention.output.LayerNorm.weight"], w["attention.output.LayerNorm.bias"], eps)\n', "", "after the attention was forgotten"),
-    ("stack", 'f"encoder.layer.{n}."', '"encoder.layer.0."', "weights of layer 0"),
+    ("stack", 'f"encoder.layer.{n}."', '"encoder.layer.0."', "weights of the first"),
     ("stack", "    x = layer_norm(embed(ids, *tables), ", "    x = (lambda y, *_: y)(embed(ids, *tables), ", "norm after the embeddings is missing"),
-    ("stack", "        x = layer(x, ", "        x = layer(states[0], ", "Each gets what the one before it gave"),
-    ("stack", "states = [x]", "states = [embed(ids, *(w[f'embeddings.{kind}_embeddings.weight'] for kind in ('word', 'position', 'token_type')))]", "the list has them before it"),
+    ("stack", "        x = layer(x, ", "        x = layer(states[0], ", "Each gets the result of the layer before it"),
+    ("stack", "states = [x]", "states = [embed(ids, *(w[f'embeddings.{kind}_embeddings.weight'] for kind in ('word', 'position', 'token_type')))]", "before their layer norm"),
     ("stack", 'config["layer_norm_eps"]', "1e-5", "PyTorch's default"),
     ("stack", "return states", "return states[-1]", "only the last state"),
     ("stack", "return states", "return states[1:]", "embeddings are missing"),
@@ -220,13 +220,13 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("mask", "-torch.inf", "0", "e⁰ = 1"),
     ("mask", "== 0", "== 1", "wrong way round"),
     ("mask", "mask[:, None, None, :] == 0", "mask[:, None, :, None] == 0", "on the wrong axis"),
-    ("mask", "    scores = scores.masked_fill(mask[:, None, None, :] == 0, -torch.inf)\n", "", "look at the padding"),
+    ("mask", "    scores = scores.masked_fill(mask[:, None, None, :] == 0, -torch.inf)\n", "", "attend to the padding"),
     ("mask", " / math.sqrt(query.shape[-1])", "", "not divided by √head_dim"),
     ("mean_pooling", "    total = (token_vectors * mask[..., None]).sum(dim=1)\n    return total / mask.sum(dim=1, keepdim=True)", "    return token_vectors.mean(dim=1)", "padding was averaged in"),
     ("mean_pooling", "mask.sum(dim=1, keepdim=True)", "mask.shape[1]", "padded length"),
     ("mean_pooling", " / mask.sum(dim=1, keepdim=True)", "", "this is the sum"),
     ("mean_pooling", "mask.sum(dim=1, keepdim=True)", "mask.sum()", "whole batch"),
-    ("mean_pooling", "return total / mask.sum(dim=1, keepdim=True)", "return token_vectors[:, 0]", "[CLS]; the mean"),
+    ("mean_pooling", "return total / mask.sum(dim=1, keepdim=True)", "return token_vectors[:, 0]", "the vector of [CLS]"),
     ("mean_pooling", "return total / mask.sum(dim=1, keepdim=True)", "return token_vectors.mean(dim=-1)", "wrong axis"),
     ("mean_pooling", "return total / mask.sum(dim=1, keepdim=True)", "return token_vectors.mean(dim=0)", "wrong axis"),
     ("mean_pooling", "    total = (token_vectors * mask[..., None])", "    total = token_vectors", "the padding was added in"),
@@ -239,8 +239,8 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("cosine", "dim=1", "dim=0", "wrong axis"),
     ("cosine", "norm(dim=1, keepdim=True)", "norm()", "whole matrix"),
     ("cosine", "return (a", "return 1 - (a", "a distance"),
-    ("cosine", ".norm(dim=1, keepdim=True)", ".square().sum(dim=1, keepdim=True)", "squared again"),
-    ("minisbert", " + bias  # [batch", "  # [batch", "look at the padding"),
+    ("cosine", ".norm(dim=1, keepdim=True)", ".square().sum(dim=1, keepdim=True)", "the root of the sum of squares"),
+    ("minisbert", " + bias  # [batch", "  # [batch", "attend to the padding"),
     ("minisbert", " / math.sqrt(query.shape[-1])", "", "not divided by √head_dim"),
     ("minisbert", "token_type[types]", "token_type[0]", "types are not used"),
     ("minisbert", "position[: ids.shape[1]]", "position[1 : ids.shape[1] + 1]", "positions count from 0"),
@@ -304,6 +304,53 @@ def test_a_usual_mistake_gets_the_right_hint(
     assert not verdict.right
     cause = verdict.text.partition("Likely cause: ")[2]
     assert hint.lower() in cause.lower(), verdict.text
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "hints"),
+    [
+        ("attention", {" / math.sqrt(query.shape[-1])": "", "dim=-1": "dim=0"}, ["not divided by √head_dim", "wrong axis"]),
+        ("layer", {"x + multi_head(": "multi_head(", "z = y + feed": "z = feed"}, ["around the attention", "around the feed-forward"]),
+        ("packing", {"key[:, start:stop], value[:, start:stop]": "key, value", "from step06_attention": "from attend"}, ["attends to all", "√head_dim"]),
+        ("softmax_loss", {"(u - v).abs()": "u - v", " + bias": ""}, ["has a sign", "bias was forgotten"]),
+        ("stack", {'f"encoder.layer.{n}."': '"encoder.layer.0."', 'config["layer_norm_eps"]': "1e-5"}, ["weights of the first", "PyTorch's default"]),
+    ],
+)  # fmt: skip
+def test_two_usual_mistakes_together_are_both_named(
+    ladder: tuple[ModuleType, ModuleType], tmp_path: Path, name: str, changes: dict[str, str], hints: list[str]
+) -> None:
+    attention = solution("step06_attention").read_text("utf-8")
+    (tmp_path / "attend.py").write_text(attention.replace(" / math.sqrt(query.shape[-1])", ""), "utf-8")
+    step = step_of(ladder[1], name)
+    text = solution(step.file).read_text("utf-8")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    cause = said(ladder, name, write(tmp_path, step.file, text)).text.partition("Likely cause: two usual mistakes together:\n")[2]
+    assert len(cause.splitlines()) == 2
+    for hint in hints:
+        assert hint in cause
+
+
+def test_a_folder_is_checked_step_by_step_with_ticks(
+    ladder: tuple[ModuleType, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, "step05_gelu", GELU + "return x")
+    for name in names()[8:]:
+        (tmp_path / f"{name}.py").unlink(missing_ok=True)
+    (tmp_path / "step09_layer.py").write_bytes((LEARN / "step09_layer.py").read_bytes())
+    assert ladder[0].main([str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[0] for line in lines[1:-1]] == list("✓✓✓✓✗✓✓✗") + ["·"] * 10
+    assert "gelu" in lines[5]
+    assert "case 1 of 2" in lines[5]
+    assert lines[-1] == "6 of 18 steps are right."
+
+
+def test_no_warning_is_printed_where_there_is_no_numpy(tmp_path: Path) -> None:
+    code = f"import sys; sys.modules['numpy'] = None; sys.path.insert(0, {str(LEARN)!r}); import check; check.main([])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 GELU = "import math\nimport torch\n\ndef gelu(x):\n    "
@@ -520,7 +567,7 @@ def test_options_may_stand_anywhere(ladder: tuple[ModuleType, ModuleType], capsy
 def test_a_python_without_torch_is_told_which_one_to_use() -> None:
     done = subprocess.run([sys.executable, "-S", LEARN / "check.py"], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"{sys.executable} has no torch. Use the Python in which minisbert is installed")
+    assert re.match(rf"{re.escape(sys.executable)} has no (torch|minisbert)\. Use the Python in which minisbert is", done.stderr)
     assert "Traceback" not in done.stderr
 
 
