@@ -102,7 +102,10 @@ def _labels(values: Any, name: str) -> Tensor:
     for row, value in enumerate(values):
         if not isinstance(value, (int, float, Sequence, Tensor)) or isinstance(value, str):
             raise TypeError(f"examples: row {row}, {name}: found {value!r:.80}, expected a number like the others.")
-    return torch.stack(list(values)) if isinstance(values[0], Tensor) else torch.tensor(values)
+    if isinstance(values[0], Tensor):
+        return torch.stack(list(values))
+    found = torch.tensor(values)
+    return torch.tensor(values, dtype=torch.float32) if found.is_floating_point() else found  # whatever the default dtype is
 
 
 def read_examples(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from minisbert.encoder import SentenceEncoder
+from minisbert.inference.threads import apart
 
 RETRIEVAL_DEPTH = 100
 """How many results of a query are looked at: MAP@100 needs the most."""
@@ -50,6 +51,7 @@ class EmbeddingSimilarityEvaluator:
     The measure of Reimers & Gurevych 2019, section 4.
     """
 
+    @apart
     def __init__(self, sentences1: Sequence[str], sentences2: Sequence[str], scores: Sequence[float] | Tensor) -> None:
         """
         Args:
@@ -64,6 +66,7 @@ class EmbeddingSimilarityEvaluator:
         self.sentences1, self.sentences2 = list(sentences1), list(sentences2)
         self.scores = torch.as_tensor(scores, dtype=torch.float64)
 
+    @apart
     def __call__(self, encoder: SentenceEncoder) -> dict[str, float]:
         """
         Args:
@@ -78,6 +81,7 @@ class EmbeddingSimilarityEvaluator:
 class TripletEvaluator:
     """The share of triplets whose positive is closer to the anchor than the negative is: `cosine_accuracy`."""
 
+    @apart
     def __init__(self, anchors: Sequence[str], positives: Sequence[str], negatives: Sequence[str]) -> None:
         """
         Args:
@@ -91,6 +95,7 @@ class TripletEvaluator:
         _same_length(anchors=anchors, positives=positives, negatives=negatives)
         self.anchors, self.positives, self.negatives = list(anchors), list(positives), list(negatives)
 
+    @apart
     def __call__(self, encoder: SentenceEncoder) -> dict[str, float]:
         """
         Args:
@@ -109,6 +114,7 @@ class InformationRetrievalEvaluator:
     Results with equal scores stand in the order of their ids. Relevance is yes or no.
     """
 
+    @apart
     def __init__(
         self,
         queries: Mapping[str, str],
@@ -141,6 +147,7 @@ class InformationRetrievalEvaluator:
         self.relevant = [torch.tensor([place[document] for document in set(relevant_docs[query])]) for query in self.queries]
         self.cutoffs = tuple(cutoffs)
 
+    @apart
     def __call__(self, encoder: SentenceEncoder) -> dict[str, float]:
         """
         Args:

@@ -23,6 +23,7 @@ from minisbert.encoder import SentenceEncoder
 from minisbert.errors import MinisbertWarning, NotFiniteError, warn
 from minisbert.inference.inputs import choose_prompt, count, flag
 from minisbert.inference.stream import on_terminal, progress_bar
+from minisbert.inference.threads import computes, in_default_state
 from minisbert.train.data import Examples, ExamplesLike, as_examples, batches
 from minisbert.train.embedding import recomputing, trainable, vectors
 from minisbert.train.history import Evaluation, History, Step
@@ -95,7 +96,7 @@ def fit(
 
     Source: Reimers & Gurevych 2019, section 3.1, for the defaults.
     """
-    data = as_examples(examples)
+    data = in_default_state(lambda: as_examples(examples))
     options = _Options(
         epochs=count("epochs", epochs, optional=False),
         batch_size=count("batch_size", batch_size, optional=False),
@@ -122,7 +123,8 @@ def fit(
     if folder is not None:
         check_replaceable(folder)
         prepare(state_file(folder))
-    return _Run(encoder, loss, data, options, evaluate, evaluate_every, folder, save_every, show_progress_bar).run()
+    arguments = encoder, loss, data, options, evaluate, evaluate_every, folder, save_every, show_progress_bar
+    return in_default_state(lambda: _Run(*arguments)).run()
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,8 @@ class _Run:
             write_state(self.state, {}, None, last, self.history, self.settings)
         return self.history
 
+    @computes
+    @torch.enable_grad()
     def _step(self, number: int, optimizer: torch.optim.Optimizer) -> Step:
         """Takes one step: forward and back for each batch of it, then AdamW."""
         start = time.perf_counter()
@@ -273,7 +277,9 @@ class _Run:
             if self.folder is not None:
                 self.encoder.save(self.folder)
             else:
-                self.best_weights = {name: weight.detach().clone() for name, weight in self.weights.items()}
+                self.best_weights = in_default_state(
+                    lambda: {name: weight.detach().clone() for name, weight in self.weights.items()}
+                )
 
     def _take_best(self) -> None:
         """Puts the best weights into the encoder: those kept in memory, or those of the saved model."""
@@ -289,6 +295,7 @@ class _Run:
             for name, weight in kept.items():
                 self.weights[name].copy_(weight)
 
+    @computes
     def _resume(self, optimizer: torch.optim.Optimizer) -> int:
         """Takes up the state that an earlier call left; how many steps that one took."""
         if self.state is None or not self.state.exists():

@@ -14,9 +14,11 @@ import torch
 from checkpoints import save_tiny
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from train.made import evaluator, rows
 
 import minisbert
 from minisbert import SentenceEncoder, util
+from minisbert.train import CosineSimilarityLoss, fit
 
 TEXTS = [
     "a man is eating food .",
@@ -173,3 +175,18 @@ def test_gradients_flow_through_the_scores_also_within_autocast() -> None:
     assert torch.equal(a.grad, expected)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         assert not util.cos_sim(a, a).requires_grad
+
+
+def trained(folder: Path) -> torch.Tensor:
+    """The vectors after four steps and two evaluations."""
+    encoder = minisbert.load(folder, device="cpu")
+    fit(encoder, rows(16), loss=CosineSimilarityLoss(), epochs=2, batch_size=8, learning_rate=1e-3, evaluate=evaluator(8))
+    return encoder.encode(TEXTS)
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if "thread" not in state])
+def test_a_callers_state_changes_no_bit_of_a_training_run(folder: Path, state: str) -> None:
+    expected = trained(folder)
+    with STATES[state]():
+        found = trained(folder)
+    assert same(expected, found)

@@ -35,6 +35,7 @@ import copy, ctypes, faulthandler, os, pickle, sys, threading, time
 import minisbert, torch
 from minisbert import util
 from minisbert.inference.threads import computing, forked
+from minisbert.train import CosineSimilarityLoss, fit
 
 torch.set_num_threads(2)
 folder = {folder!r}
@@ -60,6 +61,9 @@ def everything():
     yield minisbert.encode(texts[1], folder).tolist()
     yield minisbert.load(folder, device="cpu").encode(texts[1]).tolist()
     yield encoder.info().parameters
+    student = minisbert.load(folder, device="cpu")
+    fit(student, [(text, texts[1], 0.5) for text in texts[:24]], loss=CosineSimilarityLoss(), batch_size=12)
+    yield student.encode(texts[1]).tolist()
 
 before = list(everything())
 torch.ones(700, 700) @ torch.ones(700, 700)  # now there surely is a pool of threads, which no child has
