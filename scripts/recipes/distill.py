@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import common
+import reference
 
 import minisbert
 from minisbert.train import DistillationLoss, Examples, fit
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from sentence_transformers.sentence_transformer import losses
 
         rows["sentence-transformers"] = [
-            common.spearman(chosen, common.theirs(untrained, data, losses.MSELoss, chosen, seed)) for seed in chosen.seeds
+            common.spearman(chosen, reference.theirs(untrained, data, losses.MSELoss, chosen, seed)) for seed in chosen.seeds
         ]
     common.print_table(f"{chosen.model}, {len(texts)} sentences: Spearman × 100", rows)
     return 0

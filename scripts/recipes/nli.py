@@ -18,6 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import common
+import reference
 
 import minisbert
 from minisbert.train import Examples, SoftmaxLoss, fit, read_examples
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows["sentence-transformers"] = [
             common.spearman(
                 chosen,
-                common.theirs(untrained, data, lambda model: losses.SoftmaxLoss(model, untrained.dimension, 3), chosen, seed),
+                reference.theirs(untrained, data, lambda model: losses.SoftmaxLoss(model, untrained.dimension, 3), chosen, seed),
             )
             for seed in chosen.seeds
         ]

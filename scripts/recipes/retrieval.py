@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import common
+import reference
 
 import minisbert
 from minisbert.train import Examples, InformationRetrievalEvaluator, MatryoshkaLoss, MultipleNegativesRankingLoss, fit
@@ -87,7 +88,7 @@ def compare(
         query: {list(judge.corpus)[place] for place in found.tolist()}
         for query, found in zip(judge.queries, judge.relevant, strict=True)
     }
-    model = common.train_theirs(
+    model = reference.train_theirs(
         untrained,
         data,
         lambda model: losses.MatryoshkaLoss(model, losses.MultipleNegativesRankingLoss(model), widths),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import common
+import reference
 
 import minisbert
 from minisbert.train import CosineSimilarityLoss, Examples, fit
@@ -56,7 +57,7 @@ def compare(chosen: argparse.Namespace, untrained: minisbert.SentenceEncoder, da
 
     dev = common.judge(chosen)
     judge = evaluation.EmbeddingSimilarityEvaluator(dev.sentences1, dev.sentences2, dev.scores.tolist())
-    encode = common.theirs(
+    encode = reference.theirs(
         untrained, data, losses.CosineSimilarityLoss, chosen, seed, lambda model: judge(model)["spearman_cosine"], every
     )
     return common.spearman(chosen, encode)
