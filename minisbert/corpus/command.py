@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     )
     kept = summary.rows - summary.new_rows
     say(
-        f"{summary.rows:,} vectors of {summary.dimension} dimensions in {summary.shards} shards of {summary.out} "
+        f"{summary.rows:,} vectors of {summary.dimension} dimensions in {_shards(summary.shards)} of {summary.out} "
         f"({kept:,} were there); {summary.rows_per_second:,.0f} rows/s, {summary.tokens_per_second:,.0f} tokens/s"
     )
     if summary.failed:
@@ -61,8 +61,12 @@ def _verify(options: argparse.Namespace) -> None:
     verified = verify_corpus(options.verify, sample=options.sample, model=options.model, device=options.device)
     bits = f"{verified.exact} of them with equal bits, the largest difference is {verified.largest_difference:.1e}"
     say(
-        f"{verified.out}: {verified.shards} shards with {verified.rows:,} rows have the right checksums; "
+        f"{verified.out}: the checksums of {_shards(verified.shards)} with {verified.rows:,} rows are right; "
         f"{verified.sample} rows computed anew, {bits}"
     )
     if options.json:
         print(json.dumps(verified.to_dict()))
+
+
+def _shards(number: int) -> str:
+    return f"{number:,} shard{'s' * (number != 1)}"

@@ -111,8 +111,9 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_shard_changes_nothing(
     assert files_of(out) == expected
 
 
+@pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_driver_that_is_killed_is_resumed_on_ray_or_here(
-    address: str, settings: dict[str, Any], expected: dict[str, bytes], tmp_path: Path
+    engine: str, address: str, settings: dict[str, Any], expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "ray"
     words = ["corpus", settings["inputs"], "--model", settings["model"], "--id-column", "id", "--rows-per-shard", PER_SHARD]
@@ -125,7 +126,7 @@ def test_a_driver_that_is_killed_is_resumed_on_ray_or_here(
         driver.kill()
     there = len(list(out.glob("*.parquet")))
     assert 3 <= there < ROWS // PER_SHARD
-    summary = encode_corpus(out=out, engine="local", **settings)
+    summary = encode_corpus(out=out, engine=engine, address=address if engine == "ray" else None, **settings)
     assert summary.new_shards < ROWS // PER_SHARD
     assert files_of(out) == expected
 
