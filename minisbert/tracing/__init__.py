@@ -2,8 +2,9 @@
 
     record.py   hooks note what the model's parts give while a sentence is encoded
     pairs.py    how much each pair of tokens adds to the cosine
-    page.py     the trace as an HTML page: `steps.py`, `layers.py` and `comparison.py` say what each step shows, `html.py` has the
-                pieces
+    page.py     the trace as an HTML page: `answer.py` is its head, `steps.py`, `layers.py` and `comparison.py` say what each step
+                shows; `html.py` and `pictures.py` have the pieces; `page.html`, `page.css` and `page.js` are the frame around them
+    card.py     the answer as one SVG picture
 
 The folder is not called `trace`, because `minisbert.trace` is the function. It imports encoder, writing, inference, checkpoint,
 bert, pooling and tokenizer. It is imported by cli and, when it is used, by `minisbert.trace`.
@@ -53,6 +54,25 @@ class Trace(Traced):
         """
         write_whole(path, self.html(), is_page)
 
+    def svg(self) -> str:
+        """The answer as one picture: both sentences coloured by what each token adds to the cosine, and every pair of tokens.
+
+        Raises:
+            ValueError: as for `pair_matrix`, or if the sentences have more than 24 tokens.
+        """
+        from minisbert.tracing.card import render
+
+        return in_default_state(lambda: render(self))
+
+    def save_svg(self, path: str | os.PathLike[str]) -> None:
+        """Writes the picture that `svg` gives.
+
+        Raises:
+            FileExistsError: if there is a file that is no such picture.
+            ValueError: as for `svg`, or if it cannot be written there.
+        """
+        write_whole(path, self.svg(), is_card)
+
     def _repr_html_(self) -> str:
         from minisbert.tracing.page import in_a_frame
 
@@ -62,6 +82,11 @@ class Trace(Traced):
 def is_page(head: bytes) -> bool:
     """Whether a file that begins so is a page that `save_html` wrote."""
     return b'<meta name="generator" content="minisbert">' in head
+
+
+def is_card(head: bytes) -> bool:
+    """Whether a file that begins so is a picture that `save_svg` wrote."""
+    return head.startswith(b"<svg ") and b"<!-- minisbert trace -->" in head
 
 
 def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequence[str] | None = None) -> Trace:
@@ -78,7 +103,6 @@ def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequen
                 f"{encoder.max_seq_length} and were cut. The model never saw them."
             )
     if texts:
-        vectors = [sentence.layer_vectors for sentence in sentences]
-        found = in_default_state(lambda: layer_neighbours(encoder, vectors, texts))
+        found = in_default_state(lambda: layer_neighbours(encoder, sentences, texts))
         sentences = [replace(sentence, neighbours=neighbours) for sentence, neighbours in zip(sentences, found, strict=True)]
     return Trace(encoder, sentences[0], sentences[1] if b is not None else None, texts)

@@ -1,9 +1,9 @@
 """A trace as a page: one HTML file, to be opened by a double click, read, projected and printed.
 
-Here stands what each step says and shows, with the numbers of the trace; the pieces it is put together from are in `drawing.py`.
-Without JavaScript it is a whole document. The frame around it, its looks and its interactive parts are `page.html`. The page may
-load nothing: its Content-Security-Policy forbids it, and runs no script but the one whose hash it names, whatever stands in the
-sentences.
+What each step says and shows, with the numbers of the trace, is in `answer.py`, `steps.py`, `layers.py` and `comparison.py`.
+Without JavaScript it is a whole document. The frame around it is `page.html`, its looks are `page.css`, its interactive parts are
+`page.js`. The page may load nothing: its Content-Security-Policy forbids it, and runs no script but the one whose hash it names,
+whatever stands in the sentences.
 """
 
 from __future__ import annotations
@@ -14,35 +14,27 @@ import json
 import re
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from minisbert.bert import BertConfig
-from minisbert.checkpoint.families import FAMILIES
-from minisbert.tracing.comparison import LARGEST_TABLE, cosine_step, neighbours_step, pair_matrix_of, pairs_step
-from minisbert.tracing.html import (
-    decimal,
-    escaped,
-    shortened,
-)
+from minisbert.tracing.answer import facts, head, pair_matrix_of, strip
+from minisbert.tracing.comparison import cosine_step, neighbours_step, pairs_step
+from minisbert.tracing.html import escaped, shortened
 from minisbert.tracing.layers import heads_are_shown, layers_step
 from minisbert.tracing.pairs import Traced
-from minisbert.tracing.steps import (
-    LONG_TEXT,
-    Named,
-    embeddings_step,
-    pooling_step,
-    sentence_badge,
-    tokens_step,
-    vector_step,
-)
+from minisbert.tracing.steps import Named, embeddings_step, pooling_step, tokens_step, vector_step
+
+BYTES_SHOWN = 5 << 17
+"""The page holds queries and keys while they and the scores take at most so many bytes; else it shows scores and softmax only."""
 
 
 def render(trace: Traced) -> str:
     """The page: a whole HTML document."""
-    template = files("minisbert.tracing").joinpath("page.html").read_text("utf-8")  # the package may lie in a zip file
-    script = template.rpartition("<script>")[2].partition("</script>")[0]
+    template, style, script = (
+        files("minisbert.tracing").joinpath(f"page.{kind}").read_text("utf-8")  # the package may lie in a zip file
+        for kind in ("html", "css", "js")
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sentences: Named = [("a", trace.a)] + ([("b", trace.b)] if trace.b is not None else [])
     steps = [
@@ -60,10 +52,13 @@ def render(trace: Traced) -> str:
         "csp": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"script-src 'sha256-{digest}'",
         "title": escaped(" · ".join(shortened(one.text, 40) for _, one in sentences)),
-        "head": _head(trace, sentences, [title for title, _ in steps]),
-        "steps": "\n".join(html.replace("{number}", str(number), 1) for number, (_, html) in enumerate(steps, start=1)),
+        "style": style,
+        "strip": strip(trace, steps),
+        "head": head(trace, sentences, facts(trace)),
+        "steps": "\n".join(step.html.replace("{number}", str(number), 1) for number, step in enumerate(steps, start=1)),
         # The one character that could end the element it stands in.
         "data": json.dumps(_data(trace, sentences), ensure_ascii=True).replace("<", "\\u003c"),
+        "script": script,
     }
     # All at once, so that a sentence with {{title}} in it stays what it is.
     return re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], template)
@@ -77,60 +72,40 @@ def in_a_frame(page: str) -> str:
     )
 
 
-# The steps
-
-
-def _head(trace: Traced, sentences: Named, steps: list[str]) -> str:
-    config, encoder = trace.encoder.bert.config, trace.encoder
-    title = "How a sentence becomes a vector" if trace.b is None else "How similar are these two, and why?"
-    quotes = ""
-    for name, one in sentences:
-        kind = f"{name} long" if len(one.text) > LONG_TEXT else name
-        text = escaped(one.text) or "<i>(an empty text)</i>"
-        quotes += f'<blockquote class="{kind}">{sentence_badge(name, sentences)}<p><bdi>{text}</bdi></p></blockquote>'
-    answer = ""
-    if trace.b is not None:
-        cosine = trace.cosine
-        answer = (
-            f'<p class="answer"><span>cosine</span> <output id="answer" data-value="{cosine!r}">{decimal(cosine, 6)}</output> '
-            f'<span class="meter" aria-hidden="true"><span style="left:{50 + 50 * cosine:.2f}%"></span></span><small>−1 '
-            "opposite · 0 unrelated · 1 the same "
-            "direction</small></p>"
-        )
-    name = escaped(Path(encoder.model).name if Path(encoder.model).is_absolute() else encoder.model)
-    facts = (
-        f"{name} · {_family(config)} · {config.num_hidden_layers} layers of {config.num_attention_heads} heads · "
-        f"{config.hidden_size} numbers a token · {len(trace.a.embedding)} a sentence · {str(encoder.dtype).removeprefix('torch.')}"
-    )
-    items = "".join(f"<li>{step}</li>" for step in steps)
-    return (
-        f'<header class="top"><p class="kicker">minisbert trace</p><h1>{title}</h1>{quotes}{answer}<p '
-        f'class="facts">{facts}</p><nav aria-label="The steps"><ol>{items}</ol></nav></header>'
-    )
-
-
-def _family(config: BertConfig) -> str:
-    """What the model is, and in what it differs from BERT."""
-    differences = [f"positions from {config.position_offset}"] if config.position_offset else []
-    if not config.type_vocab_size:
-        differences.append("no segments")
-    if config.relative_attention_num_buckets:
-        differences.append("a bias for the distance of two tokens")
-    return FAMILIES[config.model_type].name + (f" (as BERT, but {', '.join(differences)})" if differences else "")
-
-
 def _data(trace: Traced, sentences: Named) -> dict[str, object]:
-    """What the interactive parts need: tokens, attention as bytes (weight × 255, [layers, heads, tokens, tokens]), pairs."""
+    """What the interactive parts need: tokens, scores of attention, queries and keys, pairs; see the head of `page.js`."""
     data: dict[str, object] = {}
     matrix = pair_matrix_of(trace)
-    if matrix is not None and matrix.numel() <= LARGEST_TABLE:
-        data["pairs"] = [[round(value, 8) for value in row] for row in matrix.tolist()]
+    if matrix is not None:
+        data["pairs"] = _base64(matrix.to(torch.float32))
+    shown = heads_are_shown(sentences)
+    few = sum(one.query.numel() + one.key.numel() + 2 * one.attention.numel() for _, one in sentences) <= BYTES_SHOWN
     for name, one in sentences:
-        weights = one.attention.float() if heads_are_shown(sentences) else one.attention.float().mean(dim=1, keepdim=True)
-        levels = bytes((weights * 255).round().to(torch.uint8).flatten().tolist())
-        data[name] = {
-            "tokens": [shortened(token, 40) for token in one.tokens],
-            "heads": weights.shape[1],
-            "attention": base64.b64encode(levels).decode(),
-        }
+        _, heads, _, head_dim = one.query.shape
+        own: dict[str, object] = {"tokens": [shortened(token, 40) for token in one.tokens]}
+        own |= {"heads": heads if shown else 1, "d": head_dim}
+        data[name] = own
+        if not shown:
+            average = one.attention.float().mean(dim=1)  # [layers, tokens, tokens]
+            own |= {"attention": _base64((average * 255).round().to(torch.uint8))}
+            continue
+        scores = one.query.float() @ one.key.float().transpose(-1, -2) * head_dim**-0.5  # [layers, heads, tokens, tokens]
+        own |= {"scores": _scaled(scores, torch.int16)}
+        if one.attention_bias is not None:
+            own |= {"bias": _scaled(one.attention_bias.float()[None], torch.int16)}
+        if few:
+            own |= {"queries": _scaled(one.query.float(), torch.int8), "keys": _scaled(one.key.float(), torch.int8)}
     return data
+
+
+def _scaled(values: Tensor, dtype: torch.dtype) -> dict[str, object]:
+    """[layers, ...] → whole numbers, and for each layer what they are multiplied with."""
+    most = torch.iinfo(dtype).max
+    steps = values.flatten(1).abs().amax(dim=1).clamp(min=1e-9) / most  # [layers]
+    whole = (values / steps.view(-1, *[1] * (values.ndim - 1))).round().to(dtype)
+    return {"steps": steps.tolist(), "values": _base64(whole)}
+
+
+def _base64(values: Tensor) -> str:
+    """The bytes of a tensor, the lowest byte of each number first, row by row."""
+    return base64.b64encode(bytes(values.contiguous().flatten().view(torch.uint8).tolist())).decode()

@@ -42,14 +42,14 @@ class Traced:
     @property
     def cosine(self) -> float:
         """The cosine of the two embeddings, computed in float64."""
-        b = self._second("cosine")
+        b = self.second("cosine")
         ours, theirs = self.a.embedding, b.embedding
         return in_default_state(lambda: F.cosine_similarity(ours.double(), theirs.double(), dim=0).item())
 
     @cached_property
     def layer_cosines(self) -> Tensor:
         """[layers + 1], float64: the cosine if the model had ended after the embeddings, or after that layer."""
-        b = self._second("layer_cosines")
+        b = self.second("layer_cosines")
         ours, theirs = self.a.layer_vectors, b.layer_vectors
         return in_default_state(lambda: F.cosine_similarity(ours.double(), theirs.double(), dim=1))
 
@@ -63,10 +63,11 @@ class Traced:
         Raises:
             ValueError: if there is one sentence only, or if the model's sentence vector is no sum over tokens.
         """
-        b = self._second("pair_matrix")
+        b = self.second("pair_matrix")
         return in_default_state(lambda: pair_matrix(self.encoder, self.a, b))
 
-    def _second(self, name: str) -> SentenceTrace:
+    def second(self, name: str) -> SentenceTrace:
+        """The second sentence; where there is none, an error that names what needs it."""
         if self.b is None:
             raise ValueError(f"{name}: only one sentence was traced, expected two. Call minisbert.trace(a, b).")
         return self.b

@@ -30,6 +30,8 @@ NEIGHBOURS = 5
 class Neighbours(NamedTuple):
     """The texts of the corpus that are closest after each layer, closest first; k is 5, or less for a smaller corpus.
 
+    The sentence itself and blank texts are left out.
+
     Attributes:
         indices: [layers + 1, k], which texts of the corpus.
         cosines: [layers + 1, k], how close.
@@ -57,6 +59,8 @@ class SentenceTrace:
         token_type: [tokens, hidden], from the table of segments; None if the model has none.
         embedded: [tokens, hidden], the normalized sum of these; it is `hidden[0]`.
         hidden: [layers + 1, tokens, hidden], the embeddings and the output of every layer.
+        query: [layers, heads, tokens, head_dim], what each token looks for.
+        key: [layers, heads, tokens, head_dim], what each token is found by.
         attention_bias: [heads, tokens, tokens], what every layer adds to the scores of attention for the distance of two tokens;
             None if the model has no such bias.
         attention: [layers, heads, tokens, tokens], how much the token of a row takes from that of a column; rows sum to 1.
@@ -85,6 +89,8 @@ class SentenceTrace:
     token_type: Tensor | None
     embedded: Tensor
     hidden: Tensor
+    query: Tensor
+    key: Tensor
     attention_bias: Tensor | None
     attention: Tensor
     attention_out: Tensor
@@ -109,7 +115,7 @@ def corpus_texts(corpus: object) -> list[str]:
     for index, text in enumerate(corpus):
         if not isinstance(text, str):
             raise TypeError(f"corpus[{index}]: found {type(text).__name__}, expected str.")
-    if not corpus:
+    if not any(text.strip() for text in corpus):
         raise ValueError("corpus: found no text, expected at least one.")
     return list(corpus)
 
@@ -176,6 +182,8 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
         token_type=seen("embeddings.token_type") if "embeddings.token_type" in noted else None,
         embedded=embedded,
         hidden=hidden,
+        query=query.contiguous(),
+        key=key.contiguous(),
         attention_bias=bias,
         attention=attention_weights(query, key, bias),
         attention_out=stack(".attention"),
@@ -223,12 +231,13 @@ def _ending(encoder: SentenceEncoder, vectors: Tensor, groups: Sequence[LengthGr
         return finish(encoder.modules, encoder.pooling(vectors, groups, prompt_tokens), encoder.truncate_dim).cpu()
 
 
-def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[str]) -> list[Neighbours]:
-    """For each of our [layers + 1, dim] the closest texts at each layer."""
+def layer_neighbours(encoder: SentenceEncoder, sentences: list[SentenceTrace], corpus: list[str]) -> list[Neighbours]:
+    """For each sentence the closest texts at each layer; blank texts and the sentence itself are left out."""
     prompt = _prompt(encoder)
     prompt_tokens = encoder.prompt_tokens(prompt)
+    texts = {index: prompt + text for index, text in enumerate(corpus) if text.strip()}
     with computing():
-        ids = encoder.tokenizer([prompt + text for text in corpus]).ids
+        ids = encoder.tokenizer([*texts.values()]).ids
     names = ["embeddings", *(f"layers.{number}" for number in range(len(encoder.bert.layers)))]
 
     def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
@@ -237,16 +246,20 @@ def layer_neighbours(encoder: SentenceEncoder, ours: list[Tensor], corpus: list[
         theirs = torch.stack(
             [_ending(encoder, noted[name][0], groups, prompt_tokens) for name in names], dim=1
         )  # [sentences, layers + 1, dim]
-        return torch.cat([F.cosine_similarity(one, theirs, dim=2) for one in ours], dim=1)
+        return torch.cat([F.cosine_similarity(one.layer_vectors, theirs, dim=2) for one in sentences], dim=1)
 
-    cosines = torch.empty(len(corpus), len(ours) * len(names), dtype=encoder.vector_dtype)
+    cosines = torch.empty(len(texts), len(sentences) * len(names), dtype=encoder.vector_dtype)
     batches = pack([len(one) for one in ids], encoder.device)
     for _ in compute(forward, ids, batches, cosines, encoder.device):
         pass
     found = []
-    for each in cosines.chunk(len(ours), dim=1):  # [corpus, layers + 1]
-        closest = each.T.topk(min(NEIGHBOURS, len(corpus)), dim=1)
-        found.append(Neighbours(closest.indices, closest.values))
+    for one, each in zip(sentences, cosines.chunk(len(sentences), dim=1), strict=True):  # [texts, layers + 1]
+        others = torch.tensor(
+            [row for row, text in enumerate(texts.values()) if text.strip() != one.text.strip()], dtype=torch.int64
+        )
+        closest = each[others].T.topk(min(NEIGHBOURS, len(others)), dim=1)
+        indices = torch.tensor([*texts], dtype=torch.int64)[others][closest.indices]
+        found.append(Neighbours(indices, closest.values))
     return found
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from minisbert import bert, pooling
@@ -16,6 +19,7 @@ from minisbert.tracing.html import (
     decimal,
     direction,
     escaped,
+    folded,
     fraction,
     html_table,
     legend,
@@ -24,13 +28,12 @@ from minisbert.tracing.html import (
     mo,
     norm,
     piece,
-    signs,
     source,
     sub,
     sum_over,
-    sum_picture,
 )
 from minisbert.tracing.pairs import Traced, contributions
+from minisbert.tracing.pictures import signs, sum_picture
 from minisbert.tracing.record import SentenceTrace
 
 
@@ -44,8 +47,19 @@ Named = list[tuple[str, SentenceTrace]]
 SHOWN = 48
 """Of a token's vector, so many numbers are drawn."""
 
-LONG_TEXT = 200
-"""Letters; a longer text is quoted in smaller type."""
+STRONGEST = 15
+"""Of a long sentence, so many tokens are shown at first."""
+
+
+def is_mark(one: SentenceTrace) -> list[bool]:
+    """[tokens]: which tokens are special tokens or punctuation, so that they have no letter or digit of the text."""
+    inside = [any(map(str.isalnum, one.text[start:stop])) for start, stop in one.offsets.tolist()]
+    return [word < 0 or not letters for word, letters in zip(one.word_of.tolist(), inside, strict=True)]
+
+
+def strongest(strength: Tensor, count: int = STRONGEST) -> list[int]:
+    """[tokens] → the tokens of the largest values, in the order of the sentence."""
+    return sorted(strength.topk(min(count, len(strength))).indices.tolist())
 
 
 # Formulas
@@ -57,17 +71,17 @@ POOL = math_block(mi("s"), mo("="), sum_over(mi("i")), sub("w", mi("i")), sub("h
 
 PIECES = {
     "WordPiece": (
-        "another is cut into the longest pieces that are, and a piece that continues a word begins with ##",
+        "another word is cut into the longest pieces that are in it, and a piece that continues a word begins with ##",
         "the longest piece that fits, then the longest of what is left, …",
         "Devlin et al. 2019, BERT, section 3; Wu et al. 2016, section 4.1",
     ),
     "Unigram": (
-        "another is cut into the pieces that are most probable together, and ▁ stands for the space before a word",
+        "another word is cut into the pieces that are most probable together, and ▁ stands for the space before a word",
         "of all ways to cut the text, the one whose pieces have the largest product of probabilities",
         "Kudo 2018, Subword Regularization, section 3.2",
     ),
     "BPE": (
-        "another is put together from its bytes, by the merges that were most frequent in training; Ġ stands for a space",
+        "another word is merged from its bytes, most frequent pairs first, and Ġ stands for the space before a word",
         "the bytes of a word; then merge the pair that comes first in the list of merges, and again, …",
         "Sennrich et al. 2016, section 3.2; Radford et al. 2019, GPT-2, section 2.2",
     ),
@@ -78,23 +92,37 @@ PIECES = {
 def how_computed(formula: str, shape: str, paper: str, *sources: str) -> str:
     """How it is computed: beside every step."""
     return (
-        f'<aside class="how"><div class="formula">{formula}</div><dl><dt>Shape</dt><dd><code>{shape}</code></dd>'
-        f"<dt>Paper</dt><dd>{paper}</dd></dl>{''.join(sources)}</aside>"
+        f'<div class="how"><div class="formula">{formula}</div><dl><dt>Shape</dt><dd><code>{shape}</code></dd><dt>Paper</dt>'
+        f"<dd>{paper}</dd></dl>{''.join(sources)}</div>"
     )
 
 
-def step_html(identity: str, title: str, plain: str, body: str, how: str, kind: str = "") -> tuple[str, str]:
-    """One step of the way: what it is, what it did with these sentences, and how."""
+class Step(NamedTuple):
+    """One step of the way: its place in the strip that is the navigation, and its section."""
+
+    link: str
+    html: str
+
+
+def step_html(identity: str, label: tuple[str, str], title: str, plain: str, body: str, how: str, kind: str = "") -> Step:
+    """One step: what it is, what it did with these sentences, and how. The label is its name in the strip and its value there."""
     html = (
         f'<section class="step {kind}" id="{identity}" aria-labelledby="{identity}-title"><header><span class="n" '
-        f'aria-hidden="true">{{number}}</span><h2 id="{identity}-title">{title}</h2></header><p class="plain">{plain}</p><div '
-        f'class="body">{body}</div>{how}'
-        "</section>"
+        f'aria-hidden="true">{{number}}</span><h2 id="{identity}-title" tabindex="-1">{title}</h2></header><p class="plain">{plain}'
+        f'</p><div class="body">{body}</div>{how}</section>'
     )
-    return f'<a href="#{identity}">{title}</a>', html
+    return Step(f'<a href="#{identity}"><b>{label[0]}</b><small>{label[1]}</small></a>', html)
 
 
-def tokens_step(trace: Traced, sentences: Named) -> tuple[str, str]:
+def token_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], strength: Tensor) -> str:
+    """A table with a row a token; of many tokens the strongest first, and all of them behind."""
+    if len(rows) <= STRONGEST:
+        return html_table(caption, head, rows, "did")
+    some = html_table(f"{caption}: the {STRONGEST} strongest tokens", head, [rows[i] for i in strongest(strength)], "did")
+    return some + folded(f"Show all {len(rows)} tokens", html_table(caption, head, rows, "did"))
+
+
+def tokens_step(trace: Traced, sentences: Named) -> Step:
     """The word pieces of each sentence, and what was cut off."""
     tokenizer = trace.encoder.tokenizer
     unknown = tokenizer.names.get("unk_token") or getattr(tokenizer.tokenizer.model, "unk_token", None)
@@ -131,35 +159,41 @@ def tokens_step(trace: Traced, sentences: Named) -> tuple[str, str]:
             f'pieces">{"".join(words)}</ol>'
             f"{cut}{note}</div>"
         )
+    size = trace.encoder.bert.config.vocab_size
     counts = " and ".join(str(len(one.tokens)) for _, one in sentences)
     return step_html(
         "tokens",
-        "Text to word pieces",
-        f"The model knows no words, only pieces of a fixed vocabulary. A word that is in it stays whole; {pieces_are}. "
-        "Each piece is from here on a number, and two marks frame it all.",
+        ("Tokens", counts.replace(" and ", " + ")),
+        "Text to tokens",
+        f"The model has a fixed vocabulary of {size:,} tokens. A word that is in it stays whole; {pieces_are}. Each token is a "
+        "number from here on. The tokenizer adds special tokens at both ends.",
         "".join(figures),
         how_computed(
             f"<p>{rule}</p>",
             f"text → [tokens], here {counts}",
             paper,
-            source(TextTokenizer.__call__, "TextTokenizer.__call__"),
+            source(TextTokenizer.__call__, "TextTokenizer.__call__", "encode_batch", "content = content[", "ids.append"),
         ),
     )
 
 
-def embeddings_step(sentences: Named) -> tuple[str, str]:
+def embeddings_step(sentences: Named) -> Step:
     """The embeddings of each token, three or two, and their normalized sum."""
     figures = []
     segments = sentences[0][1].token_type is not None
     count = "three" if segments else "two"
     for name, one in sentences:
-        parts = [("word", one.word), ("place", one.position)]
+        parts = [("token", one.word), ("position", one.position)]
         if one.token_type is not None:
             parts.append(("segment", one.token_type))
         parts.append(("normalized sum", one.embedded))
         shown = min(SHOWN, one.word.shape[1])
         caption = f"The first {shown} numbers of each token's {count} vectors, and of their normalized sum"
-        picture = sum_picture(caption, one.tokens, [(title, part[:, :SHOWN]) for title, part in parts])
+        drawn = [(title, part[:, :SHOWN]) for title, part in parts]
+        picture = sum_picture(caption, one.tokens[:STRONGEST], [(title, part[:STRONGEST]) for title, part in drawn])
+        if len(one.tokens) > STRONGEST:
+            whole = sum_picture(f"{caption}, of all tokens", one.tokens, drawn)
+            picture += folded(f"Show all {len(one.tokens)} tokens", whole, "all")
         lengths = html_table(
             "How long each of the vectors is",
             ["token", *(title for title, _ in parts)],
@@ -167,26 +201,26 @@ def embeddings_step(sentences: Named) -> tuple[str, str]:
         )
         figures.append(
             f'<figure class="sentence">{sentence_badge(name, sentences)}{picture}'
-            f"<details><summary>The lengths of these vectors</summary>{lengths}</details></figure>"
+            f"{folded('The lengths of these vectors', lengths)}</figure>"
         )
     hidden = sentences[0][1].word.shape[1]
     return step_html(
         "embeddings",
-        f"{count.capitalize()} vectors that add up",
-        f"Each piece looks up {hidden} numbers for what it is"
+        ("Vectors", f"{hidden} a token"),
+        f"{count.capitalize()} vectors are added",
+        f"Each token looks up a vector of {hidden} numbers for what it is"
         + (", " if segments else " and ")
-        + f"{hidden} for where it stands"
-        + (f" and {hidden} for the segment it belongs to, always the first here" if segments else "")
-        + ". They are added and brought to one scale. This vector does not yet know its neighbours: a word means the same in every "
-        "sentence.",
+        + "another for its position"
+        + (", and a third for its segment, which is always the first here" if segments else "")
+        + ". Their sum is normalized. This vector does not depend on the other tokens: a word has the same one in every sentence.",
         "".join(figures)
         + f'<p class="note">The first {min(SHOWN, hidden)} of {hidden} numbers, a row a token. {legend()} The first {count} '
-        "pictures have one scale.</p>",
+        "pictures share one scale.</p>",
         how_computed(
             EMBEDDING if segments else EMBEDDING_WITHOUT_SEGMENTS,
             f"[tokens] → [tokens, {hidden}]",
             "Devlin et al. 2019, BERT, section 3, figure 2",
-            source(bert.Embeddings.forward, "Embeddings.forward"),
+            source(bert.Embeddings.forward, "Embeddings.forward", "self.word(", "self.norm("),
         ),
     )
 
@@ -194,14 +228,24 @@ def embeddings_step(sentences: Named) -> tuple[str, str]:
 MODES = {
     "mean": ("the average of its tokens' vectors", "mean pooling: each weight is 1/n"),
     "mean_sqrt_len_tokens": ("the sum of its tokens' vectors, divided by √n", "each weight is 1/√n"),
-    "weightedmean": ("an average of its tokens' vectors in which later ones count more", "each weight grows with its place"),
+    "weightedmean": ("an average of its tokens' vectors in which later ones count more", "each weight grows with the position"),
     "cls": ("the vector of its first token", "the first weight is 1, the others are 0"),
     "lasttoken": ("the vector of its last token", "the last weight is 1, the others are 0"),
-    "max": ("in each place the largest number among its tokens' vectors", "no weights: the largest wins"),
+    "max": ("in each dimension the largest number among its tokens' vectors", "no weights: the largest wins"),
 }
 
 
-def pooling_step(trace: Traced, sentences: Named) -> tuple[str, str]:
+WEIGHT_LINES = {
+    "mean": "count",
+    "mean_sqrt_len_tokens": "count",
+    "weightedmean": "weights ",
+    "cls": "some",
+    "lasttoken": "flip(1)",
+}
+"""What stands in the lines of `token_weights` for each mode."""
+
+
+def pooling_step(trace: Traced, sentences: Named) -> Step:
     """How much each token counts in the sentence vector."""
     figures = []
     for name, one in sentences:
@@ -215,35 +259,42 @@ def pooling_step(trace: Traced, sentences: Named) -> tuple[str, str]:
         else:
             total = given.sum(dim=0)
             part = (given @ total) / total.square().sum()  # [tokens], which sum to 1
-            columns.append("share of the vector")
-            cells.append([bar(p, part.abs().max().item(), f"{decimal(100 * p, 1)} %") for p in part.tolist()])
-        table = html_table(
-            "How much each token counts, and how much of the sentence vector it is",
+            columns.append("part of the vector")
+            cells.append([bar(p, part.abs().max().item(), decimal(p, 3)) for p in part.tolist()])
+            weights = part
+        table = token_table(
+            "Weight of each token, and its part of the sentence vector",
             columns,
-            ([piece(token), *row] for token, row in zip(one.tokens, zip(*cells, strict=True), strict=True)),
-            "did",
+            [[piece(token), *row] for token, row in zip(one.tokens, zip(*cells, strict=True), strict=True)],
+            weights.abs(),
         )
         figures.append(f'<div class="sentence">{sentence_badge(name, sentences)}{table}</div>')
     modes = trace.encoder.pooling.modes
-    what = ", and beside it ".join(MODES[mode][0] for mode in modes)
+    what = ", followed by ".join(MODES[mode][0] for mode in modes)
     formula = math_block(sub("s", mi("k")), mo("="), sub("max", mi("i")), sub("h", mi("i"))) if modes == ("max",) else POOL
     return step_html(
         "pooling",
+        ("Mean" if modes == ("mean",) else "Pooling", f"{trace.encoder.pooling.dimension} a text"),
         "Pooling: many vectors become one",
-        f"The sentence's vector is {what}. The share says how much of it points the way the whole vector points: the shares add "
-        "up to 100 %.",
+        f"The sentence vector is {what}."
+        + (
+            " A token's part says how far its vector points in the direction of the whole; the parts add up to 1. A part below 0 "
+            "points the other way."
+            if len(columns) > 2
+            else ""
+        ),
         f'<div class="pair">{"".join(figures)}</div>',
         how_computed(
             formula + f"<p>{'; '.join(MODES[mode][1] for mode in modes)}</p>",
             f"[tokens, {trace.encoder.bert.config.hidden_size}] → [{trace.encoder.dimension}]",
             "Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
-            source(pooling.token_weights, "token_weights"),
-            source(pooling.pool, "pool"),
+            source(pooling.token_weights, "token_weights", *(WEIGHT_LINES[mode] for mode in modes if mode != "max")),
+            source(pooling.pool, "pool", *(".amax(" if mode == "max" else "pooled.append((token" for mode in modes)),
         ),
     )
 
 
-def vector_step(trace: Traced, sentences: Named) -> tuple[str, str]:
+def vector_step(trace: Traced, sentences: Named) -> Step:
     """The sentence vector, and what follows the pooling."""
     largest = max(one.embedding.abs().max().item() for _, one in sentences)
     digits = 17 if trace.a.embedding.dtype == torch.float64 else 9  # so many that each number is exactly that of encode()
@@ -258,20 +309,20 @@ def vector_step(trace: Traced, sentences: Named) -> tuple[str, str]:
             f'class="cursor"></span></div><output class="say" id="number-{name}" aria-live="polite">{len(values)} numbers from '
             f"{decimal(values.min().item(), 4)} to {decimal(values.max().item(), 4)}; length "
             f"{decimal(values.norm().item(), 4)}</output>"
-            f'<details><summary>All {len(values)} numbers</summary><p class="numbers" '
-            f'data-embedding="{name}">{numbers}</p></details></figure>'
+            + folded(f"All {len(values)} numbers", f'<p class="numbers" data-embedding="{name}">{numbers}</p>')
+            + "</figure>"
         )
     products = ""
     if trace.b is not None:
         a, b = (F.normalize(one.embedding.double(), dim=0) for one in (trace.a, trace.b))
         product = a * b
         products = (
-            '<figure class="sentence"><span class="badge both">A × B</span><div class="strip"><img alt="" '
-            f'src="{signs(product[None], product.abs().max().item())}"></div><figcaption class="say">Place by place, A times B: '
-            f"where both have the same sign it is more than 0. At length 1, these {len(product)} products add up to the cosine, "
-            f"{decimal(trace.cosine, 6)}.</figcaption></figure>"
+            '<figure class="sentence"><span class="badge both">A × B</span><div class="strip"><img alt="The products as colours" '
+            f'src="{signs(product[None], product.abs().max().item())}"></div><figcaption class="say">A times B, number by '
+            f"number: above 0 where both have the same sign. With both scaled to length 1, the {len(product)} products add up "
+            f"to the cosine, {decimal(trace.cosine, 6)}.</figcaption></figure>"
         )
-    formulas, sources = [], [source(finish, "finish")]
+    formulas, sources = [], [source(finish, "finish", "modules(", "pooled[:")]
     for head in trace.encoder.modules:
         if isinstance(head, pooling.Dense):
             dense = (mi("W"), mi("s"), *((mo("+"), mi("b")) if head.linear.bias is not None else ()))
@@ -282,16 +333,17 @@ def vector_step(trace: Traced, sentences: Named) -> tuple[str, str]:
             formulas.append(math_block(mi("s"), mo("←"), call("LayerNorm", mi("s"))))
         else:
             formulas.append(math_block(mi("s"), mo("←"), fraction(mi("s"), norm("s"))))
-        sources.append(source(type(head).forward, f"{type(head).__name__}.forward"))
+        sources.append(source(type(head).forward, f"{type(head).__name__}.forward", "self.", "F.normalize"))
     plain = (
-        f"These {len(trace.a.embedding)} numbers are what encode() returns: the meaning of the sentence, as the model sees it. "
-        "No single one means anything; the direction of all of them does."
+        f"encode() returns these {len(trace.a.embedding)} numbers. A single number has no meaning by itself; what counts is the "
+        "direction of the vector."
     )
     if len(trace.encoder.modules) and isinstance(trace.encoder.modules[-1], pooling.Normalize):
         plain += " This model scales its vectors to length 1."
     return step_html(
         "vector",
-        "The vector",
+        ("Vector", f"{len(trace.a.embedding)} numbers"),
+        "The sentence vector",
         plain,
         f'{"".join(figures)}{products}<p class="note">{legend()}</p>',
         how_computed(

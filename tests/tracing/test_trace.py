@@ -168,6 +168,8 @@ def test_all_tensors_have_the_documented_shapes_and_can_be_trained_upon(tiny: Se
             "token_type": flat,
             "embedded": flat,
             "hidden": [layers + 1, tokens, hidden],
+            "query": [layers, heads, tokens, hidden // heads],
+            "key": [layers, heads, tokens, hidden // heads],
             "attention": [layers, heads, tokens, tokens],
             "attention_out": deep,
             "after_attention": deep,
@@ -372,6 +374,14 @@ def test_neighbours_are_those_found_by_comparing_with_every_text(minilm: Sentenc
         close(few.cosines[layer], cosines.topk(5).values, 1e-6)
 
 
+def test_blank_texts_and_the_sentence_itself_are_no_neighbours(tiny: SentenceEncoder) -> None:
+    corpus = ["", "the dog", "a man ", " ", "the cat sat", "red"]
+    t = minisbert.trace("the cat sat", "a man", model=tiny, corpus=corpus)
+    assert sorted(t.a.neighbours.indices[-1].tolist()) == [1, 2, 5]
+    assert sorted(t.b.neighbours.indices[-1].tolist()) == [1, 4, 5]
+    assert minisbert.trace("red", model=tiny, corpus=["red"]).neighbours.indices.shape == (3, 0)
+
+
 # It changes nothing
 
 
@@ -468,6 +478,7 @@ def test_nothing_of_it_is_imported_until_it_is_used() -> None:
         (("a man",), {"corpus": "a cat"}, "corpus: found str, expected a sequence of str"),
         (("a man",), {"corpus": ["a", 7]}, r"corpus\[1\]: found int, expected str"),
         (("a man",), {"corpus": []}, "corpus: found no text, expected at least one"),
+        (("a man",), {"corpus": [" "]}, "corpus: found no text, expected at least one"),
         (("a man",), {"model": 7}, "model: found int, expected a name"),
     ],
 )
