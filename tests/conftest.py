@@ -38,37 +38,30 @@ def load_script(name: str) -> ModuleType:
     return module
 
 
-# Files, and groups of tests, that take long: a parallel run begins with them, so that its workers end at about the same time.
+# The files that take longest: a parallel run begins with them, so that its workers end at about the same time.
 LONGEST = (
-    "browser",
-    "first-command",
-    "avx2",
-    "avx",
-    "sse4",
-    "bits",
+    "processors",
+    "page",
+    "readme",
     "ray",
-    "all-MiniLM-L6-v2",
-    "test_threads",
-    "bert-base",
-    "ladder",
+    "bits",
+    "minilm",
+    "threads",
+    "learn",
+    "bert_base",
+    "loop",
+    "hub",
+    "kill",
+    "recipes",
 )
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """A worker of a parallel run gets whole files, so that what the tests of a file share is made once."""
-    if item.get_closest_marker("xdist_group") is None:
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest groups first; the others, and the tests of a group, stay in their random order."""
+    """The longest files first; the others, and the tests of a file, stay in their random order."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        items.sort(key=lambda item: next((place for place, name in enumerate(LONGEST) if name in groups(item)), len(LONGEST)))
-
-
-def groups(item: pytest.Item) -> set[str]:
-    return {str(mark.args[0]) for mark in item.iter_markers("xdist_group")}
+        places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -31,14 +31,12 @@ def data(sts_sentences: list[str], minilm_folder: Path) -> tuple[Any, ...]:
     return sts_sentences[:700], [], minisbert.load(minilm_folder, device="cpu"), theirs
 
 
-@pytest.mark.xdist_group("integrations")
 @pytest.mark.parametrize("name", ["keybert", "langchain-core", "scikit-learn", "pandas", "usearch", "datasets"])
 def test_the_results_are_those_with_sentence_transformers(script: ModuleType, data: tuple[Any, ...], name: str) -> None:
     run, _ = script.PROGRAMS[name]
     assert run(data)
 
 
-@pytest.mark.xdist_group("integrations")
 def test_a_body_for_setfit_is_an_encoder_of_arrays(data: tuple[Any, ...]) -> None:
     body = integrations.for_setfit(data[2])
     texts = data[0][:5]

@@ -24,9 +24,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-pytestmark = pytest.mark.xdist_group("package")  # built once, in one worker
-
-
 def test_exactly_four_packages_are_needed_at_run_time() -> None:
     bounds = dict(re.fullmatch(r"(\w+)>=([\d.]+)", line).groups() for line in project()["dependencies"])
     assert set(bounds) == RUN_TIME

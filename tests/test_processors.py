@@ -29,7 +29,7 @@ THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processor", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PROCESSORS])
+@pytest.mark.parametrize("processor", PROCESSORS)
 def test_promises_hold_on_a_lesser_processor(processor: str, sts_folder: Path) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     options = ["-q", "-m", "every_processor", "-k", "not float64", "-n0", "-p", "no:cacheprovider", "-p", "no:randomly"]

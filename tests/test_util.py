@@ -39,8 +39,6 @@ from minisbert.util import (
     similarity_pairwise,
 )
 
-pytestmark = pytest.mark.xdist_group("similarity")  # the sentences are encoded once, in one worker
-
 ALL = {"cosine": cos_sim, "dot": dot_score, "euclidean": euclidean_sim, "manhattan": manhattan_sim}
 PAIRWISE = {
     "cosine": pairwise_cos_sim,

@@ -19,8 +19,6 @@ import minisbert
 from minisbert.corpus import encode_corpus
 from minisbert.integrations import RayEncoder
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster, in one worker
-
 ROWS, PER_SHARD = 8000, 500
 
 

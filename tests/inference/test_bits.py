@@ -22,7 +22,7 @@ import minisbert
 from minisbert import SentenceEncoder
 from minisbert.cli import main
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bits")]
+pytestmark = pytest.mark.slow
 
 # Six batch sizes, in sentences and in tokens, the default first, the smallest and the largest among them.
 BATCHES: tuple[dict[str, int], ...] = (

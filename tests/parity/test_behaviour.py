@@ -35,8 +35,6 @@ from minisbert.util import (
 )
 from parity.compare import MINILM, close, close_scores
 
-pytestmark = pytest.mark.xdist_group("all-MiniLM-L6-v2")
-
 README = Path(__file__).parents[2] / "minisbert/inference/README.md"
 TEXTS = ["A man is eating food.", "Someone is having a meal.", "", "The sky is blue, and the grass is green.", "A man eats."]
 LONG = ["The sky is blue and the grass is green. " * 70, TEXTS[0]]

@@ -70,7 +70,6 @@ def test_every_character_is_treated_as_by_the_tokenizer_in_python(
     assert different == []
 
 
-@pytest.mark.xdist_group("all-MiniLM-L6-v2")
 @pytest.mark.parametrize("text", PLACED, ids=range(len(PLACED)))
 def test_tokens_have_the_places_in_the_text_that_auto_tokenizer_gives_them(minilm_folder: Path, text: str) -> None:
     expected = AutoTokenizer.from_pretrained(minilm_folder)(text, return_offsets_mapping=True)

@@ -9,8 +9,6 @@ import pytest
 from parity.compare import check_states, check_vectors
 from parity.conftest import Both
 
-pytestmark = pytest.mark.xdist_group("bert-base")  # its weights are large: one worker loads them
-
 LIMIT = 128
 CHOICES: dict[str, Callable[[list[str]], list[str]]] = {
     "sentences": lambda sentences: sentences[::200],

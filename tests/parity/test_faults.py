@@ -117,11 +117,7 @@ class Sound(NamedTuple):
 
 @pytest.fixture(
     scope="module",
-    params=[
-        "tiny_faults",
-        pytest.param("bert_base", marks=pytest.mark.xdist_group("bert-base")),
-        pytest.param("minilm", marks=pytest.mark.xdist_group("all-MiniLM-L6-v2")),
-    ],
+    params=["tiny_faults", "bert_base", "minilm"],
 )
 def sound(request: pytest.FixtureRequest, dtype: torch.dtype) -> Sound:
     encoder, reference, bounds = request.getfixturevalue(request.param)

@@ -17,8 +17,6 @@ import minisbert
 from parity.compare import close
 from parity.test_minilm import UNICODE
 
-pytestmark = pytest.mark.xdist_group("all-MiniLM-L6-v2")
-
 TEXTS = [*PAIR, *UNICODE]
 
 

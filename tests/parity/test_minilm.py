@@ -15,8 +15,6 @@ from transformers import AutoTokenizer
 from parity.compare import check_states, check_vectors
 from parity.conftest import Both
 
-pytestmark = pytest.mark.xdist_group("all-MiniLM-L6-v2")
-
 LIMIT = 256
 
 UNICODE = [

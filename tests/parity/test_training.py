@@ -176,7 +176,6 @@ def test_modules_after_the_pooling_get_their_gradients(tmp_path: Path) -> None:
     check(pair(tmp_path / "one"), CASES["in-batch negatives"], COLUMNS)
 
 
-@pytest.mark.xdist_group("all-MiniLM-L6-v2")
 def test_the_real_model_has_the_gradients_of_sentence_transformers_on_real_pairs(
     minilm_folder: Path, sts_sentences: list[str]
 ) -> None:

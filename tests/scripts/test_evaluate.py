@@ -53,7 +53,6 @@ def all_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.xdist_group("evaluate")
 @pytest.mark.usefixtures("all_threads")
 def test_the_real_model_gets_the_published_figures(
     script: ModuleType, sts_folder: Path, minilm_folder: Path, capsys: pytest.CaptureFixture[str]

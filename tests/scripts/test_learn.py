@@ -19,8 +19,6 @@ ROOT = Path(__file__).parents[2]
 LEARN = ROOT / "scripts/learn"
 LAST = ROOT / "tests/parity/plain_bert.py"
 
-pytestmark = pytest.mark.xdist_group("ladder")  # the checkpoint is loaded once
-
 
 @pytest.fixture(scope="module")
 def ladder() -> Iterator[tuple[ModuleType, ModuleType]]:

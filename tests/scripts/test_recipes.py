@@ -20,7 +20,6 @@ TABLES: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.xdist_group("all-MiniLM-L6-v2")
 @pytest.mark.parametrize("name", TABLES)
 def test_a_recipe_trains_and_prints_its_table(
     name: str,
