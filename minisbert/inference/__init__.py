@@ -1,7 +1,7 @@
 """Many texts on all cores, each with the same bits whatever the batch.
 
     inputs.py      what a caller passes: texts and options, checked
-    batching.py    which sentences are computed together
+    batching.py    which sentences are computed together: how many tokens a batch has
     engine.py      tokenizes and computes batches, each row into its place
     stream.py      windows over any number of texts; what a caller is told
     threads.py     worker threads, the state of a caller, and processes that fork

@@ -28,8 +28,6 @@ from minisbert import SentenceEncoder
 from minisbert.cli import main
 from minisbert.tracing import Trace
 
-pytestmark = pytest.mark.xdist_group("browser")  # started once, in one worker
-
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
