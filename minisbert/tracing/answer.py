@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from torch import Tensor
@@ -125,6 +126,25 @@ def head(trace: Traced, sentences: Named, facts: list[str]) -> str:
     )
 
 
+def trained_here(folder: Path) -> list[str]:
+    """How `minisbert.train` made the model of this folder, from the state that it keeps beside it; nothing for other models."""
+    from safetensors import safe_open
+
+    file = folder.with_name(f"{folder.name}.training") / "state.safetensors"
+    if not folder.is_absolute() or not file.exists():
+        return []
+    with safe_open(file, framework="pt") as state:
+        history = json.loads((state.metadata() or {})["about"])["history"]
+    steps, said = history["steps"], ""
+    if not steps:
+        return []
+    if history["evaluations"]:
+        name, value = next(iter(history["evaluations"][-1]["measures"].items()))
+        said = f", {name} {decimal(value, 4)}"
+    first, last = (decimal(step["loss"], 4) for step in (steps[0], steps[-1]))
+    return [escaped(f"trained by minisbert: {len(steps)} steps, loss {first} → {last}{said}")]
+
+
 def facts(trace: Traced) -> list[str]:
     """What the model is, in a line."""
     config, encoder = trace.encoder.bert.config, trace.encoder
@@ -135,6 +155,7 @@ def facts(trace: Traced) -> list[str]:
         f"{config.hidden_size} numbers a token",
         f"{len(trace.a.embedding)} a sentence",
         str(encoder.dtype).removeprefix("torch."),
+        *trained_here(Path(encoder.model)),
     ]
 
 

@@ -27,6 +27,8 @@ import minisbert
 from minisbert import SentenceEncoder
 from minisbert.cli import main
 from minisbert.tracing import Trace
+from minisbert.train import fit
+from minisbert.train.losses import CosineSimilarityLoss
 
 ARGUMENTS = [
     "--headless",
@@ -598,6 +600,18 @@ def test_on_paper_it_is_black_on_white_without_buttons(opened: Open, pair_file: 
     assert len(page.pdf()) > 50_000
 
 
+OVERLAPPING = """() => {
+  const boxes = [...document.querySelectorAll('svg, p, table, h2, h3, .say, .how, figcaption, fieldset')].filter((element) =>
+    element.getClientRects().length && !element.closest('details:not([open])') &&
+    !element.parentElement.closest('.how, table, fieldset, svg'));
+  return boxes.flatMap((one, i) => boxes.slice(i + 1).filter((other) => {
+    const a = one.getBoundingClientRect(), b = other.getBoundingClientRect();
+    return !one.contains(other) && !other.contains(one) && a.left < b.right - 2 && b.left < a.right - 2 && a.top < b.bottom - 2 &&
+      b.top < a.bottom - 2;
+  }).map((other) => one.outerHTML.slice(0, 80) + other.outerHTML.slice(0, 80)));
+}"""
+
+
 def test_screen_readers_are_told_what_everything_is(opened: Open, odd_file: Path) -> None:
     page = opened(odd_file)
     page.locator("#all-layers").click()
@@ -672,12 +686,29 @@ def test_a_long_pair_is_drawn_with_the_average_of_its_heads(opened: Open, minilm
         float(page.locator("#answer").get_attribute("data-value")), abs=1e-4
     )
     assert page.locator("#pairs svg.grid").count() == 1
+    page.set_viewport_size({"width": 718, "height": 1000})  # as a sheet of A4
+    page.emulate_media(media="print")
+    assert page.evaluate(OVERLAPPING) == []
+    assert page.evaluate("document.documentElement.scrollWidth") == 718
+    page.emulate_media(media="screen")
+    page.set_viewport_size({"width": 360, "height": 800})
     box = page.locator(".layer[open] .tall").first
     assert box.bounding_box()["height"] < 700
     page.mouse.move(0, 0)
     page.locator(".layer[open] .look").first.focus()
     page.keyboard.press("ArrowUp")  # the last token, far below
     assert box.evaluate("(box) => box.scrollTop") > 500
+
+
+def test_of_a_model_that_was_trained_here_it_says_how(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "tiny")
+    encoder = minisbert.load(tmp_path / "tiny", device="cpu")
+    rows = [("the cat sat", "a cat", 0.9), ("a dog", "red water", 0.1)] * 4
+    history = fit(encoder, rows, loss=CosineSimilarityLoss(), batch_size=4, save_to=tmp_path / "mine", show_progress_bar=False)
+    page = minisbert.trace("the cat sat", "a dog", model=str(tmp_path / "mine")).html()
+    losses = " → ".join(f"{step.loss:.4f}" for step in history.steps)
+    assert f"trained by minisbert: 2 steps, loss {losses}" in page
+    assert "trained by minisbert" not in minisbert.trace("a dog", model=str(tmp_path / "tiny")).html()
 
 
 def test_a_relative_attention_bias_is_shown(opened: Open, tmp_path: Path) -> None:
