@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 import torch
 from torch import Tensor
 
-from minisbert.inference.search import distinct_of, dot_product, nearest, normalized
+from minisbert.inference.search import Scoring, best_pairs, block_size, dot_product, nearest, normalized
 from minisbert.inference.stream import progress_bar
 from minisbert.inference.threads import apart, computes
 from minisbert.inference.vectors import (
@@ -195,7 +195,7 @@ def semantic_search(
         top_k: how many rows to find for each query; all of them if there are fewer.
         score_function: "cosine", "dot", "euclidean", "manhattan", or a function of [queries, dim] and [corpus, dim].
         query_chunk_size: queries in one block.
-        corpus_chunk_size: rows of the corpus in one block.
+        corpus_chunk_size: rows of the corpus in one block, at most.
 
     Returns:
         For each query a list of `{"corpus_id": row, "score": score}`; empty lists for an empty corpus.
@@ -216,11 +216,12 @@ def semantic_search(
     check_positive("top_k", top_k)
     check_positive("query_chunk_size", query_chunk_size)
     check_positive("corpus_chunk_size", corpus_chunk_size)
-    prepare, score = _scorer(score_function)
+    scoring = _scoring(score_function)
     found: list[list[Hit]] = []
-    for _, block in blocks_of("query_embeddings", queries, query_chunk_size, dtype):
-        parts = blocks_of("corpus_embeddings", corpus, corpus_chunk_size, dtype)
-        values, ids = nearest(prepare(block), parts, top_k, prepare, score)
+    for start, block in blocks_of("query_embeddings", queries, query_chunk_size, dtype):
+        check_finite("query_embeddings", block, start)
+        parts = blocks_of("corpus_embeddings", corpus, block_size(corpus_chunk_size), dtype)
+        values, ids = nearest(block, parts, top_k, scoring, "corpus_embeddings")
         for row_ids, row_values in zip(ids.tolist(), values.tolist(), strict=True):
             found.append([Hit(corpus_id=i, score=value) for i, value in zip(row_ids, row_values, strict=True)])
     return found
@@ -285,7 +286,7 @@ def paraphrase_mining_embeddings(
     """The pairs of rows that are closest to each other: `paraphrase_mining` for vectors that are there already.
 
     Each row searches among the others; every pair that is found so, from either side, counts once. Beside the vectors it needs
-    memory for one block and `max_pairs` pairs.
+    memory for one block, and for a few times `max_pairs` pairs.
 
     Args:
         embeddings: [rows, dim].
@@ -310,25 +311,27 @@ def paraphrase_mining_embeddings(
         check_positive(name, value)
     check_positive("query_chunk_size", query_chunk_size)
     check_positive("corpus_chunk_size", corpus_chunk_size)
-    prepare, score = _scorer(score_function)
+    scoring = _scoring(score_function)
     dtype = as_matrix("embeddings", corpus[:0]).dtype
-    scores, pairs = torch.empty(0), torch.empty(0, dtype=torch.int64)  # a pair (i, j) is the number i · rows + j
+    found: list[tuple[Tensor, Tensor]] = []  # scores, and for the pair (i, j) the number i · rows + j
+    least = -torch.inf
     for start, block in blocks_of("embeddings", corpus, query_chunk_size, dtype):
-        parts = blocks_of("embeddings", corpus, corpus_chunk_size, dtype)
-        values, ids = nearest(prepare(block), parts, top_k, prepare, score, own=start)
+        check_finite("embeddings", block, start)
+        parts = blocks_of("embeddings", corpus, block_size(corpus_chunk_size), dtype)
+        values, ids = nearest(block, parts, top_k, scoring, "embeddings", own=start)
         rows = torch.arange(start, start + len(block), device=ids.device)[:, None]
-        found = torch.minimum(rows, ids) * len(corpus) + torch.maximum(rows, ids)
-        kept = (rows != ids).flatten()  # where fewer than top_k others are there, a row finds itself as well, with score -inf
-        scores = torch.cat([scores.to(values), values.flatten()[kept]])
-        pairs = torch.cat([pairs.to(ids), found.flatten()[kept]])
-        scores, pairs = distinct_of(scores, pairs)
-        order = scores.argsort(descending=True, stable=True)[:max_pairs].sort().values
-        scores, pairs = scores[order], pairs[order]
-    order = scores.argsort(descending=True, stable=True)
-    return [
-        [value, pair // len(corpus), pair % len(corpus)]
-        for value, pair in zip(scores[order].tolist(), pairs[order].tolist(), strict=True)
-    ]
+        # Where fewer than top_k others are there, a row finds itself as well, with score -inf.
+        kept = (rows != ids) & (values >= least)
+        pairs = torch.minimum(rows, ids) * len(corpus) + torch.maximum(rows, ids)
+        found.append((values[kept], pairs[kept]))
+        if sum(len(scores) for scores, _ in found) > 2 * max_pairs:
+            found = [best_pairs(found, max_pairs)]
+            least = found[0][0][-1].item() if len(found[0][0]) == max_pairs else least
+    if not found:
+        return []
+    scores, pairs = best_pairs(found, max_pairs)
+    firsts, seconds = pairs // len(corpus), pairs % len(corpus)
+    return [list(pair) for pair in zip(scores.tolist(), firsts.tolist(), seconds.tolist(), strict=True)]
 
 
 @apart
@@ -408,20 +411,21 @@ def _known(fn: str, name: str = "fn") -> str:
     return fn
 
 
-def _scorer(score_function: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
-    """What to do with each block once, and then with two of them."""
+def _scoring(score_function: Any) -> Scoring:
     for name, functions in _FUNCTIONS.items():
         if score_function is functions[0]:
             score_function = name
     if isinstance(score_function, str):
         name = _known(score_function, "score_function")
         if name == "cosine":
-            return normalized, dot_product
-        return _as_it_is, dot_product if name == "dot" else _FUNCTIONS[name][0]
+            return Scoring(normalized, dot_product, shows_bad_rows=True)
+        if name == "dot":
+            return Scoring(_as_it_is, dot_product, shows_bad_rows=True)
+        return Scoring(_as_it_is, _FUNCTIONS[name][0])
     if not callable(score_function):
         names = ", ".join(map(repr, _FUNCTIONS))
         raise TypeError(f"score_function: found {type(score_function).__name__}, expected one of {names}, or a function.")
-    return _as_it_is, score_function
+    return Scoring(_as_it_is, score_function)
 
 
 def _as_it_is(vectors: Tensor) -> Tensor:

@@ -300,6 +300,45 @@ def test_nan_and_infinity_are_refused_by_row(name: str, number: float) -> None:
         community_detection(bad)
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@EVERY_NAME
+def test_a_bad_row_is_named_though_the_query_does_not_look_at_it(name: str, number: float) -> None:
+    corpus = small(70)
+    corpus[:5] = 1
+    corpus[64, 2] = number  # after the best rows; the first query is 0 there, and the second finds it the farthest of all
+    for query in torch.eye(5)[0], torch.eye(5)[2] * (-1 if number > 0 else 1), torch.zeros(5):
+        for size in 4096, 32, 7:
+            with pytest.raises(ValueError, match=rf"corpus_embeddings: row 64 holds {number}, expected finite numbers only\."):
+                semantic_search(query, corpus, top_k=1, score_function=name, corpus_chunk_size=size)
+
+
+def test_a_row_of_any_length_has_its_own_score_whatever_rows_lie_beside_it() -> None:
+    corpus = torch.randn(80, 48, generator=torch.Generator().manual_seed(0))
+    corpus *= torch.tensor([1.0, 1e-40, 1e30, 1e-20, 3.0, 1e18, 0.0, 1e-3])[torch.arange(80) % 8, None]
+    for queries in corpus[:8], corpus[:8].double():
+        found = [semantic_search(queries, corpus, top_k=80, corpus_chunk_size=size) for size in (80, 1, 7, 32)]
+        assert found[1:] == found[:1] * 3
+        scores = torch.zeros(8, 80, dtype=queries.dtype)
+        for row, hits in zip(scores, found[0], strict=True):
+            row[[hit["corpus_id"] for hit in hits]] = torch.tensor([hit["score"] for hit in hits], dtype=queries.dtype)
+        expected = util.cos_sim(corpus[:8].double() * 1e40, corpus.double() * 1e40)  # theirs takes 1e-12 for 0
+        torch.testing.assert_close(scores.double(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.every_processor
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_cosine_has_the_same_bits_alone_and_among_others(dtype: torch.dtype) -> None:
+    for width in 5, 48, 384, 1001:
+        a, b = (torch.randn(rows, width, generator=torch.Generator().manual_seed(rows), dtype=dtype) for rows in (9, 200))
+        whole, both = cos_sim(a, b), cos_sim(b, b)
+        for rows in 1, 16, 17, 32, 64, 80, 199:
+            assert torch.equal(cos_sim(a, b[:rows]), whole[:, :rows])
+            assert torch.equal(cos_sim(b[:rows], b), both[:rows])
+        for row, column in (0, 0), (8, 199), (3, 17):
+            assert torch.equal(cos_sim(a[row], b[column])[0, 0], whole[row, column])
+        assert torch.equal(both, both.T)
+
+
 @EVERY_NAME
 def test_widths_that_differ_are_refused(name: str) -> None:
     message = r"found vectors of 5 dimensions in {} and of 4 in {}, expected as many\. Do both come from the same model\?"
@@ -421,6 +460,39 @@ def test_equal_scores_come_in_the_order_of_their_rows_whatever_the_blocks(name: 
     assert [semantic_search(query, corpus, score_function=name)[0] for query in queries] == expected
 
 
+def whole_numbers(rows: int, seed: int = 0) -> Tensor:
+    """Vectors whose dot products are exact in any order of additions, and of which many are equal."""
+    return torch.randint(-2, 3, (rows, 5), generator=torch.Generator().manual_seed(seed)).float()
+
+
+@pytest.mark.parametrize("top_k", [1, 4, 33, 300, 5000])
+@pytest.mark.parametrize("blocks", [(1, 1000), (3, 1), (40, 64), (7, 96), (1000, 33), (16, 999), (1024, 4096)], ids=str)
+def test_of_many_equal_scores_those_of_the_first_rows_are_found(top_k: int, blocks: tuple[int, int]) -> None:
+    queries, corpus = whole_numbers(9), whole_numbers(1000, seed=1)
+    sizes = dict(zip(("query_chunk_size", "corpus_chunk_size"), blocks, strict=True))
+    found = semantic_search(queries, corpus, top_k=top_k, score_function="dot", **sizes)
+    for row, hits in zip((queries @ corpus.T).tolist(), found, strict=True):
+        best = sorted(range(1000), key=lambda i: (-row[i], i))[:top_k]
+        assert [(hit["corpus_id"], hit["score"]) for hit in hits] == [(i, row[i]) for i in best]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("score_function", ["cosine", "dot"])
+def test_a_search_through_many_blocks_is_that_of_sentence_transformers(score_function: str, dtype: torch.dtype) -> None:
+    random = torch.Generator().manual_seed(0)
+    corpus, queries = (torch.randn(rows, 48, generator=random).to(dtype) for rows in (9000, 20))
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    theirs = util.semantic_search(
+        queries.to(wide), corpus.to(wide), top_k=8, score_function=util.cos_sim if score_function == "cosine" else util.dot_score
+    )
+    for size in 4096, 512, 1000:
+        ours = semantic_search(queries, corpus, top_k=8, score_function=score_function, corpus_chunk_size=size)
+        for hits, expected in zip(ours, theirs, strict=True):
+            assert [hit["score"] for hit in hits] == pytest.approx([hit["score"] for hit in expected], rel=1e-5)
+            if dtype in (torch.float64, torch.float32):  # others have equal scores but for rounding
+                assert [hit["corpus_id"] for hit in hits] == [hit["corpus_id"] for hit in expected]
+
+
 def test_a_search_needs_memory_for_a_block_only(tmp_path: Path) -> None:
     """200,000 rows in half precision are 154 MB on disk, and 307 in float32. Its pages may come in; they are not ours."""
     program = """
@@ -533,6 +605,20 @@ def test_equal_pairs_come_in_the_order_of_their_rows_whatever_the_blocks() -> No
         assert pairs == equal + [[0, i, j] for i in range(6) for j in range(i + 1, 6) if [1, i, j] not in equal]
         assert paraphrase_mining_embeddings(vectors, max_pairs=3, **blocks) == equal[:3]
         assert paraphrase_mining_embeddings(vectors, top_k=1, **blocks) == [[1, 0, 2], [1, 0, 5], [1, 1, 3], [0, 0, 4]]
+
+
+@pytest.mark.parametrize("options", [{"top_k": 3}, {"max_pairs": 40}, {"max_pairs": 200, "top_k": 7}, {}], ids=str)
+def test_of_many_equal_pairs_those_of_the_first_rows_are_found(options: dict[str, int]) -> None:
+    vectors = whole_numbers(100)
+    scores = (vectors @ vectors.T).tolist()
+    top_k = options.get("top_k", 100)
+    nearest = [sorted({*range(100)} - {i}, key=lambda j, row=row: (-row[j], j))[:top_k] for i, row in enumerate(scores)]
+    pairs = {(min(i, j), max(i, j)) for i, others in enumerate(nearest) for j in others}
+    expected = sorted([scores[i][j], i, j] for i, j in pairs)
+    expected = sorted(expected, key=lambda pair: -pair[0])[: options.get("max_pairs", 10_000)]
+    for sizes in (1024, 4096), (7, 33), (16, 64), (1, 1):
+        blocks = dict(zip(("query_chunk_size", "corpus_chunk_size"), sizes, strict=True))
+        assert paraphrase_mining_embeddings(vectors, score_function="dot", **options, **blocks) == expected
 
 
 @pytest.mark.parametrize(

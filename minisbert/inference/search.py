@@ -3,49 +3,145 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from minisbert.inference.threads import computing
+from minisbert.inference.vectors import all_finite, check_finite
+
+STEP = 48
+"""MKL's kernels take so many rows of a corpus at once, or a divisor of it: 24 in float64 with AVX-512, where rows beyond a multiple
+of that get other bits. It is also the number of scores of which only the largest is compared at first."""
+
+SHORT, LONG = 2.0**-50, 2.0**50
+"""Between these lengths, float32 holds the square of every number that matters."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How blocks of vectors are scored against each other.
+
+    Attributes:
+        prepare: what is done with each block first.
+        score: from two prepared blocks, [queries, dim] and [rows, dim], to [queries, rows].
+        shows_bad_rows: whether no score of a row with NaN or infinity is finite, so that it is enough to look at the scores.
+    """
+
+    prepare: Callable[[Tensor], Tensor]
+    score: Callable[[Tensor, Tensor], Tensor]
+    shows_bad_rows: bool = False
+
+    def scores(self, queries: Tensor, block: Tensor, name: str, start: int) -> Tensor:
+        """The scores of prepared queries with the rows of `name` from `start` on: finite floating-point numbers."""
+        if not self.shows_bad_rows:
+            check_finite(name, block, start)
+        scores = self.score(queries, self.prepare(block))
+        if not isinstance(scores, Tensor) or scores.shape != (len(queries), len(block)):
+            found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise ValueError(f"score_function: it gave {found}, expected a tensor {[len(queries), len(block)]}.")
+        scores = scores.detach()
+        if not all_finite(scores):
+            check_finite(name, block, start)
+            raise ValueError(
+                f"score_function: found {scores[~scores.isfinite()][0].item()} in the scores of rows {start} to "
+                f"{start + len(block) - 1}, expected finite numbers. Normalize the vectors, or take 'cosine'."
+            )
+        return scores if scores.is_floating_point() else scores.double()
 
 
 def nearest(
     queries: Tensor,
     corpus: Iterable[tuple[int, Tensor]],
     top_k: int,
-    prepare: Callable[[Tensor], Tensor],
-    score: Callable[[Tensor, Tensor], Tensor],
+    scoring: Scoring,
+    name: str,
     own: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The best `top_k` scores of each query and their rows in the corpus, both [queries, k], by score and then by row.
 
-    With `own`, the queries are the rows of the corpus from `own` on, and each row's score with itself is minus infinity.
+    `corpus` gives blocks of the vectors that the caller knows as `name`, and the number of their first row. With `own`, the
+    queries are the rows of the corpus from `own` on, and each row's score with itself is minus infinity.
     """
-    values = queries.new_empty(len(queries), 0)
-    ids = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    best = Best(queries, top_k)
+    queries = scoring.prepare(queries)
     for start, block in corpus:
-        scores = score(queries, prepare(block))
-        if not isinstance(scores, Tensor) or scores.shape != (len(queries), len(block)):
-            found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise ValueError(f"score_function: it gave {found}, expected a tensor {[len(queries), len(block)]}.")
-        scores = scores.detach()
-        if not scores.isfinite().all():
-            raise ValueError(
-                f"score_function: found {scores[~scores.isfinite()][0].item()} in the scores of rows {start} to "
-                f"{start + len(block) - 1}, expected finite values. Normalize the vectors, or take 'cosine'."
-            )
+        scores = scoring.scores(queries, block, name, start)
         if own is not None:
             itself = torch.arange(own, own + len(queries), device=scores.device) - start  # the column of each row
             (here,) = ((itself >= 0) & (itself < len(block))).nonzero(as_tuple=True)
-            scores = scores.clone()
-            scores[here, itself[here]] = -torch.inf
-        best, columns = best_of(scores, top_k)
-        # What was found before stands first, so that of equal scores the earlier row stays first.
-        values, order = torch.cat([values, best], dim=1).sort(dim=1, descending=True, stable=True)
-        values, ids = values[:, :top_k], torch.cat([ids, columns + start], dim=1).gather(1, order)[:, :top_k]
-    return values, ids
+            if len(here):
+                scores = scores.clone()  # it may be the function's own
+                scores[here, itself[here]] = -torch.inf
+        best.add(scores, start)
+    return best.found()
+
+
+class Best:
+    """The best scores so far of each query and their rows: by score, and of equal scores the earlier row.
+
+    As soon as each query has `top_k` rows, a later row counts only if its score is larger than the least of them. These wait
+    until they are as many as those found, and are then sorted among them.
+    """
+
+    def __init__(self, queries: Tensor, top_k: int) -> None:
+        self._top_k = top_k
+        self._first = [queries.new_empty(len(queries), 0)]  # all scores of the first rows, as long as they are fewer than top_k
+        self._values = self._ids = torch.empty(0)
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, scores, rows
+        self._number = 0  # of rows in `_first`, or of scores in `_waiting`
+
+    def add(self, scores: Tensor, start: int) -> None:
+        """Takes in the scores of the next block, [queries, rows], whose first row is `start`."""
+        if self._first:
+            self._first.append(scores if scores.shape[1] >= self._top_k else scores.clone())  # it may be the function's own
+            self._number += scores.shape[1]
+            if self._number >= self._top_k:
+                self._fill()
+            return
+        rows, columns = larger(scores, self._values[:, -1:])
+        if len(rows):
+            self._waiting.append((rows, scores[rows, columns].to(self._values.dtype), columns + start))
+            self._number += len(rows)
+        if self._number > self._values.numel():
+            self._settle()
+
+    def found(self) -> tuple[Tensor, Tensor]:
+        """The scores and the rows, both [queries, at most top_k]."""
+        if self._first:
+            self._fill()
+        self._settle()
+        return self._values, self._ids
+
+    def _fill(self) -> None:
+        self._values, self._ids = best_of(torch.cat(self._first, dim=1), self._top_k)
+        self._first, self._number = [], 0
+
+    def _settle(self) -> None:
+        if self._waiting:
+            queries = torch.arange(len(self._values), device=self._ids.device).repeat_interleave(self._values.shape[1])
+            parts = zip((queries, self._values.flatten(), self._ids.flatten()), *self._waiting, strict=True)
+            queries, values, ids = map(torch.cat, parts)
+            order = _first_of_each(queries, values, self._top_k, len(self._values))
+            self._values, self._ids = values[order], ids[order]
+            self._waiting, self._number = [], 0
+
+
+def larger(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows and columns of the scores [rows, columns] that are larger than `least` [rows, 1], row by row.
+
+    >>> larger(torch.tensor([[1.0, 3.0], [2.0, 3.0]]), torch.tensor([[1.0], [1.0]]))
+    (tensor([0, 1, 1]), tensor([1, 0, 1]))
+    """
+    if scores.shape[1] % STEP:
+        rows, columns = (scores > least).nonzero(as_tuple=True)
+        return rows, columns
+    groups = scores.unflatten(1, (-1, STEP))
+    rows, group = (groups.amax(dim=2) > least).nonzero(as_tuple=True)
+    hits, place = (groups[rows, group] > least[rows]).nonzero(as_tuple=True)
+    return rows[hits], group[hits] * STEP + place
 
 
 def best_of(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -60,38 +156,64 @@ def best_of(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     least = scores.topk(k, dim=1).values[:, -1:]
     rows, columns = (scores >= least).nonzero(as_tuple=True)  # at least k in each row, in order
     values = scores[rows, columns]
-    order = values.argsort(descending=True, stable=True)
-    order = order[rows[order].argsort(stable=True)]
-    counts = rows.bincount(minlength=len(scores))
-    picked = order[(counts.cumsum(0) - counts)[:, None] + torch.arange(k, device=scores.device)]  # [rows, k]
+    picked = _first_of_each(rows, values, k, len(scores))
     return values[picked], columns[picked]
 
 
-def distinct_of(scores: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Each pair once, with its first score, in the order of the pairs."""
+def _first_of_each(rows: Tensor, values: Tensor, k: int, count: int) -> Tensor:
+    """Where the largest `k` values of each of `count` rows stand, [count, k]; of equal values, the first."""
+    order = values.argsort(descending=True, stable=True)
+    order = order[rows[order].argsort(stable=True)]
+    counts = rows.bincount(minlength=count)
+    return order[(counts.cumsum(0) - counts)[:, None] + torch.arange(k, device=rows.device)]
+
+
+def best_pairs(found: list[tuple[Tensor, Tensor]], most: int) -> tuple[Tensor, Tensor]:
+    """From scores and the numbers of their pairs, in parts: each pair once, with its first score, the best `most`, best first."""
+    scores, pairs = (torch.cat(parts) for parts in zip(*found, strict=True))
     pairs, order = pairs.sort(stable=True)
     first = torch.ones_like(pairs, dtype=torch.bool)
     first[1:] = pairs[1:] != pairs[:-1]
-    return scores[order][first], pairs[first]
+    scores, pairs = scores[order[first]], pairs[first]
+    order = scores.argsort(descending=True, stable=True)[:most]
+    return scores[order], pairs[order]
+
+
+def block_size(rows: int) -> int:
+    """The most rows up to so many that fill whole steps, or so many if they fill none.
+
+    >>> block_size(4096), block_size(7)
+    (4080, 7)
+    """
+    return rows - rows % STEP or rows
 
 
 def dot_product(a: Tensor, b: Tensor) -> Tensor:
     """All dot products of two blocks, [rows of a, rows of b], each of them the same bits whatever the other rows are.
 
-    The kernels for matrices whose sides are no multiple of 16 add in another order at the rim, and equal vectors would not tie.
+    The kernels for what is left at the rim of a matrix add in another order, and equal vectors would not tie.
     """
-    padded_a, padded_b = (F.pad(block, (0, 0, 0, -len(block) % 16)) if len(block) % 16 else block for block in (a, b))
+    rows, columns = len(a), len(b)
+    a, b = (F.pad(block, (0, 0, 0, -len(block) % step)) if len(block) % step else block for block, step in ((a, 16), (b, STEP)))
     with computing():
-        return (padded_a @ padded_b.T)[: len(a), : len(b)]
+        return (a @ b.T)[:rows, :columns]
 
 
 def normalized(vectors: Tensor) -> Tensor:
-    """Each row scaled to length 1; a zero vector stays one.
+    """Each row scaled to length 1; a zero vector stays one. A row with NaN or infinity gets NaN.
 
-    Divides by the largest value first, because the squares of very small or very large values are 0 or infinite.
+    The squares of very small or very large values are 0 or infinite, so such rows are divided by their largest value first.
     """
     if not vectors.numel():
         return vectors
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    ordinary = (length > SHORT) & (length < LONG)
+    if ordinary.all():
+        return vectors / length
+    return torch.where(ordinary, vectors / length.where(ordinary, 1), _normalized_by_largest(vectors))
+
+
+def _normalized_by_largest(vectors: Tensor) -> Tensor:
     scale = vectors.detach().abs().amax(dim=-1, keepdim=True)
     vectors = vectors / scale.where(scale > 0, 1)
     length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)

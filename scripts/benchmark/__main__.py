@@ -20,6 +20,7 @@ from benchmark.figures import FIGURES, Request
 from benchmark.interface import CLOCKS, Setting
 from benchmark.measure import compare
 from benchmark.report import machine, plot, show, summary
+from benchmark.search import SIZES, Size
 from benchmark.systems import SYSTEMS
 from benchmark.workloads import SENTENCES, WORKLOADS, make_workloads, sentences_of
 
@@ -35,6 +36,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar = option[:-1].upper()
         parser.add_argument(f"--{option}", nargs="*", choices=names, default=names, metavar=metavar, help=", ".join(names))
     parser.add_argument("--largest", type=int, default=10_000, help="the largest corpus of the figure `sizes`, up to 1000000")
+    help_text = "the sizes of the figure `search`: ROWSxQUERIES, or ROWS to mine paraphrases among them"
+    parser.add_argument("--searches", nargs="+", type=Size.parse, default=SIZES, metavar="SIZE", help=help_text)
     parser.add_argument("--rounds", type=int, default=5)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further round after that time")
@@ -111,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         starts=2 if options.quick else 7,
         largest=1000 if options.quick else options.largest,
         data=options.data,
+        searches=(Size(2000, 3), Size(300)) if options.quick else options.searches,
+        search_rounds=1 if options.quick else min(3, options.rounds),
     )
     processes = {}
     for name in options.figures:

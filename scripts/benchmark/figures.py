@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmark.interface import CLOCKS, Setting
 from benchmark.measure import ratios
+from benchmark.search import SIZES, Size, measure_search, search_lines
 from benchmark.training import measure_training, training_lines
 from benchmark.workloads import sentences_of
 
@@ -38,6 +39,8 @@ class Request:
         starts: how often each system is started.
         largest: the largest corpus, in sentences.
         data: a folder with stsb-train.tsv; None: made-up texts.
+        searches: how many vectors and queries.
+        search_rounds: how often each search is measured, in a process of its own.
     """
 
     setting: Setting
@@ -46,6 +49,8 @@ class Request:
     starts: int = 7
     largest: int = 10_000
     data: Path | None = None
+    searches: Sequence[Size] = SIZES
+    search_rounds: int = 3
 
 
 def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -169,4 +174,5 @@ FIGURES = {
     "sizes": Figure(measure_sizes, size_lines),
     "threads": Figure(measure_threads, thread_lines),
     "training": Figure(measure_training, training_lines),
+    "search": Figure(measure_search, search_lines),
 }

@@ -18,7 +18,7 @@ from benchmark.measure import AGREEMENT, Result, ratios
 from benchmark.systems import OURS, SYSTEMS
 from benchmark.workloads import Workload
 
-PACKAGES = ("torch", "sentence-transformers", "transformers", "onnxruntime", "openvino", "ctranslate2")
+PACKAGES = ("torch", "sentence-transformers", "transformers", "onnxruntime", "openvino", "ctranslate2", "faiss-cpu")
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 PERCENTILE_CALLS = 20
@@ -44,7 +44,9 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES if util.find_spec(name.replace("-", "_"))},
+        "versions": {
+            name: metadata.version(name) for name in PACKAGES if util.find_spec(name.removesuffix("-cpu").replace("-", "_"))
+        },
     }
 
 

@@ -22,9 +22,9 @@ import minisbert
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))  # the processes that it starts need it too
 
-from benchmark import exports, interface, measure, report, systems
+from benchmark import exports, interface, measure, report, search, systems
 from benchmark.__main__ import parse
-from benchmark.figures import FIGURES, Request
+from benchmark.figures import FIGURES, Request, fresh
 from benchmark.interface import Setting, Way
 from benchmark.measure import Result
 from benchmark.workloads import WORKLOADS, Workload, make_workloads, sentences_of
@@ -195,6 +195,21 @@ def test_memory_is_counted_from_torch_alone(tiny_folder: Path) -> None:
     assert f"peak {found['peak']:.0f} MB = torch {found['torch']:.0f} + " in line
 
 
+def test_all_searches_find_the_same() -> None:
+    for size, searches in (search.Size(3000, 5), search.SEARCHES), (search.Size(200), search.MINERS):
+        runs = {  # faiss has threads of its own
+            name: [(fresh if name == "faiss" else lambda call, *given: call(*given))(search.searched, name, size, 1, "cpu")]
+            for name in searches
+        }
+        rows = search.summed(runs)
+        assert all(row["seconds"] > 0 for row in rows.values())
+        lines = list(search.search_lines({str(size): json.loads(json.dumps(rows))}))
+        assert [f", {name}: " in line for name, line in zip(rows, lines, strict=True)] == [True] * len(rows)
+        wrong = runs | {"other": [runs["minisbert"][0] | {"found": [[0]] * len(runs["minisbert"][0]["found"])}]}
+        with pytest.raises(ValueError, match=r"other: found 0\.\d+ of the rows that minisbert found, expected 0\.999 at least\."):
+            search.summed(wrong)
+
+
 def test_every_system_names_exports_that_exist() -> None:
     for row in systems.SYSTEMS.values():
         assert set(row.exports) <= set(exports.EXPORTS)
@@ -206,7 +221,7 @@ def test_the_readme_names_every_row() -> None:
     assert [name for name in [*systems.SYSTEMS, *WORKLOADS, *FIGURES] if f"`{name}`" not in readme] == []
 
 
-@pytest.mark.parametrize("module", [interface, measure])
+@pytest.mark.parametrize("module", [interface, measure, search])
 def test_the_examples_of_docstrings_hold(module: ModuleType) -> None:
     found = doctest.testmod(module)
     assert found.attempted
