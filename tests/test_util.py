@@ -308,7 +308,7 @@ def test_a_bad_row_is_named_though_the_query_does_not_look_at_it(name: str, numb
     corpus[64, 2] = number  # after the best rows; the first query is 0 there, and the second finds it the farthest of all
     for query in torch.eye(5)[0], torch.eye(5)[2] * (-1 if number > 0 else 1), torch.zeros(5):
         for size in 4096, 32, 7:
-            with pytest.raises(ValueError, match=rf"corpus_embeddings: row 64 holds {number}, expected finite numbers only\."):
+            with pytest.raises(ValueError, match=rf"corpus_embeddings: row 64 holds {number}, expected finite values only\."):
                 semantic_search(query, corpus, top_k=1, score_function=name, corpus_chunk_size=size)
 
 

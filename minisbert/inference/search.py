@@ -47,7 +47,7 @@ class Scoring:
             check_finite(name, block, start)
             raise ValueError(
                 f"score_function: found {scores[~scores.isfinite()][0].item()} in the scores of rows {start} to "
-                f"{start + len(block) - 1}, expected finite numbers. Normalize the vectors, or take 'cosine'."
+                f"{start + len(block) - 1}, expected finite values. Normalize the vectors, or take 'cosine'."
             )
         return scores if scores.is_floating_point() else scores.double()
 
