@@ -231,7 +231,10 @@ def test_any_other_tensor_that_is_not_used_is_named_in_a_warning(folder: Path, e
 # --- tensors that are not what they should be ---------------------------------------------------------------------------------
 
 
-def test_everything_that_is_wrong_is_said_in_one_error(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "file", "integers"), [("safetensors", "model.safetensors", "I32"), ("zip", "pytorch_model.bin", "int32")]
+)
+def test_everything_that_is_wrong_is_said_in_one_error(folder: Path, form: str, file: str, integers: str) -> None:
     state = weights_of(folder)
     del state[KEY], state["encoder.layer.0.output.LayerNorm.bias"]
     state[WORDS] = state[WORDS][:-1]
@@ -239,14 +242,15 @@ def test_everything_that_is_wrong_is_said_in_one_error(folder: Path) -> None:
     state[QUERY] = state[QUERY].to(torch.int32)
     state["bert.embeddings.LayerNorm.bias"] = state["embeddings.LayerNorm.bias"].clone()
     replace_weights(folder, state)
+    relay(folder, form)
     message = refused(
         folder,
-        "model.safetensors: 6 of the tensors are not what config.json asks for. The weights and config.json must come from",
+        f"{file}: 6 of the tensors are not what config.json asks for. The weights and config.json must come from",
         f"\n  {KEY} (here layers.1.attention.qkv.weight): missing, expected [32, 32]",
         "\n  encoder.layer.0.output.LayerNorm.bias (here layers.0.feed_forward_norm.bias): missing, expected [32]",
         f"\n  {WORDS} (here embeddings.word.weight): found [32, 32], expected [33, 32]",
         "\n  embeddings.LayerNorm.weight (here embeddings.norm.weight): found [1, 32], expected [32]",
-        f"\n  {QUERY} (here layers.1.attention.qkv.weight): found I32, expected floating-point numbers",
+        f"\n  {QUERY} (here layers.1.attention.qkv.weight): found {integers}, expected floating-point numbers",
         "embeddings.LayerNorm.bias; expected one of the two",
     )
     assert len(message.splitlines()) == 7
