@@ -54,7 +54,7 @@ def paragraphs(sentences: list[str]) -> list[str]:
 
 
 TEXTS: dict[str, Callable[[list[str]], list[str]]] = {
-    "sentences": lambda sentences: sentences[::20],
+    "sentences": lambda sentences: sentences[::40],
     "paragraphs": paragraphs,
     "unicode": lambda _: UNICODE,
     "beyond the limit": lambda sentences: [" ".join(sentences[:50]), "word " * 300, "x" * 5000, "食" * 254, "食" * 255, "食" * 256],
