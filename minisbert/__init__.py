@@ -31,7 +31,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from minisbert.checkpoint.cache import absolute, local_folder
 from minisbert.errors import (
@@ -132,6 +132,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    quantize: Literal["int8"] | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -144,8 +145,12 @@ def load(
     Args:
         model: the path of a folder, `organisation/name`, or a bare name, which means `sentence-transformers/<name>`. The parts of
             a model may lie in folders of its repository: modules.json says where.
-        device: such as "cpu" or "cuda:1". Default: CUDA where it is available, else Apple's MPS, else the CPU.
+        device: such as "cpu" or "cuda:1". Default: CUDA where it is available, else Apple's MPS, else the CPU; with `quantize` the
+            CPU.
         dtype: the precision to compute in. Default: torch.float32, also for checkpoints in half precision.
+        quantize: "int8" keeps the weights of the linear layers as int8, on a CPU: a quarter of their memory, and faster. Vectors
+            then differ from those of float32 (cosines of 0.99 and more, see scripts/benchmark/README.md), and still depend on
+            their text alone. Such an encoder is neither trained nor saved. Default: None, float weights.
         revision: a branch, tag or commit on the hub. Default: the main branch, as the cache has it if it does.
         token: for private repositories. Default: what huggingface_hub knows.
         cache_dir: the hub's cache. Default: `SENTENCE_TRANSFORMERS_HOME`, if it is set, and huggingface_hub's own.
@@ -160,21 +165,26 @@ def load(
         ModelNotFoundError: if no place has the model; the message says which were tried.
         CheckpointError: if its files are broken, contradictory, or of a kind that minisbert does not run.
         TypeError: if an option is of the wrong type, or there is none of its name.
+        ValueError: if `quantize`, `device` and `dtype` do not go together, or a device is not there.
+        MinisbertError: if this machine has no exact int8 products.
     """
     if unknown:
         raise unknown_option("load", unknown)
     from minisbert.checkpoint.load import load_checkpoint
     from minisbert.encoder import SentenceEncoder
     from minisbert.inference.kernels import align_modules, choose_product
+    from minisbert.inference.quantization import check_quantize, quantize_linears
     from minisbert.inference.threads import in_default_state
 
+    check_quantize(quantize, device, dtype)
+    device = device or (quantize and "cpu")
     where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
     checkpoint, source = load_checkpoint(model, device=device, dtype=dtype, token=token, cache_dir=cache_dir, **where)
-    in_default_state(lambda: choose_product(checkpoint.bert))
+    in_default_state(lambda: (quantize_linears if quantize else choose_product)(checkpoint.bert))
     align_modules(checkpoint.modules)
     # No token: secrets are not pickled.
     again = str(absolute(source.model)) if source.origin == "a local folder" else source.model
-    encoder = SentenceEncoder(checkpoint, reload=partial(load, again, cache_dir=source.cache_dir, **where))
+    encoder = SentenceEncoder(checkpoint, reload=partial(load, again, quantize=quantize, cache_dir=source.cache_dir, **where))
     if truncate_dim is not None:
         encoder.truncate_dim = truncate_dim
     for load_warning in checkpoint.warnings:

@@ -86,6 +86,7 @@ def _notes(encoder: SentenceEncoder) -> dict[str, str]:
         "prompt": _document_prompt(encoder),
         "max_seq_length": str(encoder.max_seq_length),
         "pooling": "+".join(encoder.pooling.modes),
+        "quantize": parts.quantize or "none",
         "weights": str(checksum(parts.bert, parts.modules)),
     }
 
@@ -96,7 +97,13 @@ def _check_notes(path: Path, encoder: SentenceEncoder) -> None:
     if not found:
         return
     for name, what in (
-        *(("weights", "model"), ("prompt", "prompt"), ("max_seq_length", "max_seq_length"), ("pooling", "pooling")),
+        *(
+            ("quantize", "quantize"),
+            ("weights", "model"),
+            ("prompt", "prompt"),
+            ("max_seq_length", "max_seq_length"),
+            ("pooling", "pooling"),
+        ),
         *((("revision", "revision"),) if found.get("revision") and expected["revision"] else ()),
     ):
         if found.get(name) != expected[name]:
@@ -160,6 +167,7 @@ def load_model(options: argparse.Namespace) -> SentenceEncoder:
     return minisbert.load(
         options.model or minisbert.DEFAULT_MODEL,
         device=options.device,
+        quantize=options.quantize,
         revision=options.revision,
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,

@@ -182,10 +182,10 @@ class SentenceEncoder:
             return super().__getattribute__(name)  # raises what is always raised, also from within a property
 
     def __repr__(self) -> str:
-        config = self.bert.config
+        config, parts = self.bert.config, self.checkpoint
         return (
             f"SentenceEncoder({self.model!r}: {config.num_hidden_layers} layers, hidden {config.hidden_size}, "
-            f"{'+'.join(self.pooling.modes)} pooling, {self.max_seq_length} tokens, {self.dtype}, {self.device})"
+            f"{'+'.join(self.pooling.modes)} pooling, {self.max_seq_length} tokens, {parts.quantize or self.dtype}, {self.device})"
         )
 
     def encode(

@@ -16,6 +16,7 @@ from typing import Any
 from minisbert.checkpoint.config import EVERY_MODELS_PROMPTS, SentenceTransformersConfig, Setting
 from minisbert.checkpoint.load import Checkpoint
 from minisbert.checkpoint.tokenizer_json import step_json
+from minisbert.inference.quantization import Int8Linear
 from minisbert.tokenizer import TextTokenizer
 
 SET = "set in this program"
@@ -46,6 +47,7 @@ class Info:
         dimension: numbers in a vector.
         device: where it computes.
         dtype: in what precision.
+        quantize: "int8" if the weights of the linear layers are kept so; None for those of `dtype`.
         settings: every setting in force, with its source.
         limit: why the limit in tokens is what it is.
         files: the files that were read.
@@ -59,6 +61,7 @@ class Info:
     dimension: int
     device: str
     dtype: str
+    quantize: str | None
     settings: tuple[Setting, ...]
     limit: tuple[str, ...]
     files: tuple[File, ...]
@@ -71,7 +74,12 @@ class Info:
 
     def __str__(self) -> str:
         rows = [("model", self.model), ("from", self.origin), ("revision", self.revision or "none"), ("device", self.device)]
-        rows += [("dtype", self.dtype), ("parameters", f"{self.parameters:,}"), ("dimension", str(self.dimension))]
+        rows += [
+            ("dtype", self.dtype),
+            ("quantize", self.quantize or "none"),
+            ("parameters", f"{self.parameters:,}"),
+            ("dimension", str(self.dimension)),
+        ]
         lines = _table(rows)
         shown = [(setting.name, setting.source, json.dumps(setting.value, ensure_ascii=False)) for setting in self.settings]
         lines += ["", "settings", *_table(shown), "", "the limit", *(f"  {reason}" for reason in self.limit)]
@@ -113,10 +121,12 @@ def describe(checkpoint: Checkpoint, usage: SentenceTransformersConfig) -> Info:
         model="" if source is None else source.model,
         origin="" if source is None else source.origin,
         revision=_revision(checkpoint.files.values()),
-        parameters=sum(part.numel() for module in (checkpoint.bert, checkpoint.modules) for part in module.parameters()),
+        parameters=sum(part.numel() for module in (checkpoint.bert, checkpoint.modules) for part in module.parameters())
+        + sum(module.in_features * module.out_features for module in checkpoint.bert.modules() if isinstance(module, Int8Linear)),
         dimension=min(config.dimension, usage.truncate_dim or config.dimension),
         device=str(checkpoint.bert.device),
         dtype=str(checkpoint.bert.dtype).removeprefix("torch."),
+        quantize=checkpoint.quantize,
         settings=(
             Setting("max_seq_length", tokens, limit.source if tokens == limit.tokens else SET),
             *(Setting(name, value, file) for name, value in _tokenizer_settings(tokenizer).items()),

@@ -54,6 +54,11 @@ class Checkpoint:
     files: Mapping[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    @property
+    def quantize(self) -> str | None:
+        """What `minisbert.load` was given as `quantize`: "int8", or None for float weights."""
+        return getattr(self.bert.layers[0].get_submodule("attention.out"), "quantize", None)
+
 
 def load_checkpoint(
     model: str | os.PathLike[str],

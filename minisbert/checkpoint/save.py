@@ -55,6 +55,11 @@ def save(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: str 
     dtype = checkpoint.bert.dtype
     if dtype not in KINDS:
         raise MinisbertError(f"found weights of {dtype}, which are not saved, expected one of {', '.join(map(str, KINDS))}.")
+    if checkpoint.quantize:
+        raise MinisbertError(
+            f"quantize: found {checkpoint.quantize} weights, expected float ones, as checkpoints have them. Load without "
+            "quantize, and save that."
+        )
     target = Path(os.path.realpath(expand(folder)))  # a link stays, and what it points to is replaced
     check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)

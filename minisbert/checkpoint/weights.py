@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -326,5 +327,5 @@ def _open_pickled(path: Path, file: str) -> Iterable[StoredTensor]:
 def checksum(*parts: nn.Module) -> int:
     """A number that changes when a weight does: the sum of all bits, taken as integers, so that it is exact in any order."""
     kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    weights = (weight for part in parts for weight in part.parameters())
+    weights = (weight for part in parts for weight in chain(part.parameters(), part.buffers()))  # int8 layers have buffers
     return sum(int(weight.view(kinds[weight.element_size()]).sum(dtype=torch.int64)) for weight in weights)

@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> None:
         on_truncate=options.on_truncate,
         format=options.format,
         device=options.device,
+        quantize=options.quantize,
         revision=options.revision,
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,

@@ -103,6 +103,7 @@ def encode_corpus(
     on_truncate: Literal["warn", "error", "ignore"] = "warn",
     format: str | None = None,  # noqa: A002 (what the command calls it)
     device: str | torch.device | None = None,
+    quantize: Literal["int8"] | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
@@ -133,7 +134,8 @@ def encode_corpus(
             line in `_minisbert/errors.jsonl`.
         on_truncate: what to do about texts above the model's limit: "warn" once, "error", "ignore".
         format: of all inputs, whatever their names: "parquet", "jsonl", "csv", "tsv", "txt".
-        device: as in `minisbert.load`, and so are the next three. They count for a model given by its name.
+        device: as in `minisbert.load`, and so are the next four. They count for a model given by its name.
+        quantize: see there. It is about the weights; `dtype` is about the vectors.
         revision: see there.
         cache_dir: see there.
         local_files_only: see there.
@@ -168,7 +170,8 @@ def encode_corpus(
     find_layout(sources, text_column, id_column, columns)  # a wrong name is known before anything is made
     folder = Folder(out)
     with folder.locked(), long_fields():
-        load = _loader(model, device=device, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        load = _loader(model, device=device, quantize=quantize, **where)
         encoder = load()
         plan = make_plan(sources, text_column=text_column, id_column=id_column, columns=columns, rows_per_shard=rows_per_shard)
         ray_options: RayOptions | None = None

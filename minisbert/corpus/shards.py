@@ -388,6 +388,7 @@ def model_facts(encoder: SentenceEncoder) -> dict[str, Any]:
         "name": info["model"],
         "revision": info["revision"],
         "dtype": info["dtype"],
+        "quantize": info["quantize"],
         "dimension": info["dimension"],
         "files": {file["name"]: file["sha256"] for file in info["files"]},
         "settings": {setting["name"]: setting["value"] for setting in info["settings"]},

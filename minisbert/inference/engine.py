@@ -24,6 +24,7 @@ from minisbert.errors import NotFiniteError
 from minisbert.inference.batching import Batch, balanced_batches, length_groups, padding_tokens, plan
 from minisbert.inference.inputs import Options
 from minisbert.inference.kernels import onednn, product_of, row_multiple
+from minisbert.inference.quantization import linear_int8
 from minisbert.inference.stream import Progress, TokenRows, TruncationReport, Window, beginning, first_not_finite, in_order, padded
 from minisbert.inference.threads import Task, computing, in_default_state, workers
 from minisbert.pooling import Dense, Pooling, vector_dtype_of
@@ -189,7 +190,7 @@ def same_on_all_cores(bert: Bert) -> bool:
     # On several cores a tensor may be cut anywhere, and gelu_new and silu round otherwise at a cut; see `kernels.VECTOR`.
     config = bert.config
     rounds_alike = config.hidden_act in ("gelu", "relu") and config.num_attention_heads > 1 and config.head_dim >= 16
-    return product_of(bert) is onednn and rounds_alike
+    return product_of(bert) in (onednn, linear_int8) and rounds_alike
 
 
 def _check_finite(window: Window, dtype: torch.dtype, batch: Batch, vectors: Tensor) -> None:

@@ -110,6 +110,8 @@ def fit(
         no_duplicates=flag("no_duplicates", no_duplicates),
         gradient_checkpointing=flag("gradient_checkpointing", gradient_checkpointing),
     )
+    if encoder.checkpoint.quantize:
+        raise ValueError(f"encoder: found {encoder.checkpoint.quantize} weights, expected float ones. Load without quantize.")
     if encoder.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"encoder: found weights of {encoder.dtype}, expected torch.float32. Load with dtype=torch.float32.")
     if precision not in (None, torch.bfloat16):

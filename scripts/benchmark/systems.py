@@ -122,6 +122,7 @@ SYSTEMS: dict[str, Row] = {
     "onnxruntime-user": Row(runtimes.OnnxRuntimeUsual, ("onnxruntime",)),
     "openvino-user": Row(runtimes.OpenVinoUsual, ("openvino",)),
     "ctranslate2-user": Row(runtimes.CTranslate2Usual, ("ctranslate2",)),
+    "minisbert-int8": Row(partial(Minisbert, quantize="int8"), precision="int8"),
     "onnxruntime-int8": Row(
         partial(runtimes.OnnxRuntime, export="onnxruntime-int8"), ("onnxruntime", "onnxruntime-int8"), precision="int8", peer=True
     ),

@@ -374,6 +374,16 @@ def test_verify_allows_rounding_only_where_another_kind_of_processor_was_at_work
         verify_corpus(tmp_path / "moved")
 
 
+def test_a_corpus_of_an_int8_model_says_so_and_is_verified_with_one(inputs: dict[str, Path], tiny: Path, tmp_path: Path) -> None:
+    words = ["corpus", str(inputs["parquet"]), "--out", str(tmp_path / "out"), "--model", str(tiny), "--on-truncate", "ignore"]
+    assert main([*words, "--quantize", "int8"]) == 0
+    manifest = json.loads((tmp_path / "out/_minisbert/manifest.json").read_text())
+    assert manifest["model"]["quantize"] == "int8"
+    assert verify_corpus(tmp_path / "out").exact == 256
+    with pytest.raises(CorpusError, match="quantize"):
+        encode_corpus(inputs["parquet"], tmp_path / "out", model=tiny, on_truncate="ignore")
+
+
 def test_without_pyarrow_the_extra_is_named() -> None:
     code = (
         "import sys\nsys.modules['pyarrow'] = None\nimport minisbert.corpus\n"

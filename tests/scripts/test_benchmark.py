@@ -252,5 +252,5 @@ def test_wrong_options_are_named(arguments: list[str], message: str, capsys: pyt
 def test_a_family_is_a_model_of_bert_bases_size_for_the_systems_that_run_it() -> None:
     options = parse(["--family", "mpnet"])
     assert options.model == "mpnet-base"
-    assert options.systems == ["minisbert", "sentence-transformers", "gemm"]
+    assert options.systems == ["minisbert", "sentence-transformers", "minisbert-int8", "gemm"]
     assert len(parse(["--family", "bert"]).systems) > 3
