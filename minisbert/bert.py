@@ -1,17 +1,17 @@
 """BERT, the encoder, and nothing else.
 
 Read it from top to bottom. A token becomes a vector (`Embeddings`), tokens attend to each other (`SelfAttention`), each is
-transformed alone (`FeedForward`), both steps make a `Layer`, and a stack of layers is `Bert`. After Devlin et al. 2019 (BERT) and
-Vaswani et al. 2017 (the Transformer), with weights and results equal to those of transformers' `BertModel`. RoBERTa, MPNet and
-DistilBERT are BERT with a detail changed, which `BertConfig` names; checkpoint/families.py has a row for each family.
+transformed alone (`FeedForward`), both steps make a `Layer`, and a stack of layers is `Bert`. Weights and results are those of
+transformers' `BertModel` (Devlin et al. 2019; Vaswani et al. 2017). RoBERTa, MPNet and DistilBERT are BERT with a detail changed,
+which `BertConfig` names; checkpoint/families.py has a row for each family.
 
-Sentences differ in length. Instead of padding them to one length and masking the padding, a batch here is *packed*: the tokens of
-all its sentences stand end to end, and sentences of equal length are neighbours. Only attention needs to know where a sentence
-ends. Everything else sees one long list of tokens, and nothing is spent on padding.
+A batch is *packed*: the tokens of its sentences stand end to end, without padding, and sentences of equal length are neighbours.
+Everything but attention computes each token alone. Attention takes the sentences of one length at a time:
 
     sentences   "a b c" "d e" "f g"
-    ids         [a b c d e f g]             tokens = 7
-    groups      [(1, 3), (2, 2)]            one sentence of 3 tokens, then two of 2
+    ids         [a b c d e f g]                       tokens = 7; padded to one length it would be 3 × 3 = 9
+    groups      [(1, 3), (2, 2)]                      one sentence of 3 tokens, then two of 2
+    scores      [1, heads, 3, 3], [2, heads, 2, 2]    9 + 8 numbers for each head; padded it would be 27
 
 Notation, used in the shapes beside the code:
 
@@ -28,18 +28,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minisbert.checks import check_padded
+
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The sizes and switches of one BERT encoder, under the names of `config.json`; `num_attention_heads` divides `hidden_size`.
-
-    Source: Devlin et al. 2019, section 3, where L, H and A are `num_hidden_layers`, `hidden_size` and `num_attention_heads`.
-    """
+    """The sizes and switches of one BERT encoder, under the names of `config.json`; `num_attention_heads` divides `hidden_size`."""
 
     vocab_size: int
     hidden_size: int
@@ -130,23 +130,36 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
         contexts = []
-        for chunk, group, bias in zip(split(self.qkv(x), groups), groups, biases, strict=True):  # equal lengths: no mask
-            block = chunk.view(*group, 3, self.heads, self.head_dim)
-            query, key, value = block.permute(2, 0, 3, 1, 4)  # each [sentences, heads, length, head_dim]
-            contexts.append(attend(query, key, value, bias, self.dropout * self.training).transpose(1, 2).reshape(-1, x.shape[1]))
-        return self.out(torch.cat(contexts))  # [tokens, hidden]
+        for block, bias in zip(split(self.qkv(x), groups), biases, strict=True):  # of equal lengths: no mask
+            query, key, value = block.view(*block.shape[:2], 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
+            context = attend(query, key, value, bias, self.dropout * self.training)  # [sentences, heads, length, head_dim]
+            contexts.append(context.transpose(1, 2).flatten(2))  # [sentences, length, hidden]
+        return self.out(join(contexts, x.shape[0]))  # [tokens, hidden]
 
 
 def split(x: Tensor, groups: Sequence[LengthGroup]) -> list[Tensor]:
-    """[tokens, ...] → for each group [sentences, length, ...]"""
-    chunks = x.split([sentences * length for sentences, length in groups])
-    return [chunk.view(*group, *x.shape[1:]) for chunk, group in zip(chunks, groups, strict=True)]
+    """[tokens, ...] → for each group [sentences, length, ...]. Tokens behind the last group belong to no sentence."""
+    ends = accumulate(map(math.prod, groups))
+    return [x[end - math.prod(group) : end].view(*group, *x.shape[1:]) for group, end in zip(groups, ends, strict=True)]
+
+
+def join(blocks: Sequence[Tensor], tokens: int) -> Tensor:
+    """For each group [sentences, length, ...] → [tokens, ...], with zeros for the tokens that belong to no sentence."""
+    parts = [block.flatten(0, 1) for block in blocks]
+    if missing := tokens - sum(part.shape[0] for part in parts):
+        parts.append(parts[0].new_zeros(missing, *parts[0].shape[1:]))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """softmax(q kᵀ / √head_dim + bias) v, in one fused call                     Vaswani et al. 2017, equation 1
 
     Three [sentences, heads, length, head_dim], [1 or sentences, heads, length, length] → [sentences, heads, length, head_dim]
+
+    >>> query, key, value = torch.randn(3, 2, 12, 5, 32)  # 2 sentences of 5 tokens, 12 heads
+    >>> weights = (query @ key.transpose(-2, -1) / math.sqrt(32)).softmax(dim=-1)  # [2, 12, 5, 5], rows sum to 1
+    >>> torch.allclose(attend(query, key, value), weights @ value, atol=1e-5)
+    True
     """
     head_dim = query.shape[-1]
     if missing := -head_dim % 4:  # up to 16 bytes: else the rounding depends on where in memory a sentence lies
@@ -222,7 +235,7 @@ class Bert(nn.Module):
 
         Args:
             ids: [tokens], the token ids of all sentences, end to end, in the order of `groups`.
-            groups: (sentences, length) for each group of sentences of equal length; they add up to `tokens`.
+            groups: (sentences, length) for each group of sentences of equal length; tokens behind them belong to no sentence.
             positions: [tokens]; by default those that `_positions` gives each sentence.
             token_types: [tokens]; by default all 0, the first segment.
             columns: [tokens], where each token stands in its sentence; by default each sentence counts 0, 1, 2 …
@@ -231,9 +244,8 @@ class Bert(nn.Module):
             [tokens, hidden].
         """
         if positions is None:
-            positions = torch.cat([self._positions(of_group).flatten() for of_group in split(ids, groups)])
-        if token_types is None:
-            token_types = torch.zeros_like(ids)
+            positions = join([self._positions(of_group) for of_group in split(ids, groups)], ids.shape[0])
+        token_types = torch.zeros_like(ids) if token_types is None else token_types
         biases: list[Tensor | None] = [None] * len(groups)
         if self.relative_bias is not None:  # once for all layers, and without columns once for all sentences of a group
             counted = [torch.arange(length, device=ids.device)[None] for _, length in groups]
@@ -271,30 +283,15 @@ class Bert(nn.Module):
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        self._check_padded(input_ids, mask, types)
-
+        config = self.config
+        longest = config.max_position_embeddings - config.position_offset
+        check_padded(input_ids, mask, types, longest=longest, vocab_size=config.vocab_size, types=config.type_vocab_size or 1)
         lengths, order = mask.bool().sum(dim=1).sort(stable=True)  # rows of equal length side by side
         row, column = mask[order].nonzero(as_tuple=True)  # both [tokens]
         at = order[row], column
         counts = (x.tolist() for x in lengths.unique_consecutive(return_counts=True))
         groups = [(sentences, length) for length, sentences in zip(*counts, strict=True) if length]
-        hidden = self.embeddings.word.weight.new_zeros(*input_ids.shape, self.config.hidden_size)
+        hidden = self.embeddings.word.weight.new_zeros(*input_ids.shape, config.hidden_size)
         if groups:
             hidden[at] = self.forward_packed(input_ids[at], groups, self._positions(input_ids)[at], types[at], column)
         return hidden  # [batch, length, hidden]
-
-    def _check_padded(self, input_ids: Tensor, mask: Tensor, types: Tensor) -> None:
-        config, shape = self.config, list(input_ids.shape)
-        longest = config.max_position_embeddings - config.position_offset
-        if len(shape) != 2 or shape[1] > longest:
-            raise ValueError(f"input_ids: found shape {shape}, expected [batch, length ≤ {longest}]. Cut or split longer texts.")
-        for name, x, size in ("input_ids", input_ids, config.vocab_size), ("token_type_ids", types, config.type_vocab_size or 1):
-            if x.dtype not in (torch.int64, torch.int32):
-                raise TypeError(f"{name}: found {x.dtype}, expected integers (torch.int64).")
-            if x.numel() and not 0 <= int(x.min()) <= int(x.max()) < size:
-                raise ValueError(f"{name}: found {x.min()} to {x.max()}, expected 0 to {size - 1}.")
-        for name, x in ("token_type_ids", types), ("attention_mask", mask):
-            if x.shape != input_ids.shape:
-                raise ValueError(f"{name}: found shape {list(x.shape)}, expected that of input_ids, {shape}.")
-        if not ((mask == 0) | (mask == 1)).all():
-            raise ValueError("attention_mask: found values other than 0 and 1. 1 keeps a token, 0 hides it.")

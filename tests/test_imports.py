@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parsers": set(),
     "tokenizer": set(),
     "pooling": set(),
-    "bert": set(),
+    "checks": set(),
+    "bert": {"checks"},
     "inference": MODEL,
     "checkpoint": MODEL | {"inference"},  # its threads: a fork waits until weights are read
     "util": {"inference"},

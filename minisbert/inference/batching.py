@@ -145,7 +145,7 @@ def bucket_size(tokens: int, multiple: int = 1) -> int:
 
 
 def padding_tokens(tokens: int, multiple: int = 1) -> int:
-    """How many tokens to add to a batch, as dummy sentences of one token each, whose results are dropped.
+    """How many tokens to add to a batch. They belong to no sentence, and their vectors are dropped.
 
     >>> padding_tokens(30)
     2

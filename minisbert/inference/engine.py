@@ -74,11 +74,10 @@ def compute(
     def run(batch: Batch) -> Batch:
         pieces = [piece for index in batch.indices for piece in ids[index]]
         padding = padding_tokens(len(pieces), multiple)
-        groups = (*batch.groups, (padding, 1)) if padding else batch.groups
         packed = torch.tensor(pieces + pieces[:1] * padding, device=device)  # [tokens]
         # Only the model runs in inference mode: a caller may train something on top of the rows.
         with torch.inference_mode():
-            vectors = forward(packed, groups)[: len(batch.indices)].cpu()
+            vectors = forward(packed, batch.groups).cpu()
         # Not by the caller of this generator: one small operation on all cores, and OpenMP's threads spin for 6 ms in the hope of
         # another, on the cores that the workers need. That took an eighth of the speed (see scripts/benchmark/README.md).
         if check is not None:

@@ -73,12 +73,9 @@ class Plan:
         batches = pack(lengths, encoder.device)
         padding = [padding_tokens(batch.tokens) for batch in batches]
         self.sentences = len(lengths)
-        self.padding = sum(padding)
         self.real_tokens = sum(lengths)
         self.tokens = [batch.tokens + more for batch, more in zip(batches, padding, strict=True)]
-        self.groups = sum(len(length_groups([lengths[index] for index in batch.indices])) for batch in batches) + sum(
-            map(bool, padding)
-        )
+        self.groups = sum(len(length_groups([lengths[index] for index in batch.indices])) for batch in batches)
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +133,7 @@ def test_norms_sums_and_activations_are_one_call_for_each_batch(encoder: Sentenc
 def test_a_layer_copies_each_token_once_and_a_sentence_is_copied_three_times(encoder: SentenceEncoder, corpus: list[str]) -> None:
     counts, plan = counted(encoder, corpus), Plan(encoder, corpus)
     of_tokens = LAYERS * sum(plan.tokens) * HIDDEN  # what the runs' attention gives, into one tensor
-    of_sentences = 3 * (plan.sentences + plan.padding) * HIDDEN  # pooled, finished, into its row of the result
+    of_sentences = 3 * plan.sentences * HIDDEN  # pooled, finished, into its row of the result
     assert of_tokens <= sum(counts.copied.values()) <= of_tokens + of_sentences, counts.copied
 
 
