@@ -152,7 +152,7 @@ def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, 
         rows,
         bert.device,
         check=partial(_check_finite, window, bert.dtype),
-        alone_on_all_cores=same_on_all_cores(bert),
+        alone_on_all_cores=len(batches) == 1 and same_on_all_cores(bert),
         multiple=row_multiple(bert.config.hidden_size, bert.config.intermediate_size),
     )
     with closing(computed):
