@@ -75,6 +75,10 @@ class TextTokenizer:
             raise ValueError("found a text that is not just framed by special tokens, all of the first segment")
         self.max_length = max_length
 
+    def __repr__(self) -> str:
+        frame = [self.tokenizer.id_to_token(number) for number in (*self.prefix, *self.suffix)]
+        return f"TextTokenizer({self.vocab_size:,} tokens, at most {self.max_length} per text, special tokens {' '.join(frame)})"
+
     @property
     def max_length(self) -> int:
         """The limit in tokens, special tokens included."""

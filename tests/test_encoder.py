@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ from torch.nn import functional as F
 
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder
+from minisbert.inference.stream import on_terminal
 
 TEXTS = ["the cat sat on the mat.", "a man", "", "someone is eating a meal!", "red, blue, green", "the dog is running", "a cat"]
 LONG = "the cat sat on the mat, the dog ran. " * 5
@@ -631,3 +633,14 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(tiny: SentenceEncoder) -
     assert same_bits(tiny.encode(TEXTS), expected)
     for rows, again in zip(tokens, tiny.encode(TEXTS, output_value="token_embeddings"), strict=True):
         torch.testing.assert_close(rows, again, rtol=0, atol=1e-5)
+
+
+def test_what_a_repl_shows_of_the_parts(tiny: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert re.fullmatch(r"TextTokenizer\(\d+ tokens, at most \d+ per text, special tokens \[CLS\] \[SEP\]\)", repr(tiny.tokenizer))
+    assert repr(tiny.info()) == str(tiny.info())
+
+    class Output(io.StringIO):  # of a notebook's cell, which says that it is no terminal
+        __module__ = "ipykernel.iostream"
+
+    monkeypatch.setattr(sys, "stderr", Output())
+    assert on_terminal()

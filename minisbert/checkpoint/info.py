@@ -35,7 +35,7 @@ class File:
     sha256: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Info:
     """Everything that decides what an encoder's vectors are. `print` shows it as a table.
 
@@ -87,6 +87,8 @@ class Info:
         lines += ["", "files", *_table(files)]
         lines += ["", "warnings", *(f"  {warning}" for warning in self.warnings or ("none",))]
         return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 def describe(checkpoint: Checkpoint, usage: SentenceTransformersConfig) -> Info:

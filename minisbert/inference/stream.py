@@ -137,8 +137,8 @@ def has_console() -> bool:
 
 
 def on_terminal() -> bool:
-    """Whether stderr is one."""
-    return has_console() and sys.stderr.isatty()
+    """Whether stderr is one, or the output of a notebook's cell."""
+    return has_console() and (sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"))
 
 
 class Progress:
