@@ -76,7 +76,7 @@ class TextTokenizer:
         self.max_length = max_length
 
     def __repr__(self) -> str:
-        frame = [self.tokenizer.id_to_token(number) for number in (*self.prefix, *self.suffix)]
+        frame = [str(self.tokenizer.id_to_token(number)) for number in (*self.prefix, *self.suffix)]
         return f"TextTokenizer({self.vocab_size:,} tokens, at most {self.max_length} per text, special tokens {' '.join(frame)})"
 
     @property
