@@ -22,7 +22,7 @@ from minisbert.checkpoint.listing import known_models
 from minisbert.commands import encode, given_text, load_model, printable, say, search
 from minisbert.errors import MinisbertError
 from minisbert.files import FORMATS, open_texts
-from minisbert.parsers import add_corpus, add_train
+from minisbert.parsers import add_corpus, add_trace, add_train
 from minisbert.writing import written_whole
 
 DESCRIPTION = """\
@@ -149,22 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_on_truncate(encode)
     encode.add_argument("--json", action="store_true", help="print a summary as JSON on stdout")
 
-    trace = commands.add_parser(
-        "trace",
-        parents=[common],
-        formatter_class=_Help,
-        help="write a page that shows how a sentence becomes a vector",
-        description="Writes a page for the browser that walks a sentence through the whole model. For two sentences,\n"
-        "the page also shows why they are similar, and the command prints the cosine.",
-    )
-    trace.add_argument("sentence", metavar="SENTENCE", help="the sentence")
-    trace.add_argument("other", nargs="?", metavar="SENTENCE", help="another, to compare with")
-    trace.add_argument("--out", required=True, type=Path, metavar="PATH", help="the page to write, such as page.html")
-    trace.add_argument("--open", action="store_true", help="open it in the browser")
-    trace.add_argument("--json", action="store_true", help="print {page, tokens, cosine} as JSON, the cosine of a pair")
-    trace.add_argument(
-        "--corpus", metavar="FILE", help="UTF-8, one text per line; the page shows the closest of them after each layer; - is stdin"
-    )
+    add_trace(commands, common, _Help)
 
     info = commands.add_parser(
         "info",
@@ -266,6 +251,11 @@ def _similarity(options: argparse.Namespace) -> None:
 
 
 def _trace(options: argparse.Namespace) -> None:
+    if options.serve:
+        _serve(options)
+        return
+    if options.sentence is None or options.out is None or options.port is not None:
+        raise ValueError("expected a SENTENCE and --out PATH; or --serve, to which --port belongs. See minisbert trace --help.")
     import minisbert
     from minisbert.tracing import is_page
 
@@ -282,10 +272,45 @@ def _trace(options: argparse.Namespace) -> None:
         print(f"{trace.cosine:.6f}")
     say(f"wrote the page {options.out}")
     if options.open:
-        import webbrowser
+        _open(options.out.resolve().as_uri(), str(options.out))
 
-        if not webbrowser.open(options.out.resolve().as_uri()):
-            raise OSError(f"--open: no browser was found here. Open {str(options.out)!r} by hand.")
+
+def _open(address: str, name: str) -> None:
+    import webbrowser
+
+    if not webbrowser.open(address):
+        raise OSError(f"--open: no browser was found here. Open {name!r} by hand.")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    """`minisbert trace --serve`: the page for sentences that are typed in, until Ctrl-C."""
+    for name in ("out", "corpus", "json"):
+        if getattr(options, name):
+            raise ValueError(f"--serve: found --{name} too, which it does not take. Leave one of the two out.")
+    if not 0 <= (options.port or 0) <= 65535:
+        raise ValueError(f"--port: found {options.port}, expected 0 to 65535.")
+    import minisbert
+    from minisbert.tracing.serve import TraceServer
+
+    here = dict.fromkeys(known.model for known in known_models(options.cache_dir) if not known.problem)
+    first = options.model or (minisbert.DEFAULT_MODEL if minisbert.DEFAULT_MODEL in here else next(iter(here), None))
+    if first is None:
+        raise ValueError("--serve: no models are on this machine. Pass --model NAME, which downloads one from the hub.")
+
+    def load(model: str) -> minisbert.SentenceEncoder:
+        if model == first:
+            options.model = first
+            return load_model(options)
+        return minisbert.load(model, device=options.device, cache_dir=options.cache_dir, local_files_only=True)
+
+    start = given_text(options.sentence) or "", given_text(options.other) or ""
+    with TraceServer([first, *(model for model in here if model != first)], load, start, options.port or 0) as server:
+        server.encoder(first)  # loaded now: an error in it ends the command, and the first answer is quick
+        print(server.address, flush=True)
+        say("the page is at this address until Ctrl-C")
+        if options.open:
+            _open(server.address, server.address)
+        server.serve_forever()
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -1,10 +1,21 @@
-"""The options of `minisbert train` and `minisbert corpus`, apart from what they run: help must not wait for an import of torch."""
+"""The options of `minisbert trace`, `train` and `corpus`, apart from what they run: help must not wait for an import of torch."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 from typing import Any
+
+TRACE = """\
+Writes a page for the browser that walks a sentence through the whole model. For two sentences,
+the page also shows why they are similar, and the command prints the cosine.
+
+With --serve, it prints the address of a page on this machine where sentences are typed in,
+and where the models that are on this machine can be chosen. It runs until Ctrl-C.
+
+  minisbert trace "A man is eating food." "Someone is having a meal." --out page.html --model all-MiniLM-L6-v2
+  minisbert trace --serve --open --model all-MiniLM-L6-v2
+"""
 
 TRAIN = """\
 Trains a model on pairs or triplets of texts, and saves it for minisbert, sentence-transformers
@@ -32,6 +43,32 @@ After Ctrl-C, a crash or a full disk, the same command continues where it was.
   minisbert corpus passages/*.parquet --text-column text --id-column id --out vectors/ --model all-MiniLM-L6-v2 --engine ray
   minisbert corpus --verify vectors/
 """
+
+
+def add_trace(commands: Any, common: argparse.ArgumentParser, formatter: type[argparse.HelpFormatter]) -> None:
+    """Adds `minisbert trace` to the parsers of `minisbert`; the arguments are as in `add_train`."""
+    trace = commands.add_parser(
+        "trace",
+        parents=[common],
+        formatter_class=formatter,
+        help="write a page that shows how a sentence becomes a vector",
+        description=TRACE,
+    )
+    trace.add_argument("sentence", nargs="?", metavar="SENTENCE", help="the sentence; with --serve, the first to show")
+    trace.add_argument("other", nargs="?", metavar="SENTENCE", help="another, to compare with")
+    trace.add_argument("--out", type=Path, metavar="PATH", help="the page to write, such as page.html; needed without --serve")
+    trace.add_argument(
+        "--serve",
+        action="store_true",
+        help="show the page at an address of this machine that no other machine can reach "
+        "(without --model: the default model if it is on this machine, else the first that `minisbert models` prints)",
+    )
+    trace.add_argument("--port", type=int, metavar="N", help="the port for --serve (default: one that is free)")
+    trace.add_argument("--open", action="store_true", help="open it in the browser")
+    trace.add_argument("--json", action="store_true", help="print {page, tokens, cosine} as JSON, the cosine of a pair")
+    trace.add_argument(
+        "--corpus", metavar="FILE", help="UTF-8, one text per line; the page shows the closest of them after each layer; - is stdin"
+    )
 
 
 def add_train(commands: Any, common: argparse.ArgumentParser, formatter: type[argparse.HelpFormatter]) -> None:

@@ -5,6 +5,7 @@
     page.py     the trace as an HTML page: `answer.py` is its head, `steps.py`, `layers.py` and `comparison.py` say what each step
                 shows; `html.py` and `pictures.py` have the pieces; `page.html`, `page.css` and `page.js` are the frame around them
     card.py     the answer as one SVG picture
+    serve.py    the page at an address of this machine, with a form for other sentences
 
 The folder is not called `trace`, because `minisbert.trace` is the function. It imports encoder, writing, inference, checkpoint,
 bert, pooling and tokenizer. It is imported by cli and, when it is used, by `minisbert.trace`.
