@@ -92,8 +92,7 @@ class TraceServer(ThreadingHTTPServer):
             self._check(a, b, model)
             with self.lock:
                 page = trace(self.encoder(model), a, b if b.strip() else None).html()
-                used = (a, b, model)
-                self.history = [used, *(each for each in self.history if each != used)][:REMEMBERED]
+                self.history = [(a, b, model), *(each for each in self.history if each != (a, b, model))][:REMEMBERED]
         except (MinisbertError, ValueError, TypeError, OSError, RuntimeError, MemoryError) as error:
             problem = str(error) or type(error).__name__
             page = FRAME.format(policy=POLICY, text="There is no trace of this: the message above says why.")
@@ -173,8 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Whatever is refused, here and by http.server itself."""
-        text = escape(message or explain or "The request was refused.")
-        self._answer(code, FRAME.format(policy=POLICY, text=text), {"Allow": "GET"} if code == 405 else {})
+        page = FRAME.format(policy=POLICY, text=escape(message or explain or "The request was refused."))
+        self._answer(code, page, {"Allow": "GET"} if code == 405 else {})
 
     def _answer(self, status: int, page: str, headers: Mapping[str, str] | None = None) -> None:
         body = page.encode()
