@@ -298,13 +298,12 @@ def _serve(options: argparse.Namespace) -> None:
         raise ValueError("--serve: no models are on this machine. Pass --model NAME, which downloads one from the hub.")
 
     def load(model: str) -> minisbert.SentenceEncoder:
-        if model == first:
-            options.model = first
-            return load_model(options)
-        return minisbert.load(model, device=options.device, cache_dir=options.cache_dir, local_files_only=True)
+        own = {} if model == first else {"revision": None, "local_files_only": True}  # the others are on this machine
+        return load_model(argparse.Namespace(**vars(options) | {"model": model} | own))
 
     start = given_text(options.sentence) or "", given_text(options.other) or ""
-    with TraceServer([first, *(model for model in here if model != first)], load, start, options.port or 0) as server:
+    models = [first, *(model for model in here if model not in (first, f"sentence-transformers/{first}"))]
+    with TraceServer(models, load, start, options.port or 0) as server:
         server.encoder(first)  # loaded now: an error in it ends the command, and the first answer is quick
         print(server.address, flush=True)
         say("the page is at this address until Ctrl-C")
