@@ -88,7 +88,7 @@ class SentenceEncoder:
 
     @property
     def truncate_dim(self) -> int | None:
-        """How many numbers of each vector are kept, the first ones; None: all. Can be set.
+        """How many dimensions of each vector are kept, the first ones; None: all. Can be set.
 
         It is of use with models that were trained for it (Kusupati et al. 2022, "Matryoshka Representation Learning").
         """
@@ -221,7 +221,7 @@ class SentenceEncoder:
             output_value: "sentence_embedding"; or "token_embeddings", the vectors of the word pieces before they are pooled, those
                 of the special tokens among them.
             normalize_embeddings: scale each vector to length 1. A checkpoint that does so itself does so in any case.
-            truncate_dim: keep only the first numbers of each vector, before `normalize_embeddings`. Default: the encoder's own.
+            truncate_dim: keep only the first dimensions of each vector, before `normalize_embeddings`. Default: the encoder's own.
             convert_to_numpy: numpy arrays in place of tensors, which are the default.
             convert_to_tensor: False is another way to ask for arrays; True is the default, and comes before `convert_to_numpy`.
             on_truncate: what to do when texts are longer than `max_seq_length`: "warn" once with how many, the longest and the
@@ -236,7 +236,7 @@ class SentenceEncoder:
             TypeError: if a sentence is not a text, or an option of the wrong type.
             ValueError: if an option is out of its range, a text holds a lone surrogate, or a text is too long and
                 `on_truncate` is "error".
-            NotFiniteError: if a vector would hold NaN or infinite numbers.
+            NotFiniteError: if a vector would hold NaN or infinite values.
             MissingExtraError: if numpy is asked for and missing.
 
         Source: Reimers & Gurevych 2019, "Sentence-BERT", section 3.

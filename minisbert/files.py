@@ -221,7 +221,7 @@ class VectorFile:
     Args:
         path: where to write.
         kind: ".safetensors" or ".npy".
-        dimension: numbers in a row.
+        dimension: of each row.
         notes: what made the vectors, for the metadata of .safetensors; .npy has no place for it.
     """
 
@@ -313,7 +313,7 @@ def read_vectors(path: Path, rows: int) -> Any:
         vectors = _read_npy(path) if kind == ".npy" else _read_safetensors(path)
     if len(vectors.shape) != 2 or len(vectors) != rows:
         raise ValueError(
-            f"--vectors: {path} holds {list(vectors.shape)} numbers, expected one row for each of the {rows} sentences. "
+            f"--vectors: {path} holds {list(vectors.shape)} values, expected one row for each of the {rows} sentences. "
             "Was the file changed since? Make them anew with minisbert encode."
         )
     return vectors

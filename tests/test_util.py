@@ -383,7 +383,7 @@ def test_two_devices_are_refused() -> None:
         ),
         (torch.ones(2, 3, 5), ValueError, r"a: found the shape \[2, 3, 5\], expected \[rows, dim\], or \[dim\] for one vector\."),
         (torch.tensor(1.0), ValueError, r"a: found the shape \[\], expected \[rows, dim\]"),
-        (torch.ones(3, 0), ValueError, r"a: found 3 vectors without numbers, expected \[rows, dim\]\."),
+        (torch.ones(3, 0), ValueError, r"a: found 3 vectors without dimensions, expected \[rows, dim\]\."),
     ],
     ids=str,
 )

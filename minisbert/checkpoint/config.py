@@ -61,7 +61,7 @@ class SentenceTransformersConfig:
         prompts: texts to put before a sentence, by name.
         default_prompt_name: the prompt that holds where none is asked for.
         similarity_fn_name: one of `SIMILARITY_FUNCTIONS`; None: the file does not say.
-        truncate_dim: how many numbers of a vector to keep; None: all.
+        truncate_dim: how many dimensions of a vector to keep; None: all.
     """
 
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -201,7 +201,7 @@ def read_usage(fields: Fields | None, dimension: int, load_warnings: list[str]) 
     if fields.values.get("truncate_dim") is not None:
         keep = fields.integer("truncate_dim", maximum=sys.maxsize)
         if keep > dimension:
-            load_warnings.append(f"{fields.file}: truncate_dim is {keep}, but a vector has only {dimension} numbers; all are kept")
+            load_warnings.append(f"{fields.file}: truncate_dim is {keep}, but a vector has {dimension} dimensions; all are kept")
     return SentenceTransformersConfig(prompts, default, similarity, keep)
 
 

@@ -44,7 +44,7 @@ class Info:
         origin: the kind of place it came from.
         revision: the commit on the hub; None for a folder or a package, which have none.
         parameters: how many the model has, those of the modules after pooling included.
-        dimension: numbers in a vector.
+        dimension: of a vector.
         device: where it computes.
         dtype: in what precision.
         quantize: "int8" if the weights of the linear layers are kept so; None for those of `dtype`.

@@ -206,7 +206,7 @@ def read_module(module: Module, fields: Fields, dimension: int, load_warnings: l
     Args:
         module: its row in modules.json.
         fields: its config.json.
-        dimension: the numbers in the vector that comes to it.
+        dimension: of the vector that comes to it.
         load_warnings: what the user should be told is added here.
     """
     why = "minisbert has only the sentence vector there. Load this checkpoint with sentence-transformers."
@@ -222,7 +222,7 @@ def read_module(module: Module, fields: Fields, dimension: int, load_warnings: l
     if fields.integer(size, maximum=LARGEST_WIDTH) != dimension:
         fields.refuse(
             size,
-            f"{dimension}, the numbers in the vector that the module before it gives",
+            f"{dimension}, the dimension of the vector that the module before it gives",
             "The two modules are of different models; take an unchanged copy.",
         )
     if module.kind == "layer_norm":

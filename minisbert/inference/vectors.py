@@ -118,7 +118,7 @@ def as_matrix(name: str, value: Vectors) -> Tensor:
     if vectors.dim() != 2:
         raise ValueError(f"{name}: found the shape {list(vectors.shape)}, expected [rows, dim], or [dim] for one vector.")
     if len(vectors) and not vectors.shape[1]:
-        raise ValueError(f"{name}: found {len(vectors)} vectors without numbers, expected [rows, dim].")
+        raise ValueError(f"{name}: found {len(vectors)} vectors without dimensions, expected [rows, dim].")
     return vectors if vectors.dtype == torch.float64 else vectors.float()
 
 

@@ -152,7 +152,7 @@ def facts(trace: Traced) -> list[str]:
         escaped(Path(encoder.model).name if Path(encoder.model).is_absolute() else encoder.model),
         _family(config),
         f"{config.num_hidden_layers} layers of {config.num_attention_heads} heads",
-        f"{config.hidden_size} numbers a token",
+        f"{config.hidden_size} dimensions a token",
         f"{len(trace.a.embedding)} a sentence",
         str(encoder.dtype).removeprefix("torch."),
         *trained_here(Path(encoder.model)),

@@ -59,7 +59,7 @@ def cosine_step(trace: Traced) -> Step:
         "How similar would the two be if the model ended after this layer? Only the vectors of the last layer were trained to be "
         "compared. Before it, any two sentences are often close, so look at how the number changes rather than at its size.",
         f'<figure>{cosine_chart(values)}<figcaption class="note">After the embeddings (emb.) and after layers 1 to '
-        f"{len(values) - 1}.</figcaption>{folded('The numbers', table)}</figure>",
+        f"{len(values) - 1}.</figcaption>{folded('The values', table)}</figure>",
         how_computed(
             COSINE,
             f"[{len(values)}], a cosine after each",

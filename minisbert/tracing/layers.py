@@ -88,7 +88,7 @@ def layers_step(trace: Traced, sentences: Named) -> Step:
         )
         overview.append(
             f'<figure class="sentence">{sentence_badge(name, sentences)}{grid(caption, picture, names, one.tokens, cell)}'
-            f"{folded('The numbers', numbers)}</figure>"
+            f"{folded('The values', numbers)}</figure>"
         )
     telling = telling_heads(sentences)
     first = int(telling.amax(dim=1).argmax())

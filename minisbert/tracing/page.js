@@ -87,7 +87,7 @@ const strip = (values) => {
   values.forEach((value, at) => pixels.data.set([...SIGNS[Number(value > 0)], Math.min(255, 2 * Math.abs(value) * 255 / most)], 4 * at));
   context.putImageData(pixels, 0, 0);
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `${values.length} numbers as colours`);
+  canvas.setAttribute("aria-label", `${values.length} values as colours`);
   return canvas;
 };
 for (const name of ["a", "b"]) {

@@ -68,7 +68,7 @@ class SentenceTrace:
         after_attention: [layers, tokens, hidden], the normalized sum of the layer's input and `attention_out`.
         feed_forward_out: [layers, tokens, hidden], what the feed-forward step adds to that.
         pooling_weights: [tokens], each token's share in the sentence vector; they sum to 1. With max pooling it is the fraction of
-            the numbers that the token gave; with several modes, their average.
+            the values that the token gave; with several modes, their average.
         layer_vectors: [layers + 1, dim], the sentence vector if the model had ended after the embeddings, or after that layer: its
             `hidden`, pooled, and sent through what follows the pooling. The last one is `embedding`, but for rounding. Both are
             in the encoder's `vector_dtype`.

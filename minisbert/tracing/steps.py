@@ -188,7 +188,7 @@ def embeddings_step(sentences: Named) -> Step:
             parts.append(("segment", one.token_type))
         parts.append(("normalized sum", one.embedded))
         shown = min(SHOWN, one.word.shape[1])
-        caption = f"The first {shown} numbers of each token's {count} vectors, and of their normalized sum"
+        caption = f"The first {shown} values of each token's {count} vectors, and of their normalized sum"
         drawn = [(title, part[:, :SHOWN]) for title, part in parts]
         picture = sum_picture(caption, one.tokens[:STRONGEST], [(title, part[:STRONGEST]) for title, part in drawn])
         if len(one.tokens) > STRONGEST:
@@ -208,13 +208,13 @@ def embeddings_step(sentences: Named) -> Step:
         "embeddings",
         ("Vectors", f"{hidden} a token"),
         f"{count.capitalize()} vectors are added",
-        f"Each token looks up a vector of {hidden} numbers for what it is"
+        f"Each token looks up a vector of {hidden} dimensions for what it is"
         + (", " if segments else " and ")
         + "another for its position"
         + (", and a third for its segment, which is always the first here" if segments else "")
         + ". Their sum is normalized. This vector does not depend on the other tokens: a word has the same one in every sentence.",
         "".join(figures)
-        + f'<p class="note">The first {min(SHOWN, hidden)} of {hidden} numbers, a row a token. {legend()} The first {count} '
+        + f'<p class="note">The first {min(SHOWN, hidden)} of {hidden} dimensions, a row a token. {legend()} The first {count} '
         "pictures share one scale.</p>",
         how_computed(
             EMBEDDING if segments else EMBEDDING_WITHOUT_SEGMENTS,
@@ -304,12 +304,12 @@ def vector_step(trace: Traced, sentences: Named) -> Step:
         numbers = " ".join(f"{value:.{digits}g}" for value in values.tolist())
         figures.append(
             f'<figure class="sentence">{sentence_badge(name, sentences)}<div class="strip" role="group" tabindex="0" '
-            f'data-vector="{name}" aria-label="The {len(values)} numbers of sentence {name.upper()}: left and right choose one" '
+            f'data-vector="{name}" aria-label="The {len(values)} values of sentence {name.upper()}: left and right choose one" '
             f'aria-describedby="number-{name}"><img src="{signs(one.embedding[None], largest)}" alt=""><span '
-            f'class="cursor"></span></div><output class="say" id="number-{name}" aria-live="polite">{len(values)} numbers from '
+            f'class="cursor"></span></div><output class="say" id="number-{name}" aria-live="polite">{len(values)} values from '
             f"{decimal(values.min().item(), 4)} to {decimal(values.max().item(), 4)}; length "
             f"{decimal(values.norm().item(), 4)}</output>"
-            + folded(f"All {len(values)} numbers", f'<p class="numbers" data-embedding="{name}">{numbers}</p>')
+            + folded(f"All {len(values)} values", f'<p class="numbers" data-embedding="{name}">{numbers}</p>')
             + "</figure>"
         )
     products = ""
@@ -335,14 +335,14 @@ def vector_step(trace: Traced, sentences: Named) -> Step:
             formulas.append(math_block(mi("s"), mo("←"), fraction(mi("s"), norm("s"))))
         sources.append(source(type(head).forward, f"{type(head).__name__}.forward", "self.", "F.normalize"))
     plain = (
-        f"encode() returns these {len(trace.a.embedding)} numbers. A single number has no meaning by itself; what counts is the "
+        f"encode() returns these {len(trace.a.embedding)} values. A single value has no meaning by itself; what counts is the "
         "direction of the vector."
     )
     if len(trace.encoder.modules) and isinstance(trace.encoder.modules[-1], pooling.Normalize):
         plain += " This model scales its vectors to length 1."
     return step_html(
         "vector",
-        ("Vector", f"{len(trace.a.embedding)} numbers"),
+        ("Vector", f"{len(trace.a.embedding)} dimensions"),
         "The sentence vector",
         plain,
         f'{"".join(figures)}{products}<p class="note">{legend()}</p>',

@@ -472,7 +472,7 @@ def test_include_prompt_is_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "found", "expected"),
     [
-        ("in_features", 16, "16 (int)", "32, the numbers in the vector that the module before it gives"),
+        ("in_features", 16, "16 (int)", "32, the dimension of the vector that the module before it gives"),
         ("in_features", MISSING, "no such field", "an integer from 1 to 65536"),
         ("in_features", 1 << 40, "1099511627776 (int)", "an integer from 1 to 65536"),
         ("out_features", 1 << 40, "1099511627776 (int)", "an integer from 1 to 65536"),
@@ -501,7 +501,7 @@ def test_a_layer_norm_of_another_width_and_a_normalization_of_something_else_are
     chain(folder, "LayerNorm", "Normalize")
     refused(folder, "2_LayerNorm/config.json: no such file in the checkpoint")
     write_json(folder / "2_LayerNorm/config.json", {"dimension": 31})
-    refused(folder, "2_LayerNorm/config.json: field 'dimension': found 31 (int), expected 32, the numbers in the vector")
+    refused(folder, "2_LayerNorm/config.json: field 'dimension': found 31 (int), expected 32, the dimension of the vector")
     new = NORMALIZE | {"type": "sentence_transformers.base.modules.normalize.Normalize"}
     write_json(folder / "modules.json", [TRANSFORMER, POOLING, new])
     write_json(folder / "2_Normalize/config.json", {"module_input_name": "token_embeddings"})
@@ -520,7 +520,7 @@ def test_prompts_and_the_like_are_read(folder: Path) -> None:
     (load_warning,) = config.load_warnings
     assert 'similarity_fn_name is "maxsim" (str), not one of cosine, dot, euclidean, manhattan; cosine is used' in load_warning
     write_json(folder / "config_sentence_transformers.json", {"truncate_dim": 64})
-    assert "truncate_dim is 64, but a vector has only 32 numbers" in read(folder).load_warnings[0]
+    assert "truncate_dim is 64, but a vector has 32 dimensions" in read(folder).load_warnings[0]
 
 
 @pytest.mark.parametrize(
