@@ -118,8 +118,9 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> TextTokenizer:
             tokenizer = settings.rebuilt(settings.kind, tokenizer, file, load_warnings)
         settings.add_tokens(tokenizer, config.bert.vocab_size, load_warnings)
         tokenizer.encode_special_tokens = settings.split_special_tokens
-        # An empty line of vocab.txt has a number, and is found in no text.
-        highest = max((number for token, number in tokenizer.get_vocab().items() if token), default=-1)
+        numbers = tokenizer.get_vocab()
+        numbers.pop("", None)  # an empty line of vocab.txt, which is found in no text
+        highest = max(numbers.values(), default=-1)
         if highest >= config.bert.vocab_size:
             raise CheckpointError(
                 f"{file}: the highest token id is {highest}, expected at most {config.bert.vocab_size - 1}, since config.json "

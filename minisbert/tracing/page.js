@@ -361,7 +361,7 @@ document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
   if (event.key === "Escape") for (const release of releases) release();
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!step || event.target.closest("input, .scroll, pre, .strip-nav")) return;
+  if (!step || event.target.closest("input, .serve, .scroll, pre, .strip-nav")) return;
   event.preventDefault();
   go(clamp(current + step, links.length - 1));
 });
