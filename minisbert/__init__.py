@@ -4,7 +4,7 @@
 >>> encoder = minisbert.load("all-MiniLM-L6-v2")  # a folder, a name on the hub, or a model that an installed package has
 >>> vectors = encoder.encode(["A man is eating food.", "Someone is having a meal.", "A plane takes off."])  # [3, 384]
 >>> minisbert.similarity(vectors, vectors)[0]
-tensor([1.0000, 0.6888, 0.0163])
+tensor([1.0000, 0.6888, 0.0425])
 >>> minisbert.semantic_search(encoder.encode_query("What do people eat?"), vectors, top_k=1)[0][0]["corpus_id"]
 0
 
@@ -177,7 +177,7 @@ def load(
     from minisbert.inference.threads import in_default_state
 
     check_quantize(quantize, device, dtype)
-    device = device or (quantize and "cpu")
+    device = "cpu" if quantize and device is None else device
     where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
     checkpoint, source = load_checkpoint(model, device=device, dtype=dtype, token=token, cache_dir=cache_dir, **where)
     in_default_state(lambda: (quantize_linears if quantize else choose_product)(checkpoint.bert))

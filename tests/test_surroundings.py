@@ -140,4 +140,4 @@ def test_the_page_of_a_vector_of_zeros(tiny: SentenceEncoder, second: str | None
     norm = tiny.bert.layers[-1].feed_forward_norm
     norm.weight.zero_()
     norm.bias.zero_()
-    assert "<h1>" in minisbert.trace("a man", second, model=tiny, corpus=["a cat", "food"]).html()
+    assert "<h1" in minisbert.trace("a man", second, model=tiny, corpus=["a cat", "food"]).html()

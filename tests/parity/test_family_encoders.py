@@ -119,7 +119,7 @@ def test_a_trace_has_the_numbers_of_transformers_and_says_what_differs_from_bert
         ("positions from 2", config.position_offset == 2),
         ("no segments", config.type_vocab_size == 0),
         ("A bias for the distance", config.model_type == "mpnet"),
-        ("Three vectors that add up", config.type_vocab_size > 0),
+        ("a third for its segment", config.type_vocab_size > 0),
         ("begins with ##", type(encoder.tokenizer.tokenizer.model).__name__ == "WordPiece"),
     ):
         assert (words in page) == there, words
