@@ -6,7 +6,7 @@
 >>> minisbert.similarity(vectors, vectors)[0]
 tensor([1.0000, 0.6888, 0.0425])
 >>> minisbert.semantic_search(encoder.encode_query("What do people eat?"), vectors, top_k=1)[0][0]["corpus_id"]
-0
+1
 
     load, encode                         a model from its name; vectors from texts, with a model that is kept
     similarity, semantic_search,         what the vectors are for; minisbert.util has more
