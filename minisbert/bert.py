@@ -11,13 +11,14 @@ Everything but attention computes each token alone. Attention takes the sentence
     sentences   "a b c" "d e" "f g"
     ids         [a b c d e f g]                       tokens = 7; padded to one length it would be 3 × 3 = 9
     groups      [(1, 3), (2, 2)]                      one sentence of 3 tokens, then two of 2
-    scores      [1, heads, 3, 3], [2, heads, 2, 2]    9 + 8 numbers for each head; padded it would be 27
+    scores      [1, heads, 3, 3], [2, heads, 2, 2]    9 + 8 values for each head; padded it would be 27
 
 Notation, used in the shapes beside the code:
 
     tokens      all tokens of a batch, of all its sentences, end to end
     group       (sentences, length): the number of neighbouring sentences of exactly that length; a batch is a list of groups
-    hidden      size of a token's vector, 768 in bert-base;      heads × head_dim = hidden
+    length      tokens of a sentence;      hidden: size of a token's vector, 768 in bert-base
+    heads       attention heads of head_dim each:      heads × head_dim = hidden
     inner       size inside the feed-forward step, usually 4 × hidden
     batch       rows of the padded interface, in `Bert.forward` only
 """
@@ -39,7 +40,7 @@ from minisbert.checks import check_padded
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The sizes and switches of one BERT encoder, under the names of `config.json`; `num_attention_heads` divides `hidden_size`."""
+    """The sizes and switches of one encoder, named as in `config.json`; `hidden_size` is a multiple of `num_attention_heads`."""
 
     vocab_size: int
     hidden_size: int
@@ -52,7 +53,7 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
-    position_offset: int = 0  # position of a sentence's first token; above 0 the padding token's id is one less, as in RoBERTa
+    position_offset: int = 0  # position of a sentence's first token; if above 0, the id of [PAD] is one less, as in RoBERTa
     relative_attention_num_buckets: int = 0  # 0: no relative bias
     model_type: str = "bert"  # whose names the checkpoint has (checkpoint/families.py); the model does not use it
 
@@ -95,8 +96,8 @@ class Embeddings(nn.Module):
 class RelativeBias(nn.Module):
     """What MPNet adds to an attention score for the distance between the two tokens: a learned number per bucket and head.
 
-    Half of the buckets are for tokens to the right. Half of those are for one distance each; the others widen with its logarithm,
-    up to 128, and the last has all that is farther.
+    Half of the buckets are for tokens to the right. In each direction, half of the buckets hold one distance each. The others grow
+    with its logarithm up to 128, and the last also holds everything farther.
 
     [sentences, length] columns → [sentences, heads, length, length]             Raffel et al. 2020 (T5), section 2.1
     """
@@ -130,21 +131,23 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
         contexts = []
-        for block, bias in zip(split(self.qkv(x), groups), biases, strict=True):  # of equal lengths: no mask
+        for block, bias in zip(split(self.qkv(x), groups), biases, strict=True):  # a block's sentences are equally long: no mask
             query, key, value = block.view(*block.shape[:2], 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
-            context = attend(query, key, value, bias, self.dropout * self.training)  # [sentences, heads, length, head_dim]
+            context = attend(
+                query, key, value, bias, self.dropout if self.training else 0.0
+            )  # [sentences, heads, length, head_dim]
             contexts.append(context.transpose(1, 2).flatten(2))  # [sentences, length, hidden]
         return self.out(join(contexts, x.shape[0]))  # [tokens, hidden]
 
 
 def split(x: Tensor, groups: Sequence[LengthGroup]) -> list[Tensor]:
-    """[tokens, ...] → for each group [sentences, length, ...]. Tokens behind the last group belong to no sentence."""
+    """[tokens, ...] → for each group [sentences, length, ...]. Tokens behind the last group are filler; see batching.py."""
     ends = accumulate(map(math.prod, groups))
     return [x[end - math.prod(group) : end].view(*group, *x.shape[1:]) for group, end in zip(groups, ends, strict=True)]
 
 
 def join(blocks: Sequence[Tensor], tokens: int) -> Tensor:
-    """For each group [sentences, length, ...] → [tokens, ...], with zeros for the tokens that belong to no sentence."""
+    """For each group [sentences, length, ...] → [tokens, ...], with zeros for filler tokens."""
     parts = [block.flatten(0, 1) for block in blocks]
     if missing := tokens - sum(part.shape[0] for part in parts):
         parts.append(parts[0].new_zeros(missing, *parts[0].shape[1:]))
@@ -154,7 +157,7 @@ def join(blocks: Sequence[Tensor], tokens: int) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """softmax(q kᵀ / √head_dim + bias) v, in one fused call                     Vaswani et al. 2017, equation 1
 
-    Three [sentences, heads, length, head_dim], [1 or sentences, heads, length, length] → [sentences, heads, length, head_dim]
+    Three [sentences, heads, length, head_dim], bias [1 or sentences, heads, length, length] → as query
 
     >>> query, key, value = torch.randn(3, 2, 12, 5, 32)  # 2 sentences of 5 tokens, 12 heads
     >>> weights = (query @ key.transpose(-2, -1) / math.sqrt(32)).softmax(dim=-1)  # [2, 12, 5, 5], rows sum to 1
@@ -162,7 +165,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
     True
     """
     head_dim = query.shape[-1]
-    if missing := -head_dim % 4:  # up to 16 bytes: else the rounding depends on where in memory a sentence lies
+    if missing := -head_dim % 4:  # up to 16 bytes: otherwise the last bits depend on the alignment in memory
         query, key, value = (F.pad(x, (0, missing)) for x in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=head_dim**-0.5)[..., :head_dim]
 
@@ -203,7 +206,7 @@ class Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """Embeddings and a stack of layers, in `eval()` mode: no dropout, and no parameter asks for a gradient."""
+    """Embeddings and a stack of layers. It begins in `eval()` mode, so without dropout, and with frozen parameters."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -235,10 +238,10 @@ class Bert(nn.Module):
 
         Args:
             ids: [tokens], the token ids of all sentences, end to end, in the order of `groups`.
-            groups: (sentences, length) for each group of sentences of equal length; tokens behind them belong to no sentence.
-            positions: [tokens]; by default those that `_positions` gives each sentence.
+            groups: (sentences, length) for each group of sentences of equal length; tokens behind them are filler.
+            positions: [tokens], rows of the position table; by default those that `_positions` gives each sentence.
             token_types: [tokens]; by default all 0, the first segment.
-            columns: [tokens], where each token stands in its sentence; by default each sentence counts 0, 1, 2 …
+            columns: [tokens], each token's place in its sentence, for a relative bias; by default each sentence counts 0, 1, 2 …
 
         Returns:
             [tokens, hidden].
@@ -256,7 +259,7 @@ class Bert(nn.Module):
         return x
 
     def _positions(self, ids: Tensor) -> Tensor:
-        """[..., length] ids → [..., length]: 0, 1, 2 …; with an offset, padding tokens have the one before and do not count."""
+        """[..., length] ids → [..., length]: 0, 1, 2 …; with an offset, [PAD] has the position before it and is not counted."""
         padding = self.config.position_offset - 1
         if padding < 0:
             return torch.arange(ids.shape[-1], device=ids.device).expand_as(ids)
@@ -289,8 +292,8 @@ class Bert(nn.Module):
         lengths, order = mask.bool().sum(dim=1).sort(stable=True)  # rows of equal length side by side
         row, column = mask[order].nonzero(as_tuple=True)  # both [tokens]
         at = order[row], column
-        counts = (x.tolist() for x in lengths.unique_consecutive(return_counts=True))
-        groups = [(sentences, length) for length, sentences in zip(*counts, strict=True) if length]
+        of_length, sentences = (x.tolist() for x in lengths.unique_consecutive(return_counts=True))
+        groups = [group for group in zip(sentences, of_length, strict=True) if group[1]]  # without rows of no tokens
         hidden = self.embeddings.word.weight.new_zeros(*input_ids.shape, config.hidden_size)
         if groups:
             hidden[at] = self.forward_packed(input_ids[at], groups, self._positions(input_ids)[at], types[at], column)

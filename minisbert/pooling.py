@@ -42,7 +42,7 @@ class DenseConfig:
 
     Attributes:
         folder: where its weights lie inside the checkpoint.
-        activation: a name of `DENSE_ACTIVATIONS`.
+        activation: a name of `checkpoint.modules.DENSE_ACTIVATIONS`.
     """
 
     folder: str
@@ -182,7 +182,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "Tanh": nn.Tanh,
     "Tanhshrink": nn.Tanhshrink,
 }
-"""What `config.DENSE_ACTIVATIONS` names."""
+"""What `checkpoint/modules.py: DENSE_ACTIVATIONS` names."""
 
 
 class Dense(nn.Module):

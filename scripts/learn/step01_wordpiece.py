@@ -7,7 +7,7 @@ def split_word(word: str, vocab: dict[str, int]) -> list[str]:
     """The pieces of one word, the longest first.
 
     Args:
-        word: in lower case, without accents, at least one letter.
+        word: in lower case, at least one character.
         vocab: each piece and its id; pieces inside a word begin with "##".
 
     Returns:
