@@ -168,20 +168,31 @@ def _local(name: str, kind: str | None) -> list[Source]:
 
 def _remote(uri: str, kind: str | None) -> list[Source]:
     fs = arrow("pyarrow.fs")
-    head = re.split(r"[*?\[]", uri, maxsplit=1)[0]
-    base = uri if head == uri else head.rpartition("/")[0]
-    system, path = file_system(base)
+    name, options = _without_options(uri)
+    head = re.split(r"[*?\[]", name, maxsplit=1)[0]
+    base = name if head == name else head.rpartition("/")[0]
+    system, path = file_system(base + options)
     prefix = base[: len(base) - len(path)] if base.endswith(path) else base.partition("://")[0] + "://"
-    if head == uri and system.get_file_info(path).type == fs.FileType.File:
+    if head == name and system.get_file_info(path).type == fs.FileType.File:
         return [_source(uri, kind)]
     infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     found = [prefix + info.path for info in infos if info.type == fs.FileType.File]
-    if head == uri:
-        return _of_folder(uri, prefix + path, found, kind)
-    matches = sorted(filter(re.compile(_pattern(uri)).fullmatch, found))
+    if found and head == name:
+        return _of_folder(uri, prefix + path, found, kind, options)
+    matches = sorted(filter(re.compile(_pattern(name)).fullmatch, found))
     if not matches:
-        raise ValueError(f"inputs: found no file {uri!r}, expected a glob that matches some.")
-    return [_source(file, kind) for file in matches]
+        raise ValueError(f"inputs: found no file {uri!r}, expected a file, a folder or a glob that matches some.")
+    return [_source(file + options, kind) for file in matches]
+
+
+def _without_options(uri: str) -> tuple[str, str]:
+    """A URI and the options for pyarrow at its end; a "?" without a name and "=" after it is a glob's.
+
+    >>> _without_options("s3://bucket/x?.csv?region=eu-west-1&scheme=http")
+    ('s3://bucket/x?.csv', '?region=eu-west-1&scheme=http')
+    """
+    name = re.sub(r"\?\w+=.*", "", uri)
+    return name, uri[len(name) :]
 
 
 def _pattern(glob_: str) -> str:
@@ -195,7 +206,7 @@ def _pattern(glob_: str) -> str:
     return "".join(special.get(piece) or (piece if piece.startswith("[") else re.escape(piece)) for piece in pieces)
 
 
-def _of_folder(name: str, folder: str, files: list[str], kind: str | None) -> list[Source]:
+def _of_folder(name: str, folder: str, files: list[str], kind: str | None, options: str = "") -> list[Source]:
     """The files of a folder whose format is known; the rest is named in a warning."""
     visible = [file for file in sorted(files) if not re.search(r"(^|[/\\])[._]", file[len(folder) :])]
     known = [file for file in visible if kind or _kind(file)[0]]
@@ -207,12 +218,12 @@ def _of_folder(name: str, folder: str, files: list[str], kind: str | None) -> li
             f"inputs: {len(visible) - len(known)} files of {name!r} are left out, such as {os.path.basename(other)!r}. "  # noqa: PTH119
             f"Names end in {', '.join(SUFFIXES)}.",
         )
-    return [_source(file, kind) for file in known]
+    return [_source(file + options, kind) for file in known]
 
 
 def _kind(path: str) -> tuple[str | None, str | None]:
     """The format and the compression that a name says."""
-    stem, suffix = os.path.splitext(path)  # noqa: PTH122
+    stem, suffix = os.path.splitext(_without_options(path)[0] if "://" in path else path)  # noqa: PTH122
     compression = COMPRESSIONS.get(suffix.lower())
     if compression is not None:
         suffix = os.path.splitext(stem)[1]  # noqa: PTH122

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from corpora import files_of, sentences, write_jsonl, write_parquet
+from s3_server import s3_server
 
 import minisbert
 from minisbert.cli import main
@@ -107,6 +108,25 @@ def test_files_are_read_through_fsspec_too(inputs: dict[str, Path], tiny: Path, 
     assert table(tmp_path / "txt").column("file")[0].as_py() == uri
     with pytest.raises(ValueError, match=r"neither pyarrow .* nor fsspec .* opens nowhere://"):
         encode("nowhere://corpus/x.txt", tmp_path / "none", tiny)
+
+
+def test_files_are_read_from_s3_with_the_options_of_the_uri(
+    inputs: dict[str, Path], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_EC2_METADATA_DISABLED", "true")):
+        monkeypatch.setenv(name, value)
+    (inputs["txt"].parent / "folder").mkdir()
+    for name in "a.txt", "b.txt", "_skipped.txt":
+        (inputs["txt"].parent / "folder" / name).write_text("the cat\n")
+    with s3_server({"bucket": inputs["txt"].parent}) as port:
+        options = f"?region=us-east-1&scheme=http&endpoint_override=127.0.0.1:{port}"
+        for name in ("x.parquet", "x.jsonl.gz", "?.csv"):
+            encode(f"s3://bucket/{name}{options}", tmp_path / name, tiny, id_column="id")
+            assert np.array_equal(vectors(tmp_path / name), expected(tiny))
+        encode(f"s3://bucket/folder{options}", tmp_path / "folder", tiny)
+        assert table(tmp_path / "folder").column("file").to_pylist() == [f"s3://bucket/folder/{x}.txt{options}" for x in "ab"]
+        with pytest.raises(ValueError, match="found no file 's3://bucket/none"):
+            encode(f"s3://bucket/none{options}", tmp_path / "none", tiny)
 
 
 def test_prompt_and_normalization_are_those_of_encode(inputs: dict[str, Path], tiny: Path, tmp_path: Path) -> None:
