@@ -4,7 +4,8 @@ Pure functions on lists of lengths: what they return can be written down by hand
 
 A batch is measured in *tokens*, not in sentences, since that is what it costs. Longest first: the largest batch comes at once, so
 memory is at its peak, and a time estimate at its most pessimistic, from the start. Equal lengths stand side by side, because the
-model computes each length group as one block.
+model computes each length group as one block. `engine.pack` chooses among the two plans here, by the device and by what was asked
+for.
 """
 
 from __future__ import annotations
