@@ -56,7 +56,7 @@ def _original_thread_module() -> Any:
 
 
 _native = _original_thread_module()
-_mine = _native._local()  # of this thread: `ours`, and `waiting`, the threads that wait for it
+_mine = _native._local()  # of this thread: `ours`; `waiting`, the threads that wait for it; `computed`; `cut_off`, by a fork
 
 
 class Task(Generic[Result]):
@@ -198,6 +198,7 @@ def computing() -> Iterator[None]:
     Nothing inside may wait for a worker, which a fork keeps from beginning.
     """
     _check_process()
+    _mine.computed = True
     if _cut_off:
         raise MinisbertError(
             f"this process (id {_process}) was forked while other threads computed, and what they had locked stays locked. Fork "
@@ -219,6 +220,12 @@ def forked() -> bool:
     """Whether this process is a fork of one that had loaded minisbert."""
     _check_process()
     return _forked
+
+
+def lost_its_threads() -> bool:
+    """Whether this thread was forked after it had computed: PyTorch would wait here for threads that did not come along."""
+    _check_process()
+    return getattr(_mine, "cut_off", False) and torch.get_num_threads() > 1
 
 
 def when_forked(reset: Callable[[], None]) -> Callable[[], None]:
@@ -249,6 +256,7 @@ def _after_in_child() -> None:
     global _process, _forked, _cut_off, _entry, _inside  # noqa: PLW0603 (it is about the process as a whole)
     _process, _forked = os.getpid(), True
     _cut_off = bool(_inside - _waiting_here())
+    _mine.cut_off = getattr(_mine, "computed", False)
     _entry = _native.RLock()
     _inside = _inside & _waiting_here()
     for reset in _resets:

@@ -120,7 +120,7 @@ def read_examples(
     """Reads a file with named columns. SNLI's and MultiNLI's .jsonl files are read as they are published.
 
     Args:
-        path: .tsv (UTF-8, a first line with the names, no quotes), .jsonl (an object a line) or .parquet.
+        path: .tsv (UTF-8, a first line with the names, no quotes), .jsonl (an object a line) or .parquet. Empty lines are skipped.
         texts: the columns of texts, such as ("sentence1", "sentence2").
         label: the column of the label, such as "score" or "gold_label"; None: there is none.
         classes: the number of each class that the label column names. Default: `NLI_LABELS`. Rows with the class "-" are left out.
@@ -186,48 +186,63 @@ Rows: TypeAlias = Iterator[tuple[str, list[Any]]]
 """Where a row stands, in words, and its cells in the wanted order."""
 
 
-def _tsv_rows(path: Path, wanted: Sequence[str]) -> Rows:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = enumerate((line.rstrip("\r\n") for line in file), start=1)
-        _, first = next(lines, (1, ""))
-        names = first.split("\t")
-        places = [_place_of(name, names, f"{path}, line 1") for name in wanted]
-        for number, line in lines:
-            cells = line.split("\t")
-            if len(cells) != len(names):
-                raise ValueError(f"{path}, line {number}: found {len(cells)} fields, expected {len(names)}, as in the first line.")
-            yield f"{path}, line {number}", [cells[place] for place in places]
-
-
-def _jsonl_rows(path: Path, wanted: Sequence[str]) -> Rows:
-    with path.open(encoding="utf-8-sig") as file:
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Where each line stands, and its text; empty ones are skipped, as in the other commands."""
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             place = f"{path}, line {number}"
             try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{place}: not JSON ({error}). Expected one object a line.") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{place}: found {type(row).__name__}, expected an object with named fields.")
-            for name in wanted:
-                _place_of(name, list(row), place)
-            yield place, [row[name] for name in wanted]
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{place}: not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
+            if text:
+                yield place, text
+
+
+def _tsv_rows(path: Path, wanted: Sequence[str]) -> Rows:
+    lines = _lines(path)
+    place, first = next(lines, (str(path), ""))
+    if not first:
+        raise ValueError(f"{path}: found an empty file, expected a first line with the names of the columns.")
+    names = first.split("\t")
+    places = [_place_of(name, names, place) for name in wanted]
+    for place, line in lines:
+        cells = line.split("\t")
+        if len(cells) != len(names):
+            raise ValueError(f"{place}: found {len(cells)} fields, expected {len(names)}, as in the first line.")
+        yield place, [cells[index] for index in places]
+
+
+def _jsonl_rows(path: Path, wanted: Sequence[str]) -> Rows:
+    for place, line in _lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{place}: not JSON ({error}). Expected one object a line.") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{place}: found {type(row).__name__}, expected an object with named fields.")
+        for name in wanted:
+            _place_of(name, list(row), place)
+        yield place, [row[name] for name in wanted]
 
 
 def _parquet_rows(path: Path, wanted: Sequence[str]) -> Rows:
     try:
-        from pyarrow import parquet  # type: ignore[import-untyped]
+        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
     except ImportError as error:
         message = f"{path}: .parquet needs pyarrow. Run pip install 'minisbert[train]', or use .tsv or .jsonl."
         raise MissingExtraError(message) from error
-    with parquet.ParquetFile(path) as file:
-        for name in wanted:
-            _place_of(name, file.schema_arrow.names, str(path))
-        number = 0
-        for batch in file.iter_batches(columns=list(wanted)):
-            for row in batch.to_pylist():
-                yield f"{path}, row {number}", [row[name] for name in wanted]
-                number += 1
+    try:
+        with parquet.ParquetFile(path) as file:
+            for name in wanted:
+                _place_of(name, file.schema_arrow.names, str(path))
+            number = 0
+            for batch in file.iter_batches(columns=list(wanted)):
+                for row in batch.to_pylist():
+                    yield f"{path}, row {number}", [row[name] for name in wanted]
+                    number += 1
+    except ArrowException as error:
+        raise ValueError(f"{path}: the parquet file is broken ({str(error).rstrip('.')}). Replace it.") from error
 
 
 def _place_of(name: str, names: Sequence[str], place: str) -> int:

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from minisbert.encoder import SentenceEncoder
+from minisbert.errors import MinisbertError
 from minisbert.inference.batching import length_groups
 from minisbert.inference.inputs import choose_prompt, read_texts
+from minisbert.inference.threads import lost_its_threads
 
 
 def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> Tensor:
@@ -20,7 +22,7 @@ def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None 
 
     Texts of different lengths are packed, so padding costs nothing. Dropout is applied where BERT has it if `encoder.bert` is in
     `train()` mode; a loaded model is in `eval()` mode. If no parameter of `encoder.bert` asks for a gradient yet, all of the
-    encoder's do from then on.
+    encoder's do from then on. What the caller has set, such as autocast, is in force.
 
     Args:
         encoder: the model.
@@ -33,6 +35,7 @@ def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None 
 
     Raises:
         TypeError, ValueError: as in `encode`, for texts and prompts.
+        MinisbertError: on the CPU, in a thread that was forked after it had computed: `backward()` would never return. `fit` works.
 
     Source: Reimers & Gurevych 2019, section 3, where the two sentences of a pair go through networks with tied weights: one batch
     with the sentences of both sides is just that.
@@ -44,13 +47,18 @@ def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None 
     >>> encoder.bert.embeddings.word.weight.grad.shape
     torch.Size([30522, 384])
     """
+    if encoder.device.type == "cpu" and lost_its_threads():
+        raise MinisbertError(
+            "embed: this process was forked after it had computed, and PyTorch's other threads did not come along. Call embed and "
+            "backward in a new thread, start processes by spawn, or call torch.set_num_threads(1)."
+        )
     before = choose_prompt(encoder.prompts, encoder.default_prompt_name, prompt, prompt_name)
     some, _ = read_texts(texts)
     if torch.is_grad_enabled() and not any(parameter.requires_grad for parameter in encoder.bert.parameters()):
         for part in encoder.bert, encoder.modules:
             part.requires_grad_(True)
     ids = encoder.tokenizer([before + text for text in some]).ids
-    return vectors(encoder, [torch.tensor(row) for row in ids], encoder.prompt_tokens(before))
+    return vectors(encoder, [torch.tensor(row, device="cpu") for row in ids], encoder.prompt_tokens(before))
 
 
 def vectors(encoder: SentenceEncoder, ids: Sequence[Tensor], prompt_tokens: int = 0) -> Tensor:
@@ -68,7 +76,7 @@ def vectors(encoder: SentenceEncoder, ids: Sequence[Tensor], prompt_tokens: int 
     sentence_vectors = encoder.modules(
         encoder.pooling(token_vectors, groups, prompt_tokens)
     )  # [texts, dim], in the order of `order`
-    return sentence_vectors[torch.tensor(order).argsort().to(encoder.device)]
+    return sentence_vectors[torch.tensor(order, device="cpu").argsort().to(encoder.device)]
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from minisbert.train.data import Examples, ExamplesLike, as_examples, batches
 from minisbert.train.embedding import recomputing, trainable, vectors
 from minisbert.train.history import Evaluation, History, Step
 from minisbert.train.losses import Loss
-from minisbert.train.state import SavedState, named_weights, prepare, state_file, write_state
+from minisbert.train.state import SavedState, alone, named_weights, state_file, write_state
 
 Evaluate: TypeAlias = Callable[[SentenceEncoder], float | Mapping[str, float]]
 """The encoder → a number, or numbers by name whose first one decides; larger is better."""
@@ -91,7 +91,7 @@ def fit(
     Raises:
         TypeError, ValueError: for an option or data that is not as described; a row is named by its index.
         NotFiniteError: if a loss or a gradient is NaN or infinite. The last state and the best model stay on the disk.
-        CheckpointError: if `<save_to>.training` holds the state of another run.
+        CheckpointError: if `<save_to>.training` holds the state of another run, or a run is writing there now.
         FileExistsError: if `save_to` holds anything but a checkpoint.
 
     Source: Reimers & Gurevych 2019, section 3.1, for the defaults.
@@ -124,9 +124,9 @@ def fit(
     folder = None if save_to is None else absolute(save_to)
     if folder is not None:
         check_replaceable(folder)
-        prepare(state_file(folder))
     arguments = encoder, loss, data, options, evaluate, evaluate_every, folder, save_every, show_progress_bar
-    return in_default_state(lambda: _Run(*arguments)).run()
+    with nullcontext() if folder is None else alone(state_file(folder)):
+        return in_default_state(lambda: _Run(*arguments)).run()
 
 
 @dataclass(frozen=True)

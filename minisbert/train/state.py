@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,33 @@ def state_file(save_to: Path) -> Path:
     return save_to.with_name(save_to.name + ".training") / "state.safetensors"
 
 
-def prepare(file: Path) -> None:
-    """Makes the folder of a state, and removes what a run that was killed while writing left there."""
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Makes the folder of a state, and lets no other run work in it meanwhile. A kill unlocks it.
+
+    Removes what a run that was killed while writing left there. Where there are no such locks, as on Windows, nothing is refused.
+
+    Raises:
+        CheckpointError: if another run works there.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    for unfinished in file.parent.glob(".minisbert-*"):
-        unfinished.unlink()
+    with ExitStack() as stack:
+        if os.name == "posix":
+            import fcntl
+
+            folder = os.open(file.parent, os.O_RDONLY)
+            stack.callback(os.close, folder)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise CheckpointError(
+                    f"save_to: another run writes to {str(file.parent)!r} now. Wait until it is done, or name another folder."
+                ) from error
+            except OSError:  # a file system without locks
+                pass
+        for unfinished in file.parent.glob(".minisbert-*"):
+            unfinished.unlink()
+        yield
 
 
 def write_state(

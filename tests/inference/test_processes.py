@@ -35,7 +35,7 @@ import copy, ctypes, faulthandler, os, pickle, sys, threading, time
 import minisbert, torch
 from minisbert import util
 from minisbert.inference.threads import computing, forked
-from minisbert.train import CosineSimilarityLoss, fit
+from minisbert.train import CosineSimilarityLoss, embed, fit
 
 torch.set_num_threads(2)
 folder = {folder!r}
@@ -86,8 +86,18 @@ def refused():
     except minisbert.MinisbertError as error:
         return "was forked while other threads computed" in str(error)
 
+def trained():
+    try:
+        embed(encoder, texts)
+    except minisbert.MinisbertError as error:
+        assert "was forked after it had computed" in str(error)
+    thread = threading.Thread(target=lambda: embed(encoder, texts).sum().backward())
+    thread.start()
+    thread.join()
+    return encoder.bert.embeddings.word.weight.grad is not None
+
 untold = ctypes.PyDLL(None).fork  # Python is not told of it
-print(check(os.fork, same), check(untold, same))
+print(check(os.fork, same), check(untold, same), check(os.fork, trained))
 
 # What another thread had locked stays locked in a forked process, and a fork that Python is not told of waits for nobody.
 inside, leave = threading.Event(), threading.Event()
@@ -103,7 +113,7 @@ leave.set()
 
 
 def test_every_operation_works_in_a_forked_process_or_says_why_not(folder: Path) -> None:
-    assert python(EVERYTHING.format(folder=str(folder)) + FORKED) == "0 0\n0\n"
+    assert python(EVERYTHING.format(folder=str(folder)) + FORKED) == "0 0 0\n0\n"
 
 
 PATCH = "from gevent import monkey; monkey.patch_all()\n"

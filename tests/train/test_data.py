@@ -36,7 +36,7 @@ SNLI = [
 
 
 def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
     return path
 
 
@@ -51,7 +51,7 @@ def test_snli_is_read_as_it_is_published(tmp_path: Path) -> None:
 
 
 def test_a_table_has_scores_divided_by_the_largest(tmp_path: Path) -> None:
-    file = write(tmp_path / "pairs.tsv", 'score\ta\tb\r\n5.0\t"x"\ty\r\n2\tz\tw\n')
+    file = write(tmp_path / "pairs.tsv", '\ufeffscore\ta\tb\r\n5.0\t"x"\ty\r\n\r\n2\tz\tw\n')
     found = read_examples(file, ("b", "a"), "score", max_score=5)
     assert found.columns == [["y", "w"], ['"x"', "z"]]
     assert found.labels is not None
@@ -79,6 +79,9 @@ def test_parquet_has_the_same_rows(tmp_path: Path) -> None:
         ("p.jsonl", '{"a": "x", "b": "y"}\n', "line 1: found the columns 'a', 'b', expected 'score'"),
         ("p.jsonl", "[1]\n", "line 1: found list"),
         ("p.jsonl", "{\n", "line 1: not JSON"),
+        ("p.tsv", "", "found an empty file"),
+        ("p.tsv", "a\tb\tscore\nx\t\udcff\t1\n", "line 2: not UTF-8"),
+        ("p.parquet", "garbage", "p.parquet: the parquet file is broken"),
         ("p.csv", "a,b\n", "expected one of .tsv, .jsonl, .parquet"),
     ],
 )

@@ -281,6 +281,18 @@ def test_a_folder_with_anything_else_is_left_alone(tiny_folder: Path, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_second_run_in_the_same_folder_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"loss": CosineSimilarityLoss(), "save_to": tmp_path / "out"}
+
+    def second(_: minisbert.SentenceEncoder) -> float:
+        with pytest.raises(CheckpointError, match="another run writes to"):
+            fit(load(tiny_folder), rows(20), **options)
+        return 0.5
+
+    assert len(fit(load(tiny_folder), rows(20), evaluate=second, **options).evaluations) == 1
+    fit(load(tiny_folder), rows(20), **options | {"save_to": tmp_path / "other"})
+
+
 class BreaksAt(nn.Module):
     """A loss that is NaN in one step."""
 
