@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_said_in_one_line(model: str, file: Path, tmp_path:
             (["--in", str(file), "--vectors", str(tmp_path / vectors)], message)
             for vectors, message in [
                 ("short.npy", "holds [5, 32] values, expected one row for each of the 6 sentences. Was the file changed since?"),
-                ("flat.npy", "holds [6] numbers, expected one row for each of the 6 sentences."),
+                ("flat.npy", "holds [6] values, expected one row for each of the 6 sentences."),
                 ("wide.npy", "holds vectors of 33 dimensions, but this model's have 32. Name the --model that made them."),
                 ("nan.npy", "row 0 holds nan, expected finite values only."),
                 ("objects.npy", "objects.npy is no .npy file of numbers (Array can't be memory-mapped"),
