@@ -122,7 +122,7 @@ def check(loaded: Loaded, **options: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*no such file, so this is a plain BERT")
-@pytest.mark.filterwarnings("ignore:.*truncate_dim is 500, but a vector has only 32")
+@pytest.mark.filterwarnings("ignore:.*truncate_dim is 500, but a vector has 32")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_checkpoint_in_this_layout_gives_what_sentence_transformers_gives(
     layout: str, tmp_path: Path, dtype: torch.dtype
