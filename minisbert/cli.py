@@ -15,6 +15,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,7 +23,7 @@ from minisbert.checkpoint.listing import known_models
 from minisbert.commands import encode, given_text, load_model, printable, say, search
 from minisbert.errors import MinisbertError
 from minisbert.files import FORMATS, open_texts
-from minisbert.parsers import add_corpus, add_trace, add_train
+from minisbert.parsers import add_corpus, add_on_truncate, add_trace, add_train
 from minisbert.writing import written_whole
 
 DESCRIPTION = """\
@@ -76,21 +77,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="int8 weights: a quarter of the memory, faster, other vectors (default: float)",
     )
 
-    similarity = commands.add_parser(
+    add_parser = partial(commands.add_parser, parents=[common], formatter_class=_Help)
+    similarity = add_parser(
         "similarity",
-        parents=[common],
-        formatter_class=_Help,
         help="the cosine of two sentences",
         description="Prints the cosine of two sentences' vectors, or for more than two\nthe matrix of all cosines.",
     )
     similarity.add_argument("sentences", nargs="+", metavar="SENTENCE", help="two sentences or more")
-    _add_on_truncate(similarity)
+    add_on_truncate(similarity)
     similarity.add_argument("--json", action="store_true", help="print {sentences, cosines}, the full matrix, as JSON")
 
-    search = commands.add_parser(
+    search = add_parser(
         "search",
-        parents=[common],
-        formatter_class=_Help,
         help="search a file of sentences",
         description="Prints the sentences of a file that are closest to the query, best first:\n"
         "the cosine, the number of the sentence in the file, and the sentence.\n"
@@ -114,13 +112,11 @@ def build_parser() -> argparse.ArgumentParser:
         "vectors of another model or prompt are refused if PATH is .safetensors",
     )
     search.add_argument("--top-k", type=int, default=5, metavar="N", help="how many sentences to print (default: 5)")
-    _add_on_truncate(search)
+    add_on_truncate(search)
     search.add_argument("--json", action="store_true", help="print {query, hits: [{number, cosine, text}]} as JSON")
 
-    encode = commands.add_parser(
+    encode = add_parser(
         "encode",
-        parents=[common],
-        formatter_class=_Help,
         help="write a vector for each text of a file",
         description="Writes one vector for each text of the input, in its order (an empty line is an\n"
         "empty text and has one too). It reads and writes as it goes, with a few\n"
@@ -146,15 +142,13 @@ def build_parser() -> argparse.ArgumentParser:
     encode.add_argument(
         "--batch-tokens", type=int, metavar="N", help="the largest number of tokens in a batch (default: what suits the machine)"
     )
-    _add_on_truncate(encode)
+    add_on_truncate(encode)
     encode.add_argument("--json", action="store_true", help="print a summary as JSON on stdout")
 
-    add_trace(commands, common, _Help)
+    add_trace(add_parser)
 
-    info = commands.add_parser(
+    info = add_parser(
         "info",
-        parents=[common],
-        formatter_class=_Help,
         help="the settings of a model, and where they come from",
         description="Prints every setting that decides what the vectors are, with the file that it\n"
         "comes from, the files' sha256, the revision, the number of parameters\nand every warning.",
@@ -169,8 +163,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     models.add_argument("--cache-dir", metavar="DIR", help="the hub's cache (default: huggingface_hub's own)")
     models.add_argument("--json", action="store_true", help="print [{model, place, problem}] as JSON")
-    add_train(commands, common, _Help)
-    add_corpus(commands, common, _Help)
+    add_train(add_parser)
+    add_corpus(add_parser)
     return parser
 
 
@@ -178,15 +172,6 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, help="the format of FILE (default: by its name; stdin is txt)")
     parser.add_argument("--column", metavar="NAME", help="the column of a .csv or .tsv, or the field of a .jsonl, with the text")
     parser.add_argument("--delimiter", metavar="C", help="the field separator (default: a comma for .csv, a tab for .tsv)")
-
-
-def _add_on_truncate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--on-truncate",
-        choices=("warn", "error", "ignore"),
-        default="warn",
-        help="what to do when texts are longer than the model's limit and are cut (default: warn)",
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

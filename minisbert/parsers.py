@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 TRACE = """\
 Writes a page for the browser that walks a sentence through the whole model. For two sentences,
@@ -45,15 +45,23 @@ After Ctrl-C, a crash or a full disk, the same command continues where it was.
 """
 
 
-def add_trace(commands: Any, common: argparse.ArgumentParser, formatter: type[argparse.HelpFormatter]) -> None:
-    """Adds `minisbert trace` to the parsers of `minisbert`; the arguments are as in `add_train`."""
-    trace = commands.add_parser(
-        "trace",
-        parents=[common],
-        formatter_class=formatter,
-        help="write a page that shows how a sentence becomes a vector",
-        description=TRACE,
+AddParser = Callable[..., argparse.ArgumentParser]
+"""`add_parser` of what `add_subparsers` gave, with the options that every command takes."""
+
+
+def add_on_truncate(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for texts that are too long."""
+    parser.add_argument(
+        "--on-truncate",
+        choices=("warn", "error", "ignore"),
+        default="warn",
+        help="what to do when texts are longer than the model's limit and are cut (default: warn)",
     )
+
+
+def add_trace(add_parser: AddParser) -> None:
+    """Adds `minisbert trace` to the parsers of `minisbert`."""
+    trace = add_parser("trace", help="write a page that shows how a sentence becomes a vector", description=TRACE)
     trace.add_argument("sentence", nargs="?", metavar="SENTENCE", help="the sentence; with --serve, the first to show")
     trace.add_argument("other", nargs="?", metavar="SENTENCE", help="another, to compare with")
     trace.add_argument("--out", type=Path, metavar="PATH", help="the page to write, such as page.html; needed without --serve")
@@ -71,21 +79,9 @@ def add_trace(commands: Any, common: argparse.ArgumentParser, formatter: type[ar
     )
 
 
-def add_train(commands: Any, common: argparse.ArgumentParser, formatter: type[argparse.HelpFormatter]) -> None:
-    """Adds `minisbert train` to the parsers of `minisbert`.
-
-    Args:
-        commands: what `add_subparsers` gave.
-        common: the options that say which model.
-        formatter: of the help.
-    """
-    parser = commands.add_parser(
-        "train",
-        parents=[common],
-        formatter_class=formatter,
-        help="train a model on pairs or triplets of texts",
-        description=TRAIN,
-    )
+def add_train(add_parser: AddParser) -> None:
+    """Adds `minisbert train` to the parsers of `minisbert`."""
+    parser = add_parser("train", help="train a model on pairs or triplets of texts", description=TRAIN)
     parser.add_argument("--data", required=True, metavar="FILE", help=".tsv, .jsonl or .parquet with named columns")
     parser.add_argument(
         "--columns", required=True, nargs="+", metavar="NAME", help="the columns of the texts, then the column of the label"
@@ -116,21 +112,9 @@ def add_train(commands: Any, common: argparse.ArgumentParser, formatter: type[ar
     parser.add_argument("--json", action="store_true", help="print what was done as JSON, on stdout")
 
 
-def add_corpus(commands: Any, common: argparse.ArgumentParser, formatter: type[argparse.HelpFormatter]) -> None:
-    """Adds `minisbert corpus` to the parsers of `minisbert`.
-
-    Args:
-        commands: what `add_subparsers` gave.
-        common: the options that say which model.
-        formatter: of the help.
-    """
-    parser = commands.add_parser(
-        "corpus",
-        parents=[common],
-        formatter_class=formatter,
-        help="files of any size to a folder of parquet shards, resumable",
-        description=CORPUS,
-    )
+def add_corpus(add_parser: AddParser) -> None:
+    """Adds `minisbert corpus` to the parsers of `minisbert`."""
+    parser = add_parser("corpus", help="files of any size to a folder of parquet shards, resumable", description=CORPUS)
     parser.add_argument(
         "inputs", nargs="*", metavar="INPUT", help="files, folders, globs, s3://…: .parquet, .jsonl, .csv, .tsv, .txt"
     )
@@ -156,12 +140,7 @@ def add_corpus(commands: Any, common: argparse.ArgumentParser, formatter: type[a
         default="raise",
         help="a row without a text ends the run (default), or is skipped: it gets a null vector and a line in errors.jsonl",
     )
-    parser.add_argument(
-        "--on-truncate",
-        choices=("warn", "error", "ignore"),
-        default="warn",
-        help="what to do when texts are longer than the model's limit and are cut (default: warn)",
-    )
+    add_on_truncate(parser)
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this process (default), or Ray Data")
     parser.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster, such as auto (default: a new one on this machine)")
     parser.add_argument("--workers", type=int, metavar="N", help="Ray actors (default: as many as fit)")
