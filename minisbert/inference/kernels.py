@@ -78,16 +78,21 @@ def choose_product(bert: Bert) -> None:
         return
     for product, usable, cores in (
         (onednn, bert.dtype == torch.float32 and _has_onednn(), True),
-        (F.linear, all(linear.in_features % ALIGNED == 0 for linear in _linears(bert)), False),
+        (F.linear, all(linear.in_features % ALIGNED == 0 for linear in linears(bert)), False),
         (padded, True, False),
     ):
         if usable and keeps_bits(product, bert, on_all_cores=cores):
             break
     if product is F.linear:
         return
+    exchange_linears(bert, lambda linear: _chosen(linear, product))
+
+
+def exchange_linears(bert: Bert, make: Callable[[nn.Linear], nn.Module]) -> None:
+    """Puts what `make` gives in place of each linear layer of a model, one at a time, so that one is in memory twice."""
     for layer in cast("Iterable[Layer]", bert.layers):
         for name in LINEARS:
-            layer.set_submodule(name, _chosen(cast("nn.Linear", layer.get_submodule(name)), product))
+            layer.set_submodule(name, make(cast("nn.Linear", layer.get_submodule(name))))
 
 
 def align_modules(modules: nn.Sequential) -> None:
@@ -128,7 +133,7 @@ def keeps_bits(product: Any, bert: Bert, *, on_all_cores: bool) -> bool:
     widest product is tried with `CHECKED_ROWS` rows, too. This also finds oneDNN limited by `ONEDNN_MAX_CPU_ISA`. Bits depend on
     shapes, not on values, so models of equal shapes are tried once.
     """
-    shapes = tuple((linear.in_features, linear.out_features) for linear in _linears(bert))
+    shapes = tuple((linear.in_features, linear.out_features) for linear in linears(bert))
     return _keeps_bits(product, shapes, bert.dtype, torch.get_num_threads() if on_all_cores else 1)
 
 
@@ -166,7 +171,7 @@ def _keeps_bits(product: Any, shapes: tuple[tuple[int, int], ...], dtype: torch.
         return False
 
 
-def _linears(bert: Bert) -> list[nn.Linear]:
+def linears(bert: Bert) -> list[nn.Linear]:
     """Those of the first layer, whose shapes the other layers have too."""
     return [cast("nn.Linear", bert.layers[0].get_submodule(name)) for name in LINEARS]
 

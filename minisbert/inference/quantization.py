@@ -18,16 +18,15 @@ else was compared is in scripts/benchmark/README.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minisbert.bert import Bert, Layer
+from minisbert.bert import Bert
 from minisbert.errors import MinisbertError
-from minisbert.inference.kernels import LINEARS
+from minisbert.inference.kernels import exchange_linears, linears
 from minisbert.inference.threads import on_one_core
 
 LEVELS = 127, 63
@@ -146,21 +145,18 @@ def quantize_linears(bert: Bert) -> None:
     Raises:
         MinisbertError: if this PyTorch has no such products on this machine, or none that are exact.
     """
-    shapes = [cast("nn.Linear", bert.layers[0].get_submodule(name)).weight.shape for name in LINEARS]
-    tried = (levels for levels in LEVELS if is_exact(levels, tuple(map(tuple, shapes)), torch.get_num_threads()))
-    levels = next(tried, None)
+    shapes = tuple((linear.out_features, linear.in_features) for linear in linears(bert))
+    levels = next((levels for levels in LEVELS if is_exact(levels, shapes, torch.get_num_threads())), None)
     if levels is None:
         raise MinisbertError(
             f"quantize: PyTorch {torch.__version__} has no exact int8 products on this machine, expected those of oneDNN "
             "(onednn::qlinear_pointwise). Load the model without quantize."
         )
-    for layer in cast("Iterable[Layer]", bert.layers):
-        for name in LINEARS:
-            layer.set_submodule(name, Int8Linear(cast("nn.Linear", layer.get_submodule(name)), levels).eval())
+    exchange_linears(bert, lambda linear: Int8Linear(linear, levels).eval())
 
 
 @lru_cache(maxsize=64)
-def is_exact(levels: int, shapes: tuple[tuple[int, ...], ...], threads: int) -> bool:  # noqa: ARG001 (of the cache's key)
+def is_exact(levels: int, shapes: tuple[tuple[int, ...], ...], threads: int) -> bool:
     """Whether the largest integers are multiplied exactly, and each row has the same bits alone, beside others and on all cores.
 
     Args:
@@ -190,9 +186,10 @@ def is_exact(levels: int, shapes: tuple[tuple[int, ...], ...], threads: int) -> 
         def on_one() -> bool:
             whole = product(x)
             close = torch.allclose(whole, expected, rtol=rounding, atol=rounding * 255 * levels)
-            return close and torch.equal(product(x[4:12].clone()), whole[4:12]) and torch.equal(on_all, whole)
+            return close and torch.equal(product(x[4:12].clone()), whole[4:12]) and all(torch.equal(each, whole) for each in on_all)
 
-        on_all = product(x)  # only this: operations on all cores wait for whatever else runs on one
+        # Only this: operations on all cores wait for whatever else runs on one.
+        on_all = [product(x)] if threads > 1 else []
         return on_one_core(on_one)
 
     try:
