@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import util
 from typing import TYPE_CHECKING, Any
 
-from benchmark.measure import ratios
+from benchmark.measure import PAUSE, ratios
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,7 +150,7 @@ def searched(name: str, size: Size, threads: int, clock: str) -> dict[str, Any]:
         MINERS[name](some[:100])
         before, ready = peak_bytes(), 0.0
         search, queries = MINERS[name], corpus
-    time.sleep(0.5)  # the threads of another library fall asleep
+    time.sleep(PAUSE)
     seconds: list[float] = []
     while not seconds or (sum(seconds) < SECONDS and len(seconds) < 20):
         start = now()
