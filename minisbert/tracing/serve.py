@@ -59,6 +59,7 @@ class TraceServer(ThreadingHTTPServer):
     ) -> None:
         self.models, self.load, self.start = models, load, start
         self.token = secrets.token_urlsafe(24)
+        self.style = files("minisbert.tracing").joinpath("serve.css").read_text("utf-8")
         self.encoders: dict[str, SentenceEncoder] = {}
         self.history: list[tuple[str, str, str]] = []  # a, b, model; the newest first; replaced, never changed
         self.lock = threading.Lock()
@@ -110,7 +111,6 @@ class TraceServer(ThreadingHTTPServer):
 
     def form(self, a: str, b: str, model: str, problem: str = "") -> str:
         """The two sentences, the choice of the model, and the history, as HTML."""
-        style = files("minisbert.tracing").joinpath("serve.css").read_text("utf-8")
         options = "".join(f"<option{' selected' if name == model else ''}>{escape(name)}</option>" for name in self.models)
         links = "".join(
             f'<li><a href="?{escape(urlencode({"a": one, "b": other, "model": name}))}">{escape(shortened(one, 60))}'
@@ -122,7 +122,7 @@ class TraceServer(ThreadingHTTPServer):
             for label, name, text in (("First sentence", "a", a), ("Second sentence (may be empty)", "b", b))
         )
         return (
-            f'<form class="serve" role="search" aria-label="Type your own sentences"><style>{style}</style>{fields}'
+            f'<form class="serve" role="search" aria-label="Type your own sentences"><style>{self.style}</style>{fields}'
             f"<div><label>Model <select name=model>{options}</select></label><button>Trace</button>"
             "<button name=swap value=1>Swap the sentences</button></div>"
             + (f"<p role=alert>{escape(problem)}</p>" if problem else "")
