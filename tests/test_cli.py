@@ -25,6 +25,7 @@ import pytest
 import torch
 from checkpoints import save_tiny
 from conftest import PAIR
+from messages import naming
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
@@ -123,7 +124,7 @@ def test_more_sentences_give_a_labelled_matrix(capsys: pytest.CaptureFixture[str
 
 
 def test_one_sentence_is_too_few(capsys: pytest.CaptureFixture[str], model: str) -> None:
-    assert "found one sentence, expected two or more" in refused(capsys, "similarity", "alone", "--model", model)
+    assert naming("one", "two").search(refused(capsys, "similarity", "alone", "--model", model))
 
 
 def test_a_sentence_that_the_terminal_cannot_show_is_printed_all_the_same(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +143,7 @@ def test_an_argument_is_utf_8_whatever_the_locale(model: str) -> None:
 
 
 def test_an_argument_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str], model: str) -> None:
-    assert "a lone surrogate" in refused(capsys, "similarity", b"\xff".decode("utf-8", "surrogateescape"), "b", "--model", model)
+    assert r"'\udcff' at character 0" in refused(capsys, "similarity", "\udcff", "b", "--model", model)
 
 
 # encode
@@ -217,12 +218,12 @@ def test_lines_that_are_too_long_are_reported_in_one_line_or_refused_or_ignored(
     arguments = ["encode", str(file), "--model", model, "--out", str(out)]
     assert main(arguments) == 0
     warning, wrote = capsys.readouterr().err.splitlines()
-    assert re.match(r"minisbert: warning: 1 of 2 texts .*longer than 32 tokens", warning)
+    assert naming("minisbert: warning: 1 of 2", "32 tokens").search(warning)
     assert wrote.startswith("minisbert: wrote 2 vectors")
     assert main([*arguments, "--on-truncate", "ignore"]) == 0
     assert "warning" not in capsys.readouterr().err
     out.unlink()
-    assert "longer than 32 tokens" in refused(capsys, *arguments, "--on-truncate", "error")
+    assert naming("1 of 2", "32 tokens").search(refused(capsys, *arguments, "--on-truncate", "error"))
     assert names(out.parent) == []
 
 
@@ -282,18 +283,18 @@ def test_a_wrong_command_line_is_an_error_of_one_line(capsys: pytest.CaptureFixt
 
 def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str], model: str, out: Path, tmp_path: Path) -> None:
     said = refused(capsys, "encode", tmp_path / "nowhere.txt", "--model", model, "--out", out)
-    assert f"{tmp_path / 'nowhere.txt'}: No such file or directory" in said
+    assert f"{tmp_path / 'nowhere.txt'}: No such file" in said
     assert "Is a directory" in refused(capsys, "encode", tmp_path, "--model", model, "--out", out)
     assert names(out.parent) == []
 
 
 def test_a_model_that_is_not_there_is_said_to_be_so_in_one_line(capsys: pytest.CaptureFixture[str], file: Path, out: Path) -> None:
     said = refused(capsys, "encode", file, "--model", "org/nonsense", "--out", out)
-    assert "org/nonsense: this model was not found" in said
-    assert "Installed here: all-MiniLM-L6-v2. Pass --model all-MiniLM-L6-v2 to use it." in said
-    assert "Connection refused" in said, "the hub of the tests does not exist"
+    assert naming("org/nonsense", "Connection refused", "--model all-MiniLM-L6-v2").search(said), (
+        "the hub of the tests does not exist"
+    )
     assert names(out.parent) == []
-    assert "local_files_only is set" in refused(capsys, "similarity", "a", "b", "--model", "org/nonsense", "--local-files-only")
+    assert "local_files_only" in refused(capsys, "similarity", "a", "b", "--model", "org/nonsense", "--local-files-only")
 
 
 def test_a_broken_checkpoint_is_said_to_be_so_in_one_line(capsys: pytest.CaptureFixture[str], model: str, tmp_path: Path) -> None:
@@ -308,13 +309,13 @@ def test_a_broken_checkpoint_is_said_to_be_so_in_one_line(capsys: pytest.Capture
 
 def test_bad_options_are_named(capsys: pytest.CaptureFixture[str], model: str, file: Path, out: Path) -> None:
     arguments = ["encode", file, "--model", model, "--out", out]
-    assert "batch_tokens: found 0" in refused(capsys, *arguments, "--batch-tokens", "0")
-    assert "'nonsense' cannot be used here" in refused(capsys, *arguments, "--device", "nonsense")
+    assert naming("batch_tokens", 0, 1).search(refused(capsys, *arguments, "--batch-tokens", "0"))
+    assert "device: 'nonsense'" in refused(capsys, *arguments, "--device", "nonsense")
     if not torch.backends.mps.is_available():
         said = refused(capsys, *arguments, "--device", "mps")
-        assert "Devices here: 'cpu'" in said
+        assert naming("device", "'mps'", "'cpu'").search(said)
         assert len(said) < 250
-    assert "is a local folder" in refused(capsys, *arguments, "--revision", "v1")
+    assert naming("revision", "'v1'", model).search(refused(capsys, *arguments, "--revision", "v1"))
     assert names(out.parent) == []
 
 
@@ -323,9 +324,9 @@ def test_a_line_that_is_not_utf_8_is_named(
     data: bytes, capsys: pytest.CaptureFixture[str], model: str, file: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_bytes(data)
-    assert f"{file}, line 2: not UTF-8" in refused(capsys, "encode", file, "--model", model, "--out", out)
+    assert naming(f"{file}, line 2", "UTF-8").search(refused(capsys, "encode", file, "--model", model, "--out", out))
     give_stdin(monkeypatch, data)
-    assert "stdin, line 2: not UTF-8" in refused(capsys, "encode", "--model", model, "--out", out)
+    assert naming("stdin, line 2", "UTF-8").search(refused(capsys, "encode", "--model", model, "--out", out))
     assert names(out.parent) == []
 
 
@@ -334,23 +335,23 @@ def test_a_result_that_cannot_be_written_is_known_before_the_work(
 ) -> None:
     """No model is given that exists: nothing of this gets as far as loading one."""
 
-    def said(path: Path | str) -> str:
-        return refused(capsys, "encode", file, "--model", "org/nonsense", "--out", path)
-
-    assert "ends in .safetensors or .npy" in said(out.with_suffix(".txt"))
-    assert "ends in .safetensors or .npy" in said(out.parent)
     (out.parent / "folder.npy").mkdir()
-    assert "is a folder, expected the name of a file" in said(out.parent / "folder.npy")
-    assert "there is no folder" in said(out.parent / "nowhere/x.npy")
-    assert "there is no folder" in said(file / "x.npy")
-    assert "nothing can be written to the folder '/proc'" in said("/proc/x.npy")
+    for path, *parts in (
+        (out.with_suffix(".txt"), "vectors.txt", ".safetensors", ".npy"),
+        (out.parent, out.parent, ".safetensors", ".npy"),
+        (out.parent / "folder.npy", "folder.npy", "folder", "file"),
+        (out.parent / "nowhere/x.npy", "folder", repr(str(out.parent / "nowhere"))),
+        (file / "x.npy", "folder", repr(str(file))),
+        ("/proc/x.npy", "folder", "'/proc'"),
+    ):
+        assert naming("--out", *parts).search(refused(capsys, "encode", file, "--model", "org/nonsense", "--out", path))
 
 
 def test_a_device_is_not_replaced_by_a_file(capsys: pytest.CaptureFixture[str], model: str, file: Path, out: Path) -> None:
     pipe = out.parent / "pipe"
     os.mkfifo(pipe)
     out.symlink_to(pipe)
-    assert "is no regular file" in refused(capsys, "encode", file, "--model", model, "--out", out)
+    assert naming("--out", pipe, "regular file").search(refused(capsys, "encode", file, "--model", model, "--out", out))
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
@@ -366,11 +367,11 @@ def test_only_vectors_of_minisbert_are_overwritten(
     capsys.readouterr()
     save_file({"precious": torch.ones(3)}, out) if out.suffix == ".safetensors" else np.save(out, np.ones(3))
     before = out.read_bytes()
-    assert f"--out: found {str(out)!r}, which minisbert did not write" in refused(capsys, *arguments)
+    assert naming("--out", out).search(refused(capsys, *arguments))
     assert out.read_bytes() == before
     page = tmp_path / "page.html"
     page.write_text("<html>precious</html>")
-    assert "which minisbert did not write" in refused(capsys, "trace", "a", "--model", model, "--out", page)
+    assert naming("--out", page).search(refused(capsys, "trace", "a", "--model", model, "--out", page))
     assert page.read_text() == "<html>precious</html>"
 
 
@@ -398,7 +399,7 @@ def test_a_full_disk_leaves_the_old_result_and_says_so(
             said = refused(capsys, "encode", texts, "--model", model, "--out", path, "--on-truncate", "ignore")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        assert f"--out: the vectors cannot be written to '{path}' (" in said
+        assert naming("--out", path, "File too large").search(said)
         assert path.read_bytes() == old
     assert names(out.parent) == ["vectors.npy", "vectors.safetensors"]
 
@@ -526,11 +527,11 @@ def test_models_says_what_is_here_and_what_loads(capsys: pytest.CaptureFixture[s
 
 
 def test_what_others_call_otherwise_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(ImportError, match=r"minisbert has no SentenceTransformer. Take encoder = minisbert.load\(name\)"):
+    with pytest.raises(ImportError, match=naming("SentenceTransformer", "minisbert.load(name)")):
         from minisbert import SentenceTransformer  # noqa: F401
-    with pytest.raises(TypeError, match=r"'model_name_or_path'. It is called model\."):
+    with pytest.raises(TypeError, match=naming("'model_name_or_path'", "model")):
         minisbert.load(model_name_or_path="x")
-    with pytest.raises(TypeError, match=r"a: found str, expected a tensor.* Encode texts first"):
+    with pytest.raises(TypeError, match=naming("a:", "str", "tensor")):
         minisbert.similarity("a", "b")
     assert not hasattr(minisbert, "nonsense")
     assert dir(minisbert) == sorted([*minisbert.__all__, "__version__"])

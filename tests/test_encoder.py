@@ -25,6 +25,7 @@ import pytest
 import torch
 from checkpoints import save_tiny, write_json, write_modules
 from conftest import PAIR
+from messages import naming
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn import functional as F
@@ -195,15 +196,13 @@ def test_cut_texts_are_counted_and_reported_once(tmp_path: Path, side: str) -> N
     write_json(tmp_path / "tokenizer_config.json", {"do_lower_case": True, "truncation_side": side})
     encoder = minisbert.load(tmp_path)
     full, over, far = "a " * 30, "a " * 31 + "cat", "man " * 50  # 32, 34 and 52 tokens
-    message = (
-        "3 of 5 texts are longer than 32 tokens and were cut: the longest has 52 tokens, "
-        "the first is number 3 (index 2) with 34. Split long texts, or pass on_truncate='ignore' if this is meant."
-    )
+    message = naming("3 of 5", "32 tokens", "52 tokens", "index 2", 34, "on_truncate='ignore'")
     with pytest.warns(MinisbertWarning) as caught:
         warned = encoder.encode(["a", full, over, far, over])
-    assert [(str(warning.message), warning.filename) for warning in caught] == [(message, __file__)]
+    assert [warning.filename for warning in caught] == [__file__]
+    assert message.search(str(caught[0].message))
 
-    with pytest.raises(ValueError, match=re.escape(message.replace(" and were cut", ""))):
+    with pytest.raises(ValueError, match=message):
         encoder.encode(["a", full, over, far, over], on_truncate="error")
 
     with warnings.catch_warnings():
@@ -222,7 +221,7 @@ def test_the_limit_can_be_set_and_is_obeyed(tiny: SentenceEncoder) -> None:
     tiny.max_seq_length = 40  # all positions of the model
     tiny.encode("a " * 38, on_truncate="error")
     tiny.max_seq_length = 20
-    with pytest.warns(MinisbertWarning, match="longer than 20 tokens"):
+    with pytest.warns(MinisbertWarning, match=naming("1 of 1", "20 tokens", 21)):
         tiny.encode("a " * 19)
     assert counts == [40, 20]
     assert tiny.max_seq_length == tiny.tokenizer.max_length == 20
@@ -230,18 +229,20 @@ def test_the_limit_can_be_set_and_is_obeyed(tiny: SentenceEncoder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "message"),
+    ("value", "error", "parts"),
     [
-        (2, ValueError, "max_seq_length: found 2, expected 3 (the special tokens and one more) to 40 (the positions"),
-        (41, ValueError, "max_seq_length: found 41, expected 3"),
-        (-1, ValueError, "max_seq_length: found -1, expected at least 1."),
-        (True, TypeError, "max_seq_length: found bool, expected an int."),
-        (None, TypeError, "max_seq_length: found NoneType, expected an int."),
-        (32.0, TypeError, "max_seq_length: found float, expected an int."),
+        (2, ValueError, (2, 3, 40)),
+        (41, ValueError, (41, 3, 40)),
+        (-1, ValueError, (-1, 1)),
+        (True, TypeError, ("bool", "int")),
+        (None, TypeError, ("NoneType", "int")),
+        (32.0, TypeError, ("float", "int")),
     ],
 )
-def test_a_limit_that_cannot_be_is_refused(tiny: SentenceEncoder, value: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=re.escape(message)):
+def test_a_limit_that_cannot_be_is_refused(
+    tiny: SentenceEncoder, value: Any, error: type[Exception], parts: tuple[Any, ...]
+) -> None:
+    with pytest.raises(error, match=naming("max_seq_length", *parts)):
         tiny.max_seq_length = value
     assert tiny.max_seq_length == 32
 
@@ -250,34 +251,29 @@ def test_a_limit_that_cannot_be_is_refused(tiny: SentenceEncoder, value: Any, er
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "error", "message"),
+    ("option", "value", "error", "parts"),
     [
-        ("batch_size", 0, ValueError, "batch_size: found 0, expected at least 1."),
-        ("batch_size", "32", TypeError, "batch_size: found str, expected an int or None."),
-        ("batch_size", 32.0, TypeError, "batch_size: found float, expected an int or None."),
-        ("batch_size", True, TypeError, "batch_size: found bool, expected an int or None."),
-        ("batch_tokens", -5, ValueError, "batch_tokens: found -5, expected at least 1."),
-        ("batch_tokens", [1], TypeError, "batch_tokens: found list, expected an int or None."),
-        ("show_progress_bar", "no", TypeError, "show_progress_bar: found str, expected True or False."),
-        ("normalize_embeddings", 1, TypeError, "normalize_embeddings: found int, expected True or False."),
-        ("normalize_embeddings", None, TypeError, "normalize_embeddings: found NoneType, expected True or False."),
-        (
-            "output_value",
-            "word_embeddings",
-            ValueError,
-            "output_value: found 'word_embeddings', expected 'sentence_embedding' or 'tok",
-        ),
-        ("output_value", None, TypeError, "output_value: found NoneType, expected 'sentence_embedding' or 'token_embeddings'."),
-        ("convert_to_numpy", 1, TypeError, "convert_to_numpy: found int, expected True or False."),
-        ("on_truncate", "cut", ValueError, "on_truncate: found 'cut', expected 'warn', 'error' or 'ignore'."),
-        ("on_truncate", None, TypeError, "on_truncate: found NoneType, expected 'warn', 'error' or 'ignore'."),
+        ("batch_size", 0, ValueError, (0, 1)),
+        ("batch_size", "32", TypeError, ("str", "int", None)),
+        ("batch_size", 32.0, TypeError, ("float", "int", None)),
+        ("batch_size", True, TypeError, ("bool", "int", None)),
+        ("batch_tokens", -5, ValueError, (-5, 1)),
+        ("batch_tokens", [1], TypeError, ("list", "int", None)),
+        ("show_progress_bar", "no", TypeError, ("str", True, False)),
+        ("normalize_embeddings", 1, TypeError, ("int", True, False)),
+        ("normalize_embeddings", None, TypeError, ("NoneType", True, False)),
+        ("output_value", "word_embeddings", ValueError, ("'word_embeddings'", "'sentence_embedding'", "'token_embeddings'")),
+        ("output_value", None, TypeError, ("NoneType", "'sentence_embedding'", "'token_embeddings'")),
+        ("convert_to_numpy", 1, TypeError, ("int", True, False)),
+        ("on_truncate", "cut", ValueError, ("'cut'", "'warn'", "'error'", "'ignore'")),
+        ("on_truncate", None, TypeError, ("NoneType", "'warn'", "'error'", "'ignore'")),
     ],
 )
 @pytest.mark.parametrize("sentences", ["a man", []])
 def test_a_wrong_option_is_named(
-    tiny: SentenceEncoder, sentences: Any, option: str, value: Any, error: type[Exception], message: str
+    tiny: SentenceEncoder, sentences: Any, option: str, value: Any, error: type[Exception], parts: tuple[Any, ...]
 ) -> None:
-    with pytest.raises(error, match=re.escape(message)):
+    with pytest.raises(error, match=naming(option, *parts)):
         tiny.encode(sentences, **{option: value})
 
 
@@ -287,22 +283,24 @@ def test_options_are_given_by_name_only(tiny: SentenceEncoder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "error", "message"),
+    ("device", "error", "parts"),
     [
-        ("cuda:99", ValueError, "device: 'cuda:99' cannot be used here ("),
-        ("abacus", ValueError, "device: 'abacus' cannot be used here ("),
-        (torch.device("cuda:99"), ValueError, "device: 'cuda:99' cannot be used here ("),
-        (0, TypeError, "device: found int, expected a str such as 'cpu' or 'cuda', or a torch.device."),
+        ("cuda:99", ValueError, ("'cuda:99'", "'cpu'")),
+        ("abacus", ValueError, ("'abacus'", "'cpu'")),
+        (torch.device("cuda:99"), ValueError, ("'cuda:99'", "'cpu'")),
+        (0, TypeError, ("int", "str", "torch.device")),
     ],
 )
-def test_a_device_that_is_not_there_is_named_before_anything_is_loaded(device: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=re.escape(message)):
+def test_a_device_that_is_not_there_is_named_before_anything_is_loaded(
+    device: Any, error: type[Exception], parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(error, match=naming("device", *parts)):
         minisbert.load("no/such-model", device=device, local_files_only=True)
 
 
 @pytest.mark.parametrize("dtype", ["float64", torch.int64, float])
 def test_a_dtype_must_be_floating_point(tiny_folder: Path, dtype: Any) -> None:
-    with pytest.raises(TypeError, match=r"dtype: found .*, expected a floating-point torch\.dtype"):
+    with pytest.raises(TypeError, match=naming("dtype", repr(dtype), "torch.dtype")):
         minisbert.load(tiny_folder, dtype=dtype)
 
 
@@ -462,8 +460,7 @@ def test_a_name_stands_for_the_real_model(nothing_kept: dict[str, SentenceEncode
 
 @pytest.mark.parametrize("model", [None, 3, b"all-MiniLM-L6-v2", ["all-MiniLM-L6-v2"]])
 def test_what_cannot_be_a_model_is_refused(model: Any) -> None:
-    message = f"model: found {type(model).__name__}, expected a name, the path of a folder, or a SentenceEncoder."
-    with pytest.raises(TypeError, match=re.escape(message)):
+    with pytest.raises(TypeError, match=naming("model", type(model).__name__, "SentenceEncoder")):
         minisbert.encode("a man", model)
 
 
@@ -541,7 +538,7 @@ def test_token_embeddings_are_those_of_sentence_transformers(minilm: SentenceEnc
 
 def test_token_embeddings_refuse_what_is_for_sentences_only(tiny: SentenceEncoder) -> None:
     for options in {"normalize_embeddings": True}, {"truncate_dim": 3}:
-        with pytest.raises(ValueError, match=f"{next(iter(options))}: found .* with token_embeddings, which are not pooled yet"):
+        with pytest.raises(ValueError, match=naming(*next(iter(options.items())), "token_embeddings")):
             tiny.encode(TEXTS, output_value="token_embeddings", **options)
 
 
@@ -555,7 +552,7 @@ def test_numpy_arrays_are_given_when_asked_for(tiny: SentenceEncoder, monkeypatc
     tokens = tiny.encode(["a man", "a"], output_value="token_embeddings", convert_to_numpy=True)
     assert [(type(rows), rows.shape) for rows in tokens] == [(np.ndarray, (4, 32)), (np.ndarray, (3, 32))]
     monkeypatch.setitem(sys.modules, "numpy", None)
-    with pytest.raises(minisbert.MissingExtraError, match=r"pip install 'minisbert\[numpy\]'"):
+    with pytest.raises(minisbert.MissingExtraError, match=naming("pip install 'minisbert[numpy]'")):
         tiny.encode("a man", convert_to_numpy=True)
 
 
@@ -588,8 +585,7 @@ def test_half_precision_computes_in_half_and_gives_float32(
 def test_a_vector_that_is_not_finite_is_an_error_that_names_its_text(tiny: SentenceEncoder, value: float, normalize: bool) -> None:
     tiny.bert.embeddings.word.weight[tiny.tokenizer(["dog"]).ids[0][1], 3] = value  # the weights of one word
     texts = ["a man", "the cat", "a dog " + "is " * 20, "a cat", "a dog"]
-    beginning = re.escape(repr(texts[2][:40]))
-    message = rf"sentences\[2\], {beginning}…: its vector has NaN or infinite values, expected finite ones\."
+    message = naming("sentences[2]", repr(texts[2][:40]), "NaN")
     for work in (
         lambda: tiny.encode(texts, normalize_embeddings=normalize),
         lambda: list(tiny.encode_stream(texts, window=2, normalize_embeddings=normalize)),
@@ -605,7 +601,7 @@ def test_an_overflow_of_half_precision_says_what_to_do(tmp_path: Path) -> None:
     encoder = minisbert.load(tmp_path, dtype=torch.float16, device="cpu")
     encoder.bert.layers[0].feed_forward.up.weight.mul_(5000)
     encoder.bert.layers[0].feed_forward.down.weight.mul_(5000)
-    with pytest.raises(minisbert.NotFiniteError, match=r"torch\.float16 overflows\. Load with dtype=torch\.float32"):
+    with pytest.raises(minisbert.NotFiniteError, match=naming("sentences[0]", "'a man'", torch.float16, "dtype=torch.float32")):
         encoder.encode(["a man"])
 
 
@@ -627,7 +623,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(tiny: SentenceEncoder) -
     tokens = tiny.encode(TEXTS, output_value="token_embeddings")
     assert sizes[0] > 20
     assert sum(size for size in sizes if size <= 20) >= 2 * sum(tiny.count_tokens(TEXTS))
-    with pytest.raises(torch.cuda.OutOfMemoryError, match=r"one sentence of 32 tokens, alone, does not fit.*\(CUDA out of memory"):
+    with pytest.raises(torch.cuda.OutOfMemoryError, match=naming("32 tokens", "CUDA out of memory")):
         tiny.encode(["a man", "a " * 30])
     handle.remove()
     assert same_bits(tiny.encode(TEXTS), expected)

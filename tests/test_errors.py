@@ -20,8 +20,8 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_error_of_our_own_is_caught_by_the_base_and_has_its_name_at_the_top(kind: type[Exception]) -> None:
-    with pytest.raises(minisbert.MinisbertError, match="what was found, what was expected, what to do"):
-        raise kind("what was found, what was expected, what to do")
+    with pytest.raises(minisbert.MinisbertError, match=r"^x: broken$"):
+        raise kind("x: broken")
     assert getattr(minisbert, kind.__name__) is kind
     assert kind.__name__ in minisbert.__all__
 

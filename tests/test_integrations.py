@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import load_script
+from messages import naming
 from sentence_transformers import SentenceTransformer
 
 import minisbert
@@ -56,9 +57,9 @@ def test_what_ray_and_spark_call_takes_and_gives_arrays(minilm_folder: Path, sts
     assert np.array_equal(found["v"], expected)
     make = pickle.loads(pickle.dumps(integrations.for_spark(minilm_folder, threads=None, normalize_embeddings=True)))  # noqa: S301
     assert np.array_equal(make()(texts), expected)
-    with pytest.raises(KeyError, match="found the columns 'body', expected 'text' among them"):
+    with pytest.raises(KeyError, match=naming("'body'", "'text'")):
         call({"body": texts})
-    with pytest.raises(ValueError, match="which is the column of the texts"):
+    with pytest.raises(ValueError, match=naming("vector_column", "'text'")):
         integrations.RayEncoder(minilm_folder, vector_column="text")
 
 
@@ -76,7 +77,5 @@ def test_a_program_that_is_not_there_is_named(adapt: Callable[[Any], Any], packa
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr(integrations.importlib, "import_module", missing)
-    with pytest.raises(
-        MissingExtraError, match=rf"{package} cannot be imported \(No module named .*\)\. Run pip install {package}\."
-    ):
+    with pytest.raises(MissingExtraError, match=naming(package, "No module named", f"pip install {package}")):
         adapt(None)

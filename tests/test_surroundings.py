@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import save_tiny
+from messages import naming
 
 import minisbert
 from minisbert import MinisbertWarning, SentenceEncoder, integrations
@@ -85,7 +86,7 @@ def test_a_warning_points_at_the_callers_line(tiny: SentenceEncoder, way: str) -
 
 
 def test_half_precision_on_a_cpu_warns_once_at_the_line_that_loads(tiny_folder: Path) -> None:
-    with pytest.warns(MinisbertWarning, match=r"torch\.bfloat16 on a CPU is usually slower") as caught:
+    with pytest.warns(MinisbertWarning, match=naming("torch.bfloat16", "CPU")) as caught:
         encoder = minisbert.load(tiny_folder, device="cpu", dtype=torch.bfloat16)
     assert [warning.filename for warning in caught] == [__file__]
     assert len(encoder.load_warnings) == 1
