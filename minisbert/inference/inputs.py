@@ -235,7 +235,7 @@ def read_options(
     if flag("normalize_embeddings", normalize_embeddings) and of_tokens:
         raise ValueError("normalize_embeddings: found True, expected False with token_embeddings, which are not pooled yet.")
     if truncate_dim is not None and of_tokens:
-        raise ValueError("truncate_dim: found a number, expected None with token_embeddings, which are not pooled yet.")
+        raise ValueError(f"truncate_dim: found {truncate_dim}, expected None with token_embeddings, which are not pooled yet.")
     if as_numpy:
         try:
             import numpy  # noqa: F401 (torch uses it)
