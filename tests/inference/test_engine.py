@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
+from messages import naming
 from torch import Tensor
 
 from minisbert.bert import LengthGroup
@@ -192,7 +193,7 @@ def test_what_is_no_task_is_refused_and_the_workers_go_on() -> None:
     before = torch.get_num_threads()
     pool = threads.workers(2)
     try:
-        with pytest.raises(TypeError, match=r"task: found builtin_function_or_method, expected a Task\."):
+        with pytest.raises(TypeError, match=naming("task", "builtin_function_or_method", "Task")):
             pool.submit(torch.get_num_threads)  # type: ignore[arg-type]
         assert pool.call(torch.get_num_threads) == 1
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from messages import naming
 from sentence_transformers import SentenceTransformer, util
 
 import minisbert
@@ -186,9 +187,7 @@ def test_tensors_or_arrays_are_given_as_asked_for(encoder: SentenceEncoder, opti
 
 def test_neither_is_refused(encoder: SentenceEncoder) -> None:
     for call in encoder.encode, encoder.encode_stream:
-        with pytest.raises(
-            ValueError, match=r"convert_to_tensor: found False, and convert_to_numpy as well, .*take list\(vectors\)"
-        ):
+        with pytest.raises(ValueError, match=naming("convert_to_tensor", False, "convert_to_numpy", "list(vectors)")):
             call(["a man"], convert_to_numpy=False, convert_to_tensor=False)
-        with pytest.raises(TypeError, match=r"convert_to_tensor: found int, expected True or False\."):
+        with pytest.raises(TypeError, match=naming("convert_to_tensor", "int", True, False)):
             call(["a man"], convert_to_tensor=1)

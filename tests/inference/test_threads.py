@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import save_tiny
+from messages import naming
 from torch.utils.data import DataLoader
 
 import minisbert
@@ -325,7 +326,7 @@ def test_changed_weights_are_not_lost_in_silence_by_a_pickle(tmp_path: Path) -> 
     encoder = minisbert.load(tmp_path, device="cpu")
     encoder.bert.embeddings.word.weight[7, 3] += 1
     data = pickle.dumps(encoder)
-    with pytest.raises(MinisbertError, match="the weights there are not those of the pickled encoder"):
+    with pytest.raises(MinisbertError, match=naming("weights", "pickled")):
         pickle.loads(data)  # noqa: S301
 
 
@@ -334,7 +335,7 @@ def test_an_encoder_that_came_from_nowhere_says_so(tiny: SentenceEncoder) -> Non
     assert (by_hand.info().model, by_hand.info().origin, by_hand.info().files) == ("", "", ())
     assert "max_seq_length" in str(by_hand.info())
     assert torch.equal(by_hand.encode(TEXTS), tiny.encode(TEXTS))
-    with pytest.raises(MinisbertError, match="an encoder is pickled by where it came from, and this one was not loaded"):
+    with pytest.raises(MinisbertError, match=naming("pickled", "minisbert.load()")):
         pickle.dumps(by_hand)
     assert torch.equal(copy.deepcopy(by_hand).encode(TEXTS), tiny.encode(TEXTS))
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from checkpoints import TINY_VOCAB, save_tiny, write_json, write_modules
 from conftest import PAIR
+from messages import naming
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize
 from torch import Tensor
@@ -212,7 +213,7 @@ def test_what_is_cut_is_named_and_warned_of(tmp_path: Path, side: str) -> None:
     encoder = minisbert.load(tmp_path, device="cpu")
     encoder.max_seq_length = 6
     text = "the cat sat on the mat, dogs!"
-    with pytest.warns(MinisbertWarning, match=r"^a: 6 of its 12 tokens are beyond the limit of 6 and were cut\."):
+    with pytest.warns(MinisbertWarning, match=naming("a:", "6 of its 12 tokens", 6)):
         one = minisbert.trace(text, model=encoder).a
     kept, cut = ["the", "cat", "sat", "on"], ["the", "mat", ",", "dog", "##s", "!"]
     if side == "left":
@@ -286,9 +287,7 @@ def test_it_does_so_when_vectors_are_cut_short(tmp_path: Path) -> None:
 @pytest.mark.parametrize("activation", [torch.nn.Tanh(), torch.nn.ReLU()], ids=["Tanh", "ReLU"])
 def test_a_bend_after_the_pooling_leaves_no_pair_matrix_and_is_named(tmp_path: Path, activation: torch.nn.Module) -> None:
     t = minisbert.trace("the cat sat", "a man", model=with_heads(tmp_path, Dense(32, 12, activation_function=activation)))
-    with pytest.raises(
-        ValueError, match=rf"^pair_matrix: .* the nonlinearity {type(activation).__name__} in a dense layer.*no sum over pairs"
-    ):
+    with pytest.raises(ValueError, match=naming("pair_matrix", type(activation).__name__, "dense")):
         _ = t.pair_matrix
     assert abs(t.layer_cosines[-1].item() - t.cosine) < 1e-6
 
@@ -335,7 +334,7 @@ def test_layer_cosines_are_those_of_the_pooled_hidden_states(tiny: SentenceEncod
 @pytest.mark.parametrize("modes", [("max",), ("mean", "max")], ids="+".join)
 def test_max_pooling_has_no_pair_matrix_and_says_why(tmp_path: Path, modes: tuple[str, ...]) -> None:
     t = minisbert.trace("the cat sat", "a man", model=with_pooling(tmp_path, *modes))
-    with pytest.raises(ValueError, match=r"^pair_matrix: this model pools with max.*no sum over pairs"):
+    with pytest.raises(ValueError, match=naming("pair_matrix", "max", "pooling")):
         _ = t.pair_matrix
     assert abs(t.layer_cosines[-1].item() - t.cosine) < 1e-6
 
@@ -351,7 +350,7 @@ def test_the_pooling_weight_of_max_is_the_fraction_of_numbers_a_token_gave(tmp_p
 def test_a_pair_is_asked_for_where_there_is_none(tiny: SentenceEncoder) -> None:
     t = minisbert.trace("a man", model=tiny)
     for name in "cosine", "layer_cosines", "pair_matrix":
-        with pytest.raises(ValueError, match=f"^{name}: only one sentence was traced, expected two"):
+        with pytest.raises(ValueError, match=naming(name, "one", "two", "minisbert.trace(a, b)")):
             getattr(t, name)
     assert t.b is t.neighbours is None
 
@@ -439,7 +438,7 @@ def test_a_model_in_half_precision_is_traced(tiny_folder: Path, dtype: torch.dty
 
 
 def test_hooks_are_gone_after_an_error(tiny: SentenceEncoder) -> None:
-    with pytest.raises(ValueError, match="a lone surrogate"):
+    with pytest.raises(ValueError, match=naming(r"'\ud800'", 2)):
         minisbert.trace("a \ud800 man", model=tiny)
     assert hooks_of(tiny) == 0
 
@@ -469,21 +468,23 @@ def test_nothing_of_it_is_imported_until_it_is_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "error"),
+    ("arguments", "options", "error", "parts"),
     [
-        ((7,), {}, "a: found int, expected str"),
-        ((None,), {}, "a: found NoneType, expected str"),
-        ((["a man"],), {}, "a: found list, expected str"),
-        (("a man", 7), {}, "b: found int, expected str"),
-        (("a man",), {"corpus": "a cat"}, "corpus: found str, expected a sequence of str"),
-        (("a man",), {"corpus": ["a", 7]}, r"corpus\[1\]: found int, expected str"),
-        (("a man",), {"corpus": []}, "corpus: found no text, expected at least one"),
-        (("a man",), {"corpus": [" "]}, "corpus: found no text, expected at least one"),
-        (("a man",), {"model": 7}, "model: found int, expected a name"),
+        ((7,), {}, TypeError, ("a:", "int", "str")),
+        ((None,), {}, TypeError, ("a:", "NoneType", "str")),
+        ((["a man"],), {}, TypeError, ("a:", "list", "str")),
+        (("a man", 7), {}, TypeError, ("b:", "int", "str")),
+        (("a man",), {"corpus": "a cat"}, TypeError, ("corpus:", "str", "sequence")),
+        (("a man",), {"corpus": ["a", 7]}, TypeError, ("corpus[1]:", "int", "str")),
+        (("a man",), {"corpus": []}, ValueError, ("corpus:", "no text", "one")),
+        (("a man",), {"corpus": [" "]}, ValueError, ("corpus:", "no text", "one")),
+        (("a man",), {"model": 7}, TypeError, ("model:", "int", "SentenceEncoder")),
     ],
 )
-def test_wrong_arguments_are_named(tiny: SentenceEncoder, arguments: tuple[Any, ...], options: dict[str, Any], error: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"^{error}"):
+def test_wrong_arguments_are_named(
+    tiny: SentenceEncoder, arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception], parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(error, match=naming(*parts)):
         minisbert.trace(*arguments, **({"model": tiny} | options))
 
 
@@ -513,7 +514,7 @@ def test_a_model_that_runs_another_way_than_encode_s_is_no_trace(tiny: SentenceE
 
     handle = tiny.bert.embeddings.register_forward_hook(looks_up_twice)
     try:
-        with pytest.raises(RuntimeError, match="trace: the model did not run once"):
+        with pytest.raises(RuntimeError, match=naming("trace", "once")):
             minisbert.trace("a", model=tiny)
     finally:
         handle.remove()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import scipy.stats
 import torch
+from messages import naming
 
 from minisbert.errors import MinisbertWarning
 from minisbert.train import read_examples
@@ -42,7 +43,7 @@ def write(path: Path, text: str) -> Path:
 
 def test_snli_is_read_as_it_is_published(tmp_path: Path) -> None:
     file = write(tmp_path / "snli_1.0_train.jsonl", "".join(json.dumps(row) + "\n" for row in SNLI))
-    with pytest.warns(MinisbertWarning, match="1 rows with no gold label are left out"):
+    with pytest.warns(MinisbertWarning, match=naming("snli_1.0_train.jsonl", "1 rows", "gold label")):
         found = read_examples(file, ("sentence1", "sentence2"), "gold_label")
     assert found.columns == [["A cat sits.", "A cat sits."], ["It is red.", "It sits."]]
     assert found.labels is not None
@@ -68,31 +69,31 @@ def test_parquet_has_the_same_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("name", "text", "parts"),
     [
-        ("p.tsv", "a\tb\tscore\nx\ty\n", "line 2: found 2 fields, expected 3"),
-        ("p.tsv", "a\tb\tgold\nx\ty\t1\n", "expected 'score' once"),
-        ("p.tsv", "a\tb\tscore\nx\ty\thigh\n", "line 2, column 'score': found 'high', expected a finite number or one of"),
-        ("p.tsv", "a\tb\tscore\nx\ty\tnan\n", "line 2, column 'score'"),
-        ("p.tsv", "a\tb\tscore\nx\t\t1\n", "line 2, column 'b': found an empty text"),
-        ("p.tsv", "a\tb\tscore\n", "no rows"),
-        ("p.jsonl", '{"a": "x", "b": "y"}\n', "line 1: found the columns 'a', 'b', expected 'score'"),
-        ("p.jsonl", "[1]\n", "line 1: found list"),
-        ("p.jsonl", "{\n", "line 1: not JSON"),
-        ("p.tsv", "", "found an empty file"),
-        ("p.tsv", "a\tb\tscore\nx\t\udcff\t1\n", "line 2: not UTF-8"),
-        ("p.parquet", "garbage", "p.parquet: the parquet file is broken"),
-        ("p.csv", "a,b\n", "expected one of .tsv, .jsonl, .parquet"),
+        ("p.tsv", "a\tb\tscore\nx\ty\n", ("line 2", 2, 3)),
+        ("p.tsv", "a\tb\tgold\nx\ty\t1\n", ("'a', 'b', 'gold'", "'score'")),
+        ("p.tsv", "a\tb\tscore\nx\ty\thigh\n", ("line 2", "'score'", "'high'", "'entailment'")),
+        ("p.tsv", "a\tb\tscore\nx\ty\tnan\n", ("line 2", "'score'", "nan")),
+        ("p.tsv", "a\tb\tscore\nx\t\t1\n", ("line 2", "'b'", "empty", "skip_empty")),
+        ("p.tsv", "a\tb\tscore\n", ("no rows", "one")),
+        ("p.jsonl", '{"a": "x", "b": "y"}\n', ("line 1", "'a', 'b'", "'score'")),
+        ("p.jsonl", "[1]\n", ("line 1", "list", "object")),
+        ("p.jsonl", "{\n", ("line 1", "JSON")),
+        ("p.tsv", "", ("empty",)),
+        ("p.tsv", "a\tb\tscore\nx\t\udcff\t1\n", ("line 2", "UTF-8")),
+        ("p.parquet", "garbage", ("Parquet",)),
+        ("p.csv", "a,b\n", ("'.csv'", ".tsv, .jsonl, .parquet")),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_the_line(tmp_path: Path, name: str, text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_what_is_wrong_with_a_file_is_said_with_the_line(tmp_path: Path, name: str, text: str, parts: tuple[object, ...]) -> None:
+    with pytest.raises(ValueError, match=naming(tmp_path / name, *parts)):
         read_examples(write(tmp_path / name, text), ("a", "b"), "score")
 
 
 def test_rows_with_an_empty_text_are_left_out_if_asked_for(tmp_path: Path) -> None:
     file = write(tmp_path / "p.tsv", "a\tb\nx\t\ny\tz\n")
-    with pytest.warns(MinisbertWarning, match="1 rows with an empty text"):
+    with pytest.warns(MinisbertWarning, match=naming("p.tsv", "1 rows", "empty")):
         assert read_examples(file, ("a", "b"), skip_empty=True).columns == [["y"], ["z"]]
 
 
