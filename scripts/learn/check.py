@@ -24,15 +24,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).parent
-ROUNDING = 1e-9
-"""Relative to the largest value; a smaller difference is rounding. The smallest usual mistake, √2 as 1.41421, makes 1e-6."""
-
 PATIENCE = 30.0
 """Seconds for all cases of a learner's function together; the solutions take less than one."""
 
@@ -146,7 +142,10 @@ def run(
             with torch.no_grad():
                 mine = load(file, function)
                 for arguments in calls:
-                    results.append(call(mine, arguments, signature))
+                    result = call(mine, arguments, signature)
+                    if result is Ellipsis or result is NotImplemented:
+                        raise NotImplementedError
+                    results.append(result)
         except NotComparableError as error:
             trouble.append(str(error))
         except NotImplementedError:
@@ -167,31 +166,22 @@ def run(
 
 
 EXCEPTIONS: tuple[tuple[str, str], ...] = (
-    (
-        r"mat1 and mat2 shapes cannot be multiplied|size mismatch|Expected size for first two",
-        "In a @ b, the last axis of a is as long as the last but one of b. Is a transpose missing? A weight has shape [out, in]: x @ W.T.",
-    ),
-    (
-        r"must match the size of tensor",
-        "Two shapes that do not fit were combined element by element. Print both. Is keepdim=True missing, or a slice, or is it another axis?",
-    ),
-    (r"only supports boolean masks", "The condition must be of True and False: mask == 0."),
-    (r"same dtype|dtype|Double but got|Float but got", "Everything here is float64: give new tensors dtype=x.dtype."),
-    (
-        r"shape '.*' is invalid for input|invalid combination",
-        "A reshape must keep the number of elements. heads × head_dim = hidden.",
-    ),
-    (r"index out of range|out of bounds", "An id or a position is larger than its table."),
-    (r"KeyError", "Print list(w) to see the names of the weights that this step is given."),
-    (r"view size is not compatible", "After transpose, use flatten or reshape instead of view."),
-    (r"unhashable type: 'list'", "There is a list within the list: append adds a list as one entry, += adds its entries."),
-    (r"must be Tensor, not (int|float)", "The functions of torch take tensors; for a plain number, there is math."),
-    (r"NameError: name '(torch|math)'", "Is the import missing at the top of the file?"),
+    ("mat1 and mat2 shapes cannot be multiplied|size mismatch|Expected size for first two", "In a @ b, the last axis of a is as long as the last but one of b. Is a transpose missing? A weight has shape [out, in]: x @ W.T."),
+    ("must match the size of tensor", "Two shapes that do not fit were combined element by element. Print both. Is keepdim=True missing, or a slice, or is it another axis?"),
+    ("only supports boolean masks", "The condition must be of True and False: mask == 0."),
+    ("same dtype|dtype|Double but got|Float but got", "Everything here is float64: give new tensors dtype=x.dtype."),
+    ("shape '.*' is invalid for input|invalid combination", "A reshape must keep the number of elements. heads × head_dim = hidden."),
+    ("index out of range|out of bounds", "An id or a position is larger than its table."),
+    ("KeyError", "Print list(w) to see the names of the weights that this step is given."),
+    ("view size is not compatible", "After transpose, use flatten or reshape instead of view."),
+    ("unhashable type: 'list'", "There is a list within the list: append adds a list as one entry, += adds its entries."),
+    ("must be Tensor, not (int|float)", "The functions of torch take tensors; for a plain number, there is math."),
+    ("NameError: name '(torch|math)'", "Is the import missing at the top of the file?"),
     (r"No module named 'step\d\d_", "Your own files can be imported if they are in the same folder as this one."),
-    (r"No module named", "You need nothing but math, torch and your own steps."),
-    (r"EOFError", "The function gets all it needs as arguments: no input()."),
-    (r"RecursionError|maximum recursion", "The function calls itself without an end."),
-)
+    ("No module named", "You need nothing but math, torch and your own steps."),
+    ("EOFError", "The function gets all it needs as arguments: no input()."),
+    ("RecursionError|maximum recursion", "The function calls itself without an end."),
+)  # fmt: skip
 
 STOPPED = "it stopped with an error:"
 
@@ -211,249 +201,17 @@ def explain(error: BaseException, file: Path) -> str:
     return "\n  ".join([what, *lines, message, *([f"Hint: {hint}"] if hint else [])])
 
 
-# --- comparing ----------------------------------------------------------------------------------------------------------------
-
-
-def difference(found: Any, case: Any) -> float:
-    """The largest difference, relative to the largest value; infinity if the two cannot be compared."""
-    import torch
-
-    expected = case.expected
-    if not isinstance(expected, torch.Tensor):
-        plain = isinstance(found, list) and all(isinstance(one, (str, int)) for one in found)
-        return 0.0 if plain and found == expected else float("inf")
-    if not isinstance(found, torch.Tensor) or found.shape != expected.shape or not found.dtype.is_floating_point:
-        return float("inf")
-    kept = slice(None) if case.keep is None else case.keep
-    found, expected = found[kept], expected[kept]
-    off = (found - expected).abs() / expected.nan_to_num().abs().max()
-    off = off.masked_fill(found.isnan() & expected.isnan(), 0)  # only a usual mistake gives NaN, and is recognized by it
-    return float(off.nan_to_num(float("inf"), posinf=float("inf")).max()) if off.numel() else 0.0
-
-
-def tidy(found: Any, expected: Any, axes: Sequence[str]) -> Any:
-    """Several forms of a result as one: a list of states as one tensor, a tuple as a list."""
-    import torch
-
-    if isinstance(expected, list):
-        return list(found) if isinstance(found, (list, tuple)) else found
-    if "state" in axes and isinstance(found, (list, tuple)) and found and all(isinstance(one, torch.Tensor) for one in found):
-        alike = len({one.shape for one in found}) == 1
-        return torch.stack([one.detach() for one in found]) if alike else found
-    return found.detach() if isinstance(found, torch.Tensor) else found
-
-
-def wrong_kind(found: Any, expected: Any) -> str:
-    """What is wrong with the type, "" if nothing."""
-    import torch
-
-    kind = type(found).__name__
-    if found is None:
-        return "the function returned None. Is the `return` missing?"
-    if found is Ellipsis or found is NotImplemented:
-        return f"{EMPTY}: write the function's body."
-    if isinstance(expected, list):
-        return "" if isinstance(found, list) else f"found {found!r:.60} ({kind}), expected a list, {brief(expected, 8)}."
-    if isinstance(found, (list, tuple)):
-        shapes = list(dict.fromkeys(str(list(one.shape)) if isinstance(one, torch.Tensor) else type(one).__name__ for one in found))
-        rest = (
-            " torch.stack makes one of many."
-            if len(shapes) == 1 and expected.dim() and shapes[0] == str(list(expected.shape[1:]))
-            else " Return that one alone."
-            if str(list(expected.shape)) in shapes
-            else ""
-        )
-        return f"found a {kind} of {', '.join(shapes) or 'nothing'}, expected one tensor {list(expected.shape)}.{rest}"
-    if not isinstance(found, torch.Tensor):
-        return f"found {kind}, expected a torch.Tensor."
-    if found.shape == expected.shape and found.dtype != expected.dtype:
-        return (
-            f"the result is {found.dtype}, expected {expected.dtype}, as the input. A new tensor is float32 without dtype=x.dtype."
-        )
-    return ""
-
-
-def place(index: Sequence[int], axes: Sequence[str], tokens: Sequence[Any]) -> str:
-    """An index with the names of its axes: [sentence 1, token 2 ('man'), dimension 16], from 0 as in Python, but heads from 1."""
-    parts = []
-    for axis, at in zip(axes, index, strict=True):
-        part = f"{axis} {at + (axis == 'head')}"
-        if axis in ("token", "row") and tokens:
-            names = tokens[index[axes.index("sentence")]] if "sentence" in axes else tokens
-            part += f" ({names[at]!r})"
-        parts.append(part)
-    return f"[{', '.join(parts)}]"
-
-
-def apart(found: float, expected: float) -> str:
-    """Both values, with enough digits to show that they differ."""
-    digits = next((n for n in range(6, 17) if f"{found:.{n}g}" != f"{expected:.{n}g}"), 17)
-    return f"found {found:.{digits}g}, expected {expected:.{digits}g}"
-
-
-def values_off(found: Any, case: Any, axes: Sequence[str]) -> list[str]:
-    """Where the values differ, by how much, and what the differences have in common."""
-    import torch
-
-    expected, keep = case.expected, case.keep
-    rounding = ROUNDING * float(expected.abs().max())
-    off = (found - expected).abs().nan_to_num(float("inf"), posinf=float("inf"))
-    if keep is not None:
-        off = off.masked_fill(~keep, 0)
-    worst = tuple(int(index) for index in torch.unravel_index(off.argmax(), off.shape))
-    most = apart(float(found[worst]), float(expected[worst]))
-    lines = [
-        f"the shape is right, {list(found.shape)}, the values are not.",
-        f"furthest off: {place(worst, axes, case.tokens)}, {most}; up to {rounding:.0g} apart would be rounding.",
-    ]
-    bad = off > rounding
-    for number, axis in enumerate(axes[:-1]):
-        which = bad.movedim(number, 0).flatten(1).any(1).nonzero().flatten().tolist()
-        if axis == "state":
-            source = f"the output of layer {which[0]}" if which[0] else "the embeddings"
-            lines.append(f"the first that is off is state {which[0]}, {source}.")
-        elif len(which) < bad.shape[number] and not (axis == "token" and "sentence" in axes):  # padding is never off there
-            names = case.tokens if axis in ("token", "row") else ()
-            shown = ", ".join(f"{index} ({names[index]!r})" if names else str(index + (axis == "head")) for index in which[:6])
-            subject, verb = (f"{axis}s", "are") if len(which) > 1 else (axis, "is")
-            lines.append(f"only {subject} {shown}{' …' if len(which) > 6 else ''} of {bad.shape[number]} {verb} off.")
-    nan = int(found.isnan().sum() if keep is None else found[keep].isnan().sum())
-    ratio = factor(found, expected)
-    if nan:
-        lines.append(f"{nan} of the values are NaN: a division 0/0, a root of a negative number, or a softmax over nothing but −∞.")
-    elif float((found - expected * ratio).abs().max()) < rounding:
-        lines.append(f"every value is {ratio:.6g} times what it should be.")
-    return lines
-
-
-def factor(found: Any, expected: Any) -> float:
-    """The factor that takes `expected` closest to `found`."""
-    return float((found * expected).sum() / (expected * expected).sum())
-
-
-def likely_cause(step: Any, cases: Sequence[Any], results: Sequence[Any]) -> str:
-    """What to say about the usual mistake, or the two, that give exactly these results in every case; "" if there are none."""
-    import mistakes
-
-    for number in 1, 2:
-        for wrong in combinations(step.mistakes, number):
-            if gives(step, frozenset(wrong), cases, results):
-                hints = [mistakes.hint(name) for name in wrong]
-                return (
-                    hints[0] if number == 1 else "\n    ".join(["two usual mistakes together:", *(f"- {hint}" for hint in hints)])
-                )
-    return ""
-
-
-def gives(step: Any, wrong: frozenset[str], cases: Sequence[Any], results: Sequence[Any]) -> bool:
-    """Whether these mistakes give these results in every case, and not always what is right."""
-    import torch
-
-    telling = False
-    for case, found in zip(cases, results, strict=True):
-        if not fits_so_far(step, wrong, case, found):
-            return False
-        try:
-            with torch.no_grad():
-                mistaken = tidy(step.plain(*case.arguments, wrong=wrong), case.expected, step.axes)
-        except (RuntimeError, KeyError):  # two mistakes whose shapes or names do not go together
-            return False
-        keep = case.keep if isinstance(mistaken, torch.Tensor) and case.keep is not None else None
-        if keep is not None and mistaken.shape != keep.shape:
-            keep = None
-        if difference(found, type(case)("", (), mistaken, (), keep)) > ROUNDING:
-            return False
-        telling = telling or difference(mistaken, case) > ROUNDING
-    return telling
-
-
-def fits_so_far(step: Any, wrong: frozenset[str], case: Any, found: Any) -> bool:
-    """False if a stack of one layer already differs: most mistakes need not be computed through all layers."""
-    import torch
-
-    if "reversed" in wrong or step.axes[:1] != ("state",) or found.shape != case.expected.shape:
-        return True
-    first = [
-        value | {"num_hidden_layers": 1} if isinstance(value, dict) and "hidden_size" in value else value
-        for value in case.arguments
-    ]
-    try:
-        with torch.no_grad():
-            mistaken = tidy(step.plain(*first, wrong=wrong), case.expected, step.axes)
-    except (RuntimeError, KeyError):
-        return False
-    keep = None if case.keep is None else case.keep[:2]
-    return mistaken.shape == found[:2].shape and difference(found[:2], type(case)("", (), mistaken, (), keep)) <= ROUNDING
-
-
-def wrong_shape(found: Any, expected: Any) -> list[str]:
-    """What is wrong with a shape."""
-    lines = [f"found shape {list(found.shape)}, expected {list(expected.shape)}."]
-    if found.dim() >= 2 and found.mT.shape == expected.shape:
-        lines.append("The last two axes are swapped.")
-    elif found.squeeze().shape == expected.shape:
-        lines.append("There is an axis of 1 too many.")
-    elif found.numel() == expected.numel():
-        lines.append("It is the right number of elements in another arrangement.")
-    return lines
-
-
-NAN_PADDING = (
-    "the values of the real tokens are right, but those of the padding are NaN. In the next layer all would be, since 0 · NaN is NaN.\n  "
-    "Likely cause: the rows of the padding are masked as well, and a softmax over nothing but −∞ is 0/0. Mask the columns only."
-)
-
-
-def judge(step: Any, cases: Sequence[Any], results: Sequence[Any]) -> Verdict:
-    """Compares all results, and describes the first case that is off."""
-    import torch
-
-    results = [tidy(found, case.expected, step.axes) for found, case in zip(results, cases, strict=True)]
-    largest = 0.0
-    for number, (case, found) in enumerate(zip(cases, results, strict=True), start=1):
-        off = difference(found, case)
-        if off <= ROUNDING and getattr(found, "dtype", torch.float64) == torch.float64:
-            largest = max(largest, off)
-            if isinstance(found, torch.Tensor) and bool(found.isnan().any()):
-                return Verdict(False, f"case {number} of {len(cases)}, {case.about}:\n  {NAN_PADDING}")
-            continue
-        lines, clear = [f"case {number} of {len(cases)}, {case.about}:"], False
-        kind = wrong_kind(found, case.expected)
-        if kind:
-            lines.append(kind)
-            clear = True
-        elif isinstance(case.expected, list):
-            lines.append(f"found    {brief(found)}\n  expected {brief(case.expected)}")
-        elif found.shape != case.expected.shape:
-            shapes = wrong_shape(found, case.expected)
-            lines += shapes
-            clear = len(shapes) > 1
-        else:
-            lines += values_off(found, case, step.axes)
-        cause = likely_cause(step, cases, results)
-        if cause:
-            lines.append(f"Likely cause: {cause}")
-        elif not clear:
-            lines.append(f"It is none of the usual mistakes; go through {step.file}.md again.")
-        return Verdict(False, "\n  ".join(lines))
-    tried = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
-    return Verdict(True, f"{tried}, the largest difference {largest:.0e}." if largest else f"{tried}, all equal.")
-
-
-def brief(items: Sequence[Any], most: int = 20) -> str:
-    """A list, or its beginning and the number of the other items."""
-    return repr(list(items)) if len(items) <= most else f"{list(items[:most])!r} and {len(items) - most} more"
+# --- judging ---------------------------------------------------------------------------------------------------------------------
 
 
 def check(step: Any, file: Path, patience: float = PATIENCE) -> Verdict:
     """Runs a learner's file and judges it."""
+    import compare
     import rungs
-    import torch
 
     cases = rungs.cases(step)
     calls = [
-        [argument.clone() if isinstance(argument, torch.Tensor) else copy.copy(argument) for argument in case.arguments]
-        for case in cases
+        [argument.clone() if hasattr(argument, "clone") else copy.copy(argument) for argument in case.arguments] for case in cases
     ]
     before = [changes(arguments) for arguments in calls]
     stub = inspect.signature(stub_of(step))
@@ -466,7 +224,7 @@ def check(step: Any, file: Path, patience: float = PATIENCE) -> Verdict:
         case = f"case {len(results) + 1} of {len(cases)}, {cases[len(results)].about}: "
         about = case if trouble.startswith(STOPPED) else ""
         return Verdict(False, about + trouble + output)
-    verdict = judge(step, cases, results)
+    verdict = Verdict(*compare.judge(step, cases, results))
     changed = next((n for n, arguments in enumerate(calls) if changes(arguments) != before[n]), None)
     if changed is not None:
         names = [

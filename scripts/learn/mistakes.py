@@ -18,184 +18,205 @@ T = TypeVar("T")
 Wrong = frozenset[str]
 RIGHT: Wrong = frozenset()
 
-HINTS = {
-    # 1. wordpiece
-    "no ##": '"##" was forgotten: a piece that is not at the start of its word has "##" before its letters in the vocabulary.',
-    "## lost": 'the pieces are right, but "##" is missing in the result: it belongs to the piece\'s name.',
-    "shortest": "the shortest piece was taken each time. Try the longest first, and shorten it from the end.",
-    "late unknown": 'if no piece fits at some place, the whole word becomes ["[UNK]"], not only that part.',
-    "nothing": 'if no piece fits at some place, the result is ["[UNK]"], a list of one piece.',
-    "no limit": 'a word of more than 100 letters becomes ["[UNK]"], whatever its letters.',
-    "ids": "these are the ids. Return the pieces themselves, as text; ids come in the next step.",
-    "letters skipped": 'a letter that no piece fits was left out. The whole word becomes ["[UNK]"] then.',
-    "no letters": "pieces of a single letter were never tried: the shortest end is start + 1.",
-    "limit at 100": 'a word of exactly 100 letters is still split. Only a longer one becomes ["[UNK]"].',
-    # 2. ids
-    "no cls": "[CLS] at the start was forgotten.",
-    "no sep": "[SEP] at the end was forgotten.",
-    "sep first": "[CLS] and [SEP] are swapped: [CLS] is first.",
-    "pieces": "these are the pieces. Return their ids: look each one up in vocab.",
-    "words": "whole words were looked up. Split each word into its pieces first (step 1).",
-    "each word": "there is a [SEP] after every word. Put only one, at the end of the sentence.",
-    "nothing for nothing": "a sentence without words still has its [CLS] and [SEP].",
-    # 3. embeddings
-    "no positions": "the position embeddings were forgotten.",
-    "no token type": "the token type was forgotten. Every token here is of segment 0: add row 0 of token_type.",
-    "positions from 1": "positions count from 0: the first token gets row 0 of the table, not row 1.",
-    "position 0": "every token got the position 0. Token n gets row n of the table.",
-    "position by id": "the position was looked up by the id of the word. Use the token's place in the sentence: 0, 1, 2, …",
-    "segment 1": "segment 1 was added. A single sentence is segment 0: add row 0 of token_type.",
-    "both segments": "both segments were added. Every token here is in segment 0 only.",
-    "mean of three": "the mean of the three was taken. Add them.",
-    "side by side": "the three were concatenated. Add them.",
-    # 4. layer_norm
-    "eps outside": "eps stands outside the root. Add it to the variance: √(variance + eps).",
-    "unbiased": "the variance is the unbiased one, divided by n − 1, as x.var() and x.std() give it. Divide by n: correction=0.",
-    "norm axis": "mean and variance go over the wrong axis. Normalize each token by itself, over its own dimensions: dim=-1.",
-    "all tokens": "mean and variance were taken over all tokens together. Normalize each token by itself: dim=-1, keepdim=True.",
-    "no eps": "eps was forgotten.",
-    "no norm bias": "the bias was forgotten.",
-    "no norm weight": "the weight was forgotten.",
-    "variance": "the root was forgotten. Divide by the standard deviation, not by the variance.",
-    "no mean": "the mean was not subtracted.",
-    "bias scaled": "the bias was multiplied as well: y · (weight + bias). Write y · weight + bias.",
-    "precedence": "the division binds more tightly than the minus. Write (x - mean) / …, with parentheses.",
-    # 5. gelu
-    "tanh": "this is the tanh approximation of GELU (gelu_new). Use the exact one, with torch.erf.",
-    "rounded": "√2 was rounded. Write math.sqrt(2).",
-    "no √2": "the √2 was forgotten. Write erf(x / √2).",
-    "2 for √2": "x was divided by 2. Write erf(x / √2).",
-    "quick": "this is x·σ(1.702 x), the quick approximation. Use the exact GELU, with torch.erf.",
-    "silu": "this is SiLU, x·σ(x). BERT uses GELU.",
-    "relu": "this is ReLU. BERT uses GELU.",
-    "Φ": "this is Φ(x) alone. Multiply it by x.",
-    "no ½": "the ½ was forgotten.",
-    "no 1 +": "the 1 + was forgotten.",
-    "erf": "½ and 1 + were forgotten: erf goes from −1 to 1, and Φ from 0 to 1.",
-    # 6. attention
-    "no root": "the scores were not divided by √head_dim.",
-    "softmax axis": "the softmax goes over the wrong axis. For each query (a row), the weights of all keys add up to 1: dim=-1.",
-    "head_dim": "the scores were divided by head_dim. Divide by its root, √head_dim.",
-    "times": "the scores were multiplied by √head_dim. Divide by it.",
-    "late": "the weights were divided by √head_dim, after the softmax. Divide the scores, before it.",
-    "swapped": "query and key have changed roles. Compute query @ key.mT, with one row per query.",
-    "no softmax": "the softmax was forgotten.",
-    "√length": "the scores were divided by √length. Divide by √head_dim, the root of query.shape[-1].",
-    "sums of others": "each row was divided by the sums of all rows. Divide it by its own: sum(dim=-1, keepdim=True).",
-    "columns": "the weights were transposed before the product with the values. Compute weights @ value.",
-    "weights": "these are the weights. Return weights @ value.",
-    # 7. heads
-    "view": "the heads were split with view or reshape alone, which mixes the tokens. First cut each vector into heads, [length, heads, head_dim], then transpose to [heads, length, head_dim].",
-    "join": "the heads were joined without transposing back first. Go from [heads, length, head_dim] to [length, heads, head_dim], then flatten.",
-    "interleaved": "each head took every heads-th dimension. A head has head_dim neighbouring dimensions: unflatten(-1, (heads, head_dim)).",
-    "no output": "the output projection (output.dense) was forgotten.",
-    "no bias of output": "the bias of the output projection was forgotten.",
-    "no biases of q, k, v": "the biases of query, key and value were forgotten.",
-    "no bias of query": "the bias of the query was forgotten.",
-    "no bias of value": "the bias of the value was forgotten.",
-    "flip": "x @ W was computed where x @ W.T is meant. The checkpoint stores a weight as [out, in], as nn.Linear does.",
-    "√hidden": "the scores were divided by √hidden. Divide by √head_dim; head_dim is the width of one head.",
-    "one head": "there is one single head over the whole width. Cut the vectors into heads, and let each head attend by itself.",
-    "key for value": "key and value have changed roles. Call attention(query, key, value).",
-    "heads not in front": "the heads are not in front. With [length, heads, head_dim], the heads of one token attend to each other: transpose(0, 1).",
-    "join axes": "after the heads, the wrong two axes were swapped. transpose(0, 1) makes [length, heads, head_dim] of [heads, length, head_dim].",
-    "residual": "the residual is not part of this step. Step 9 adds what comes in.",
-    # 8. feed_forward
-    "no gelu": "there is no GELU between the two products.",
-    "gelu after": "the GELU comes after the second product. It belongs between the two.",
-    "gelu twice": "there is a GELU too many. One belongs between the two products, none after the second.",
-    "no first bias": "the bias of the first product (intermediate) was forgotten.",
-    "no second bias": "the bias of the second product (output) was forgotten.",
-    "late bias": "the first bias is added after the GELU. Add it before: gelu(x Wᵀ + b).",
-    # 9. layer
-    "pre-norm": "this is pre-norm: the norms come before attention and feed-forward. BERT is post-norm: norm(x + attention(x)).",
-    "no first residual": "the residual around the attention was forgotten.",
-    "no second residual": "the residual around the feed-forward step was forgotten.",
-    "old residual": "x was added to the feed-forward step's result. Add y, which the first norm gives: norm₂(y + feed_forward(y)).",
-    "added after the norm": "the residual was added after the norm: x + norm(attention(x)). Add it before: norm(x + attention(x)).",
-    "norms swapped": "the two layer norms are swapped. attention.output.LayerNorm comes first.",
-    "no first norm": "the layer norm after the attention was forgotten.",
-    "no second norm": "the layer norm at the end was forgotten.",
-    "feed of x": "the feed-forward step was given x, the layer's input. Give it y, the result of the first norm.",
-    "weight for bias": "weight and bias of the layer norms are swapped.",
-    "eps 1e-5": "eps is 1e-5, PyTorch's default. Use the eps that the function is given: layer_norm_eps in the config, 1e-12.",
-    # 10. stack
-    "no embedding norm": "the layer norm after the embeddings is missing.",
-    "one layer": 'every layer has the weights of the first, "encoder.layer.0.". Take those of each layer in turn: f"encoder.layer.{n}.".',
-    "not handed on": "every layer got the embeddings. Each gets the result of the layer before it.",
-    "reversed": "the layers ran in reverse order.",
-    "norm not listed": "state 0 is the embeddings before their layer norm. Put the normalized ones into the list.",
-    "last state": "only the last state was returned. Return the embeddings and the result of every layer, as a list.",
-    "no state 0": "the embeddings are missing in the list. They come first, then every layer.",
-    "no last state": "the last layer is missing in the list.",
-    # 11. mask
-    "mask after": "the mask was multiplied in after the softmax, so the weights no longer add up to 1. Put −∞ into the scores before it.",
-    "zero scores": "the masked scores were set to 0, but e⁰ = 1: the softmax still gives them weight. Set them to −∞.",
-    "mask added": "the mask itself was added to the scores. Add 0 where it is 1, and −∞ where it is 0.",
-    "inverted": "the mask is the wrong way round. 1 keeps a token, 0 hides it.",
-    "unmasked": "real tokens attend to the padding: the mask is not used, or on the wrong axis. It hides keys, the last axis of the scores: [batch, 1, 1, length].",
-    "rows too": "the rows of the padding are masked as well. A softmax over nothing but −∞ is NaN, and 0 · NaN is NaN. Mask columns only.",
-    # 12. mean_pooling
-    "padding too": "the padding was averaged in. Count only tokens whose mask is 1.",
-    "padded length": "the sum was divided by the padded length. Divide it by the number of real tokens.",
-    "sum": "this is the sum. Divide it by the number of real tokens.",
-    "tokens of all": "the sum was divided by the number of tokens of the whole batch. Divide each sentence by its own number.",
-    "cls": "this is the vector of [CLS]. Take the mean of all real tokens.",
-    "max": "this is max pooling. Take the mean.",
-    "root": "the sum was divided by √n. Divide it by n.",
-    "special": "[CLS] and [SEP] were left out. Their mask is 1: they count like any token.",
-    "pooling axis": "the mean goes over the wrong axis. Take it over the tokens of a sentence, dim=1.",
-    "padding in the sum": "the padding was added in. Multiply by the mask before the sum.",
-    "one for all": "the tokens of all sentences went into one mean. token_vectors[mask.bool()] loses the sentence that a token is from.",
-    "first n": "the first n tokens were averaged. The mask says which ones count: padding may stand at the front as well.",
-    # 13. cosine
-    "dot": "this is the dot product. Divide it by both lengths.",
-    "only b": "only the second vectors were divided by their length. Divide the first ones too.",
-    "only a": "only the first vectors were divided by their length. Divide the second ones too.",
-    "length axis": "the lengths go over the wrong axis. Each vector (a row) has its own: dim=1.",
-    "one matrix": "the length of the whole matrix was taken. Each vector has its own: norm(dim=1, keepdim=True).",
-    "squared": "the root was forgotten. A length is the root of the sum of squares.",
-    "manhattan": "the sum of absolute values was taken as a length. Take the root of the sum of squares.",
-    "distance": "this is 1 − cosine, a distance. Return the cosine.",
-    "one by one": "pairs were compared one by one. Compare every vector of a with every vector of b: [n, m].",
-    "rows": "rows and columns are swapped. Each vector of a has a row.",
-    # 14. minisbert
-    "no types": "the types are not used. A token of segment 1 gets row 1 of the table.",
-    # 15. packing
-    "across": "every token attends to all tokens of the batch. Cut query, key and value where a sentence ends, and attend within each.",
-    "keys of the first": "every sentence attends to the tokens of the first one. Each has its own: from start to start + length.",
-    "longest first": "the sentences come back in another order. Put each result where its sentence stands.",
-    "padded without a mask": "the sentences were padded with zeros and the padding was attended to. Cut each sentence to its own length.",
-    # 16. softmax_loss
-    "no abs": "u − v has a sign. Take |u − v|, which does not depend on which sentence comes first.",
-    "product": "u · v stands where |u − v| belongs.",
-    "difference first": "the features stand in another order. Put them as (u, v, |u − v|).",
-    "v first": "u and v are swapped. Put the features as (u, v, |u − v|).",
-    "no loss bias": "the bias was forgotten.",
-    "probability": "this is the probability of the right class. Return its negative logarithm.",
-    "log probability": "this is the logarithm of the probability, which is negative. Return −log p.",
-    "one minus": "this is 1 − p. Return −log p, which grows without bound as p goes to 0.",
-    "over the batch": "the softmax goes over the wrong axis. For each pair (a row), the probabilities of the classes add up to 1: dim=1.",
-    "score": "this is the score of the right class, negated. The softmax was forgotten.",
-    # 17. negatives
-    "no scale": "the cosines were not multiplied by scale.",
-    "divided by scale": "the cosines were divided by scale. Multiply by it.",
-    "dot products": "these are dot products. The vectors do not have length 1: take the cosine of step 13.",
-    "columns of b": "the softmax goes over the wrong axis. For each row of a, the probabilities of all rows of b add up to 1: dim=1.",
-    "without itself": "the right answer is missing in the sum of the softmax, which goes over all rows of b.",
-    "first answer": "every row looked for answer 0. Row i looks for answer i: the diagonal.",
-    # 18. search
-    "worst first": "the indices come from the smallest cosine to the largest. Sort descending.",
-    "by dot": "the rows were compared by dot product. Vectors of the corpus have different lengths: take the cosine.",
-    "in order of the corpus": "these are the right rows, in the order of the corpus. Sort them, best first.",
-    "one more": "there is one row too many.",
-    "best only": "only the best row was returned; top_k are wanted.",
+VARIANT = ""
+"""Stands for a hint: the mistake, such as "flip/output", is a variant of another, "flip", and has its hint."""
+
+
+def forgotten(parts: Mapping[str, str]) -> dict[str, str]:
+    """The hints of mistakes by which something is missing: the name of each → what it is, with "was" or "were"."""
+    return {wrong: f"{what} forgotten." for wrong, what in parts.items()}
+
+
+# For each step its usual mistakes, the likelier first, and what to say to a learner who made one.
+HINTS: dict[str, dict[str, str]] = {
+    "wordpiece": {
+        "no ##": '"##" was forgotten: a piece that is not at the start of its word has "##" before its letters in the vocabulary.',
+        "## lost": 'the pieces are right, but "##" is missing in the result: it belongs to the piece\'s name.',
+        "shortest": "the shortest piece was taken each time. Try the longest first, and shorten it from the end.",
+        "late unknown": 'if no piece fits at some place, the whole word becomes ["[UNK]"], not only that part.',
+        "nothing": 'if no piece fits at some place, the result is ["[UNK]"], a list of one piece.',
+        "no limit": 'a word of more than 100 letters becomes ["[UNK]"], whatever its letters.',
+        "ids": "these are the ids. Return the pieces themselves, as text; ids come in the next step.",
+        "ids/of [UNK] too": VARIANT,
+        "letters skipped": 'a letter that no piece fits was left out. The whole word becomes ["[UNK]"] then.',
+        "no letters": "pieces of a single letter were never tried: the shortest end is start + 1.",
+        "limit at 100": 'a word of exactly 100 letters is still split. Only a longer one becomes ["[UNK]"].',
+    },
+    "ids": {
+        "sep first": "[CLS] and [SEP] are swapped: [CLS] is first.",
+        "pieces": "these are the pieces. Return their ids: look each one up in vocab.",
+        "words": "whole words were looked up. Split each word into its pieces first (step 1).",
+        "each word": "there is a [SEP] after every word. Put only one, at the end of the sentence.",
+        "nothing for nothing": "a sentence without words still has its [CLS] and [SEP].",
+        **forgotten({"no cls": "[CLS] at the start was", "no sep": "[SEP] at the end was"}),
+    },
+    "embeddings": {
+        "no token type": "the token type was forgotten. Every token here is of segment 0: add row 0 of token_type.",
+        "positions from 1": "positions count from 0: the first token gets row 0 of the table, not row 1.",
+        "position 0": "every token got the position 0. Token n gets row n of the table.",
+        "position by id": "the position was looked up by the id of the word. Use the token's place in the sentence: 0, 1, 2, …",
+        "segment 1": "segment 1 was added. A single sentence is segment 0: add row 0 of token_type.",
+        "both segments": "both segments were added. Every token here is in segment 0 only.",
+        "mean of three": "the mean of the three was taken. Add them.",
+        "side by side": "the three were concatenated. Add them.",
+        **forgotten({"no positions": "the position embeddings were"}),
+    },
+    "layer_norm": {
+        "eps outside": "eps stands outside the root. Add it to the variance: √(variance + eps).",
+        "unbiased": "the variance is the unbiased one, divided by n − 1, as x.var() and x.std() give it. Divide by n: correction=0.",
+        "norm axis": "mean and variance go over the wrong axis. Normalize each token by itself, over its own dimensions: dim=-1.",
+        "all tokens": "mean and variance were taken over all tokens together. Normalize each token by itself: dim=-1, keepdim=True.",
+        "variance": "the root was forgotten. Divide by the standard deviation, not by the variance.",
+        "no mean": "the mean was not subtracted.",
+        "bias scaled": "the bias was multiplied as well: y · (weight + bias). Write y · weight + bias.",
+        "precedence": "the division binds more tightly than the minus. Write (x - mean) / …, with parentheses.",
+        **forgotten({"no eps": "eps was", "no norm bias": "the bias was", "no norm weight": "the weight was"}),
+    },
+    "gelu": {},  # they stand beside the wrong functions, in WRONG_GELUS
+    "attention": {
+        "no root": "the scores were not divided by √head_dim.",
+        "softmax axis": "the softmax goes over the wrong axis. For each query (a row), the weights of all keys add up to 1: dim=-1.",
+        "head_dim": "the scores were divided by head_dim. Divide by its root, √head_dim.",
+        "times": "the scores were multiplied by √head_dim. Divide by it.",
+        "late": "the weights were divided by √head_dim, after the softmax. Divide the scores, before it.",
+        "swapped": "query and key have changed roles. Compute query @ key.mT, with one row per query.",
+        "√length": "the scores were divided by √length. Divide by √head_dim, the root of query.shape[-1].",
+        "sums of others": "each row was divided by the sums of all rows. Divide it by its own: sum(dim=-1, keepdim=True).",
+        "columns": "the weights were transposed before the product with the values. Compute weights @ value.",
+        "weights": "these are the weights. Return weights @ value.",
+        **forgotten({"no softmax": "the softmax was"}),
+    },
+    "heads": {
+        "view": "the heads were split with view or reshape alone, which mixes the tokens. First cut each vector into heads, [length, heads, head_dim], then transpose to [heads, length, head_dim].",
+        "view/and back": VARIANT,
+        "join": "the heads were joined without transposing back first. Go from [heads, length, head_dim] to [length, heads, head_dim], then flatten.",
+        "interleaved": "each head took every heads-th dimension. A head has head_dim neighbouring dimensions: unflatten(-1, (heads, head_dim)).",
+        "interleaved/and back": VARIANT,
+        "flip": "x @ W was computed where x @ W.T is meant. The checkpoint stores a weight as [out, in], as nn.Linear does.",
+        "flip/q, k, v": VARIANT, "flip/output": VARIANT,
+        "√hidden": "the scores were divided by √hidden. Divide by √head_dim; head_dim is the width of one head.",
+        "one head": "there is one single head over the whole width. Cut the vectors into heads, and let each head attend by itself.",
+        "key for value": "key and value have changed roles. Call attention(query, key, value).",
+        "heads not in front": "the heads are not in front. With [length, heads, head_dim], the heads of one token attend to each other: transpose(0, 1).",
+        "join axes": "after the heads, the wrong two axes were swapped. transpose(0, 1) makes [length, heads, head_dim] of [heads, length, head_dim].",
+        "residual": "the residual is not part of this step. Step 9 adds what comes in.",
+        **forgotten({
+            "no output": "the output projection (output.dense) was", "no bias of output": "the bias of the output projection was",
+            "no biases of q, k, v": "the biases of query, key and value were", "no bias of query": "the bias of the query was",
+            "no bias of value": "the bias of the value was",
+        }),
+    },
+    "feed_forward": {
+        "no gelu": "there is no GELU between the two products.",
+        "gelu after": "the GELU comes after the second product. It belongs between the two.",
+        "gelu twice": "there is a GELU too many. One belongs between the two products, none after the second.",
+        "late bias": "the first bias is added after the GELU. Add it before: gelu(x Wᵀ + b).",
+        **forgotten({
+            "no first bias": "the bias of the first product (intermediate) was",
+            "no second bias": "the bias of the second product (output) was",
+        }),
+    },
+    "layer": {
+        "pre-norm": "this is pre-norm: the norms come before attention and feed-forward. BERT is post-norm: norm(x + attention(x)).",
+        "old residual": "x was added to the feed-forward step's result. Add y, which the first norm gives: norm₂(y + feed_forward(y)).",
+        "added after the norm": "the residual was added after the norm: x + norm(attention(x)). Add it before: norm(x + attention(x)).",
+        "norms swapped": "the two layer norms are swapped. attention.output.LayerNorm comes first.",
+        "feed of x": "the feed-forward step was given x, the layer's input. Give it y, the result of the first norm.",
+        "weight for bias": "weight and bias of the layer norms are swapped.",
+        "eps 1e-5": "eps is 1e-5, PyTorch's default. Use the eps that the function is given: layer_norm_eps in the config, 1e-12.",
+        **forgotten({
+            "no first residual": "the residual around the attention was",
+            "no second residual": "the residual around the feed-forward step was",
+            "no first norm": "the layer norm after the attention was", "no second norm": "the layer norm at the end was",
+        }),
+    },
+    "stack": {
+        "no embedding norm": "the layer norm after the embeddings is missing.",
+        "one layer": 'every layer has the weights of the first, "encoder.layer.0.". Take those of each layer in turn: f"encoder.layer.{n}.".',
+        "not handed on": "every layer got the embeddings. Each gets the result of the layer before it.",
+        "reversed": "the layers ran in reverse order.",
+        "norm not listed": "state 0 is the embeddings before their layer norm. Put the normalized ones into the list.",
+        "last state": "only the last state was returned. Return the embeddings and the result of every layer, as a list.",
+        "no state 0": "the embeddings are missing in the list. They come first, then every layer.",
+        "no last state": "the last layer is missing in the list.",
+    },
+    "mask": {
+        "mask after": "the mask was multiplied in after the softmax, so the weights no longer add up to 1. Put −∞ into the scores before it.",
+        "zero scores": "the masked scores were set to 0, but e⁰ = 1: the softmax still gives them weight. Set them to −∞.",
+        "mask added": "the mask itself was added to the scores. Add 0 where it is 1, and −∞ where it is 0.",
+        "inverted": "the mask is the wrong way round. 1 keeps a token, 0 hides it.",
+        "unmasked": "real tokens attend to the padding: the mask is not used, or on the wrong axis. It hides keys, the last axis of the scores: [batch, 1, 1, length].",
+    },
+    "mean_pooling": {
+        "padding too": "the padding was averaged in. Count only tokens whose mask is 1.",
+        "padded length": "the sum was divided by the padded length. Divide it by the number of real tokens.",
+        "sum": "this is the sum. Divide it by the number of real tokens.",
+        "tokens of all": "the sum was divided by the number of tokens of the whole batch. Divide each sentence by its own number.",
+        "cls": "this is the vector of [CLS]. Take the mean of all real tokens.",
+        "max": "this is max pooling. Take the mean.",
+        "root": "the sum was divided by √n. Divide it by n.",
+        "special": "[CLS] and [SEP] were left out. Their mask is 1: they count like any token.",
+        "pooling axis": "the mean goes over the wrong axis. Take it over the tokens of a sentence, dim=1.",
+        "pooling axis/0": VARIANT, "pooling axis/over sentences": VARIANT,
+        "padding in the sum": "the padding was added in. Multiply by the mask before the sum.",
+        "one for all": "the tokens of all sentences went into one mean. token_vectors[mask.bool()] loses the sentence that a token is from.",
+        "first n": "the first n tokens were averaged. The mask says which ones count: padding may stand at the front as well.",
+    },
+    "cosine": {
+        "dot": "this is the dot product. Divide it by both lengths.",
+        "only b": "only the second vectors were divided by their length. Divide the first ones too.",
+        "only a": "only the first vectors were divided by their length. Divide the second ones too.",
+        "length axis": "the lengths go over the wrong axis. Each vector (a row) has its own: dim=1.",
+        "one matrix": "the length of the whole matrix was taken. Each vector has its own: norm(dim=1, keepdim=True).",
+        "squared": "the root was forgotten. A length is the root of the sum of squares.",
+        "manhattan": "the sum of absolute values was taken as a length. Take the root of the sum of squares.",
+        "distance": "this is 1 − cosine, a distance. Return the cosine.",
+        "one by one": "pairs were compared one by one. Compare every vector of a with every vector of b: [n, m].",
+        "rows": "rows and columns are swapped. Each vector of a has a row.",
+    },
+    "minisbert": {
+        "no types": "the types are not used. A token of segment 1 gets row 1 of the table.",
+        "rows too": "the rows of the padding are masked as well. A softmax over nothing but −∞ is NaN, and 0 · NaN is NaN. Mask columns only.",
+    },
+    "packing": {
+        "across": "every token attends to all tokens of the batch. Cut query, key and value where a sentence ends, and attend within each.",
+        "keys of the first": "every sentence attends to the tokens of the first one. Each has its own: from start to start + length.",
+        "longest first": "the sentences come back in another order. Put each result where its sentence stands.",
+        "padded without a mask": "the sentences were padded with zeros and the padding was attended to. Cut each sentence to its own length.",
+    },
+    "softmax_loss": {
+        "no abs": "u − v has a sign. Take |u − v|, which does not depend on which sentence comes first.",
+        "product": "u · v stands where |u − v| belongs.",
+        "difference first": "the features stand in another order. Put them as (u, v, |u − v|).",
+        "v first": "u and v are swapped. Put the features as (u, v, |u − v|).",
+        "probability": "this is the probability of the right class. Return its negative logarithm.",
+        "log probability": "this is the logarithm of the probability, which is negative. Return −log p.",
+        "one minus": "this is 1 − p. Return −log p, which grows without bound as p goes to 0.",
+        "over the batch": "the softmax goes over the wrong axis. For each pair (a row), the probabilities of the classes add up to 1: dim=1.",
+        "score": "this is the score of the right class, negated. The softmax was forgotten.",
+        **forgotten({"no loss bias": "the bias was"}),
+    },
+    "negatives": {
+        "no scale": "the cosines were not multiplied by scale.",
+        "divided by scale": "the cosines were divided by scale. Multiply by it.",
+        "dot products": "these are dot products. The vectors do not have length 1: take the cosine of step 13.",
+        "columns of b": "the softmax goes over the wrong axis. For each row of a, the probabilities of all rows of b add up to 1: dim=1.",
+        "without itself": "the right answer is missing in the sum of the softmax, which goes over all rows of b.",
+        "first answer": "every row looked for answer 0. Row i looks for answer i: the diagonal.",
+    },
+    "search": {
+        "worst first": "the indices come from the smallest cosine to the largest. Sort descending.",
+        "by dot": "the rows were compared by dot product. Vectors of the corpus have different lengths: take the cosine.",
+        "in order of the corpus": "these are the right rows, in the order of the corpus. Sort them, best first.",
+        "one more": "there is one row too many.",
+        "best only": "only the best row was returned; top_k are wanted.",
+    },
 }  # fmt: skip
 
 
 def hint(wrong: str) -> str:
-    """What to say about a mistake. Variants of one mistake, "flip" and "flip/output", share a hint."""
-    return HINTS[wrong.partition("/")[0]]
+    """What to say about a mistake."""
+    return next(hints[wrong.partition("/")[0]] for hints in HINTS.values() if wrong in hints)
 
 
 def pick(wrong: Wrong, right: T, variants: Mapping[str, T]) -> T:
@@ -252,11 +273,8 @@ def embed(
     segments = pick(wrong, segments, {"segment 1": token_type[1], "both segments": token_type.sum(0)})
     if "side by side" in wrong:
         return torch.cat([words, positions, segments], dim=-1)
-    x = words
-    if "no positions" not in wrong:
-        x = x + positions
-    if "no token type" not in wrong:
-        x = x + segments
+    x = words if "no positions" in wrong else words + positions
+    x = x if "no token type" in wrong else x + segments
     return x / 3 if "mean of three" in wrong else x
 
 
@@ -287,26 +305,27 @@ def erf_gelu(x: Tensor, root: float) -> Tensor:
     return x * (1 + torch.erf(x / root)) / 2
 
 
-WRONG_GELUS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "rounded": lambda x: erf_gelu(x, 1.41421),
-    "rounded/1.4142": lambda x: erf_gelu(x, 1.4142),
-    "no √2": lambda x: erf_gelu(x, 1),
-    "2 for √2": lambda x: erf_gelu(x, 2),
-    "quick": lambda x: x * torch.sigmoid(1.702 * x),
-    "silu": F.silu,
-    "relu": F.relu,
-    "Φ": lambda x: (1 + torch.erf(x / math.sqrt(2))) / 2,
-    "no ½": lambda x: 2 * F.gelu(x),
-    "no 1 +": lambda x: x * torch.erf(x / math.sqrt(2)) / 2,
-    "erf": lambda x: x * torch.erf(x / math.sqrt(2)),
-    "no gelu": lambda x: x,
-}
+# What stands for GELU by mistake, and the hint.
+WRONG_GELUS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "tanh": (lambda x: F.gelu(x, approximate="tanh"), "this is the tanh approximation of GELU (gelu_new). Use the exact one, with torch.erf."),
+    "rounded": (lambda x: erf_gelu(x, 1.41421), "√2 was rounded. Write math.sqrt(2)."),
+    "rounded/1.4142": (lambda x: erf_gelu(x, 1.4142), VARIANT),
+    "no √2": (lambda x: erf_gelu(x, 1), "the √2 was forgotten. Write erf(x / √2)."),
+    "2 for √2": (lambda x: erf_gelu(x, 2), "x was divided by 2. Write erf(x / √2)."),
+    "quick": (lambda x: x * torch.sigmoid(1.702 * x), "this is x·σ(1.702 x), the quick approximation. Use the exact GELU, with torch.erf."),
+    "silu": (F.silu, "this is SiLU, x·σ(x). BERT uses GELU."),
+    "relu": (F.relu, "this is ReLU. BERT uses GELU."),
+    "Φ": (lambda x: (1 + torch.erf(x / math.sqrt(2))) / 2, "this is Φ(x) alone. Multiply it by x."),
+    "no ½": (lambda x: 2 * F.gelu(x), "the ½ was forgotten."),
+    "no 1 +": (lambda x: x * torch.erf(x / math.sqrt(2)) / 2, "the 1 + was forgotten."),
+    "erf": (lambda x: x * torch.erf(x / math.sqrt(2)), "½ and 1 + were forgotten: erf goes from −1 to 1, and Φ from 0 to 1."),
+}  # fmt: skip
+HINTS["gelu"].update({name: hint for name, (_, hint) in WRONG_GELUS.items()})
 
 
 def gelu(x: Tensor, wrong: Wrong = RIGHT) -> Tensor:
     """The exact one."""
-    return pick(wrong, F.gelu, WRONG_GELUS)(x)
+    return pick(wrong, F.gelu, {name: function for name, (function, _) in WRONG_GELUS.items()})(x)
 
 
 def attention(
@@ -397,7 +416,7 @@ def feed_forward(x: Tensor, w: Mapping[str, Tensor], wrong: Wrong = RIGHT) -> Te
     inner = linear(x, w, "intermediate.dense", wrong)
     if "late bias" in wrong:
         inner = gelu(inner - w["intermediate.dense.bias"]) + w["intermediate.dense.bias"]
-    elif "gelu after" not in wrong:
+    elif not wrong & {"no gelu", "gelu after"}:
         inner = gelu(inner, wrong)
     y = linear(inner, w, "output.dense", wrong)
     y = gelu(y) if wrong & {"gelu after", "gelu twice"} else y

@@ -53,8 +53,8 @@ class Step:
         function: what the learner writes.
         axes: the names of the result's axes.
         cases: makes the cases; it needs the checkpoint.
-        plain: the same function in mistakes.py, which takes as `wrong` a set of the names below.
-        mistakes: the usual ones; where two give the same values, the likelier first.
+        plain: the same function in mistakes.py, which takes as `wrong` a set of names of mistakes.
+        also: usual mistakes of other steps that can be made here, too.
     """
 
     number: int
@@ -63,7 +63,12 @@ class Step:
     axes: tuple[str, ...]
     cases: Callable[[], list[Case]]
     plain: Callable[..., Any]
-    mistakes: tuple[str, ...]
+    also: tuple[str, ...] = ()
+
+    @property
+    def mistakes(self) -> tuple[str, ...]:
+        """The names of the usual ones; where two give the same values, the likelier first."""
+        return (*mistakes.HINTS[self.name], *self.also)
 
     @property
     def file(self) -> str:
@@ -231,13 +236,9 @@ def head_cases() -> list[Case]:
 
 def feed_forward_cases() -> list[Case]:
     """The feed-forward step of two layers."""
+    names = ("intermediate.", "output.dense.")
     return [
-        Case(
-            about,
-            (x, {n: v for n, v in w.items() if n.startswith(("intermediate.", "output.dense."))}),
-            layer.feed_forward(x),
-            tokens,
-        )
+        Case(about, (x, {n: v for n, v in w.items() if n.startswith(names)}), layer.feed_forward(x), tokens)
         for about, tokens, x, layer, w in at((0, 0), (1, 4))
     ]
 
@@ -363,68 +364,39 @@ def search_cases() -> list[Case]:
 # --- the ladder ---------------------------------------------------------------------------------------------------------------
 
 VIEW = ("view", "join", "view/and back")
-
+ROWS, TOKENS = ("row", "column"), ("token", "dimension")
 STEPS: tuple[Step, ...] = (
-    Step(1, "wordpiece", "split_word", (), word_cases, mistakes.split_word, (
-        "no ##", "## lost", "shortest", "late unknown", "nothing", "no limit", "ids", "ids/of [UNK] too", "letters skipped", "no letters", "limit at 100",
-    )),
-    Step(2, "ids", "to_ids", (), id_cases, mistakes.to_ids, (
-        "no cls", "no sep", "sep first", "pieces", "words", "each word", "nothing for nothing",
-    )),
-    Step(3, "embeddings", "embed", ("token", "dimension"), embedding_cases, mistakes.embed, (
-        "no positions", "no token type", "positions from 1", "position 0", "position by id", "segment 1", "both segments", "mean of three", "side by side",
-    )),
-    Step(4, "layer_norm", "layer_norm", ("token", "dimension"), norm_cases, mistakes.norm, (
-        "eps outside", "unbiased", "norm axis", "all tokens", "no eps", "no norm bias", "no norm weight", "variance", "no mean", "bias scaled", "precedence",
-    )),
-    Step(5, "gelu", "gelu", ("row", "column"), gelu_cases, mistakes.gelu, (
-        "tanh", "rounded", "rounded/1.4142", "no √2", "2 for √2", "quick", "silu", "relu", "Φ", "no ½", "no 1 +", "erf",
-    )),
-    Step(6, "attention", "attention", ("token", "dimension"), attention_cases, mistakes.attention, (
-        "no root", "softmax axis", "head_dim", "times", "late", "swapped", "no softmax", "√length", "sums of others", "columns", "weights",
-    )),
-    Step(7, "heads", "multi_head", ("token", "dimension"), head_cases, mistakes.multi_head, (
-        "view/and back", "view", "join", "interleaved/and back", "interleaved", "no output", "no bias of output", "no biases of q, k, v", "no bias of query",
-        "no bias of value", "flip", "flip/q, k, v", "flip/output", "√hidden", "one head", "no root", "softmax axis", "swapped", "key for value", "heads not in front",
-        "join axes", "residual",
-    )),
-    Step(8, "feed_forward", "feed_forward", ("token", "dimension"), feed_forward_cases, mistakes.feed_forward, (
-        "no gelu", "gelu after", "gelu twice", "tanh", "relu", "no first bias", "no second bias", "residual", "late bias",
-    )),
-    Step(9, "layer", "layer", ("token", "dimension"), layer_cases, mistakes.layer, (
-        "pre-norm", "no first residual", "no second residual", "old residual", "added after the norm", "norms swapped", "no first norm", "no second norm",
-        "feed of x", "weight for bias", "eps 1e-5", "tanh", *VIEW, "no root",
-    )),
-    Step(10, "stack", "bert", ("state", "token", "dimension"), stack_cases, mistakes.bert, (
-        "no embedding norm", "positions from 1", "no positions", "no token type", "one layer", "not handed on", "reversed", "pre-norm", "tanh", *VIEW, "norm not listed",
-        "eps 1e-5", "last state", "no state 0", "no last state",
-    )),
-    Step(11, "mask", "masked_attention", ("sentence", "head", "token", "dimension"), mask_cases, mistakes.attention, (
-        "mask after", "zero scores", "mask added", "inverted", "unmasked", "no root", "softmax axis",
-    )),
-    Step(12, "mean_pooling", "mean_pooling", ("sentence", "dimension"), pooling_cases, mistakes.mean_pooling, (
-        "padding too", "padded length", "sum", "tokens of all", "cls", "max", "root", "special", "pooling axis", "pooling axis/0", "pooling axis/over sentences",
-        "padding in the sum", "one for all", "first n",
-    )),
-    Step(13, "cosine", "cosine", ("row", "column"), cosine_cases, mistakes.cosine, (
-        "dot", "only b", "only a", "length axis", "one matrix", "squared", "manhattan", "distance", "one by one", "rows",
-    )),
-    Step(14, "minisbert", "plain_bert", ("state", "sentence", "token", "dimension"), whole_cases, lambda w, config, ids, mask, types, wrong: mistakes.bert(ids, w, config, mask, types, wrong), (
-        "unmasked", "mask after", "zero scores", "inverted", "no types", "no embedding norm", "positions from 1", "eps 1e-5", "pre-norm", "no first residual", "no second residual", "tanh", *VIEW,
-        "no root", "one layer", "rows too", "norm not listed", "last state",
-    )),
-    Step(15, "packing", "packed_attention", ("head", "token", "dimension"), packing_cases, mistakes.packed_attention, (
-        "across", "keys of the first", "longest first", "padded without a mask", "no root", "softmax axis",
-    )),
-    Step(16, "softmax_loss", "softmax_loss", ("row",), softmax_loss_cases, mistakes.softmax_loss, (
-        "no abs", "product", "difference first", "v first", "no loss bias", "probability", "log probability", "one minus", "over the batch", "score",
-    )),
-    Step(17, "negatives", "negatives_loss", ("row",), negatives_cases, mistakes.negatives_loss, (
-        "no scale", "divided by scale", "dot products", "columns of b", "without itself", "first answer", "probability", "log probability", "one minus",
-    )),
-    Step(18, "search", "search", (), search_cases, mistakes.search, (
-        "worst first", "by dot", "in order of the corpus", "one more", "best only",
-    )),
+    Step(1, "wordpiece", "split_word", (), word_cases, mistakes.split_word),
+    Step(2, "ids", "to_ids", (), id_cases, mistakes.to_ids),
+    Step(3, "embeddings", "embed", TOKENS, embedding_cases, mistakes.embed),
+    Step(4, "layer_norm", "layer_norm", TOKENS, norm_cases, mistakes.norm),
+    Step(5, "gelu", "gelu", ROWS, gelu_cases, mistakes.gelu),
+    Step(6, "attention", "attention", TOKENS, attention_cases, mistakes.attention),
+    Step(7, "heads", "multi_head", TOKENS, head_cases, mistakes.multi_head, ("no root", "softmax axis", "swapped")),
+    Step(8, "feed_forward", "feed_forward", TOKENS, feed_forward_cases, mistakes.feed_forward, ("tanh", "relu", "residual")),
+    Step(9, "layer", "layer", TOKENS, layer_cases, mistakes.layer, ("tanh", *VIEW, "no root")),
+    Step(
+        10, "stack", "bert", ("state", *TOKENS), stack_cases, mistakes.bert,
+        ("positions from 1", "no positions", "no token type", "pre-norm", "tanh", *VIEW, "eps 1e-5"),
+    ),
+    Step(
+        11, "mask", "masked_attention", ("sentence", "head", *TOKENS), mask_cases, mistakes.attention, ("no root", "softmax axis")
+    ),
+    Step(12, "mean_pooling", "mean_pooling", ("sentence", "dimension"), pooling_cases, mistakes.mean_pooling),
+    Step(13, "cosine", "cosine", ROWS, cosine_cases, mistakes.cosine),
+    Step(
+        14, "minisbert", "plain_bert", ("state", "sentence", *TOKENS), whole_cases,
+        lambda w, config, ids, mask, types, wrong: mistakes.bert(ids, w, config, mask, types, wrong),
+        ("unmasked", "mask after", "zero scores", "inverted", "no embedding norm", "positions from 1", "eps 1e-5", "pre-norm",
+         "no first residual", "no second residual", "tanh", *VIEW, "no root", "one layer", "norm not listed", "last state"),
+    ),
+    Step(15, "packing", "packed_attention", ("head", *TOKENS), packing_cases, mistakes.packed_attention, ("no root", "softmax axis")),
+    Step(16, "softmax_loss", "softmax_loss", ("row",), softmax_loss_cases, mistakes.softmax_loss),
+    Step(
+        17, "negatives", "negatives_loss", ("row",), negatives_cases, mistakes.negatives_loss,
+        ("probability", "log probability", "one minus"),
+    ),
+    Step(18, "search", "search", (), search_cases, mistakes.search),
 )  # fmt: skip
 
 

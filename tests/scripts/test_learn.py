@@ -31,7 +31,7 @@ def ladder() -> Iterator[tuple[ModuleType, ModuleType]]:
         yield check, rungs
     finally:
         sys.path.remove(str(LEARN))
-        for name in "check", "rungs", "mistakes":
+        for name in "check", "compare", "rungs", "mistakes":
             del sys.modules[name]
 
 
@@ -85,10 +85,13 @@ def test_the_solution_is_right(ladder: tuple[ModuleType, ModuleType], name: str)
     assert re.search(r"\d cases?, (all equal|the largest difference \de-1\d)", verdict.text)
 
 
-def test_every_hint_belongs_to_a_mistake_of_a_step(ladder: tuple[ModuleType, ModuleType]) -> None:
-    from mistakes import HINTS
+def test_every_step_has_its_mistakes_and_every_mistake_one_hint(ladder: tuple[ModuleType, ModuleType]) -> None:
+    from mistakes import HINTS, hint
 
-    assert {wrong.partition("/")[0] for step in ladder[1].STEPS for wrong in step.mistakes} == set(HINTS)
+    assert [step.name for step in ladder[1].STEPS] == list(HINTS)
+    assert all(len(hint(wrong)) > 10 for step in ladder[1].STEPS for wrong in step.mistakes)
+    names = [wrong for hints in HINTS.values() for wrong in hints]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("name", names())
