@@ -44,7 +44,7 @@ def moved(module: nn.Module, seed: int = 0) -> nn.Module:
 def written(
     folder: Path,
     modes: str | Sequence[str] = "mean",
-    heads: Sequence[nn.Module] = (),
+    after: Sequence[nn.Module] = (),
     *,
     include_prompt: bool = True,
     bert: dict[str, Any] | None = None,
@@ -55,7 +55,7 @@ def written(
     Args:
         folder: where to, a folder that does not exist.
         modes: of the pooling.
-        heads: its modules after the pooling.
+        after: its modules after the pooling.
         include_prompt: of the pooling.
         bert: for `save_tiny`.
         settings: for SentenceTransformer, such as `prompts`.
@@ -65,14 +65,14 @@ def written(
     without_pooler = {} if (bert or {}).get("model_type") in ("distilbert", "electra") else {"add_pooling_layer": False}
     transformer = Transformer(str(plain), model_kwargs=without_pooler)
     pooling = Pooling(HIDDEN, modes if isinstance(modes, str) else tuple(modes), include_prompt=include_prompt)
-    heads = [moved(head, seed) for seed, head in enumerate(heads)]
-    SentenceTransformer(modules=[transformer, pooling, *heads], device="cpu", **settings).save(str(folder), create_model_card=False)
+    after = [moved(module, seed) for seed, module in enumerate(after)]
+    SentenceTransformer(modules=[transformer, pooling, *after], device="cpu", **settings).save(str(folder), create_model_card=False)
 
 
 def laid(
     folder: Path,
     modes: Sequence[str] = ("mean",),
-    heads: Sequence[tuple[str, dict[str, Any] | None]] = (),
+    after: Sequence[tuple[str, dict[str, Any] | None]] = (),
     *,
     names: str = "sentence_transformers.models.{}",
     transformer: str = "Transformer",
@@ -89,7 +89,7 @@ def laid(
     Args:
         folder: where to, a folder that does not exist.
         modes: the pooling modes that are on.
-        heads: the modules after the pooling: class and config.json, None where there is not even a folder (Normalize).
+        after: the modules after the pooling: class and config.json, None where there is not even a folder (Normalize).
         names: how the class names of modules.json are written.
         transformer: the class of the first module.
         root: the folder of the first module.
@@ -105,7 +105,7 @@ def laid(
     for file in "modules.json", "1_Pooling/config.json", "sentence_bert_config.json":
         (home / file).unlink()
     (home / "1_Pooling").rmdir()
-    rows = [(root, transformer), ("1_Pooling", "Pooling"), *((f"{i}_{kind}", kind) for i, (kind, _) in enumerate(heads, start=2))]
+    rows = [(root, transformer), ("1_Pooling", "Pooling"), *((f"{i}_{kind}", kind) for i, (kind, _) in enumerate(after, start=2))]
     write_json(
         folder / "modules.json",
         [{"idx": i, "name": str(i), "path": path, "type": names.format(kind)} for i, (path, kind) in enumerate(rows)],
@@ -118,10 +118,10 @@ def laid(
         write_json(folder / "config_sentence_transformers.json", versions | usage)
     if tokenizer is not None:
         write_json(home / "tokenizer_config.json", tokenizer)
-    for (path, kind), (_, config) in zip(rows[2:], heads, strict=True):
+    for (path, kind), (_, config) in zip(rows[2:], after, strict=True):
         if config is not None:
             write_json(folder / path / "config.json", config)
-        module = head(kind, config)
+        module = stored_module(kind, config)
         if module is not None:
             save_file(module.state_dict(), folder / path / "model.safetensors")
     if pickled:
@@ -130,7 +130,7 @@ def laid(
             file.unlink()
 
 
-class _Head(nn.Module):
+class _Stored(nn.Module):
     """The tensors of a Dense or LayerNorm module, under the names that its file has."""
 
     def __init__(self, **parts: nn.Module) -> None:
@@ -139,12 +139,12 @@ class _Head(nn.Module):
             self.add_module(name, part)
 
 
-def head(kind: str, config: dict[str, Any] | None) -> nn.Module | None:
+def stored_module(kind: str, config: dict[str, Any] | None) -> nn.Module | None:
     if config is None:
         return None
     if kind == "Dense":
-        return moved(_Head(linear=nn.Linear(config["in_features"], config["out_features"], bias=config["bias"])))
-    return moved(_Head(norm=nn.LayerNorm(config["dimension"]))) if kind == "LayerNorm" else None
+        return moved(_Stored(linear=nn.Linear(config["in_features"], config["out_features"], bias=config["bias"])))
+    return moved(_Stored(norm=nn.LayerNorm(config["dimension"]))) if kind == "LayerNorm" else None
 
 
 def dense(inside: int, outside: int, activation: str = "torch.nn.modules.activation.Tanh", bias: bool = True) -> dict[str, Any]:

@@ -574,7 +574,9 @@ def test_half_precision_computes_in_half_and_gives_float32(
     assert half.encode(texts, output_value="token_embeddings")[0].dtype == torch.float32
     difference = (vectors - minilm.encode(texts)).abs().max()
     assert 1e-5 < difference < tolerance
-    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4), rtol=0, atol=1e-6)  # pooling and heads are not in half
+    torch.testing.assert_close(
+        vectors.norm(dim=1), torch.ones(4), rtol=0, atol=1e-6
+    )  # pooling and what follows it are not in half precision
 
 
 # A vector is never NaN

@@ -160,7 +160,7 @@ def test_a_file_of_vectors_is_what_others_read(tmp_path: Path, sizes: list[int],
         assert path.stat().st_size == HEADER_BYTES + expected.nbytes
 
 
-def test_the_header_has_room_for_the_largest_file(tmp_path: Path) -> None:
+def test_the_header_is_long_enough_for_the_largest_file(tmp_path: Path) -> None:
     for kind in ".npy", ".safetensors":
         with VectorFile(tmp_path / "x", kind, 1 << 20) as file:
             file.rows = 10**13

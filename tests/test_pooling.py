@@ -50,12 +50,12 @@ def equal(found: Tensor, expected: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 if found.dtype == torch.float32 else 1e-12)
 
 
-def test_the_numbers_by_hand_cover_every_mode() -> None:
+def test_the_values_by_hand_cover_every_mode() -> None:
     assert set(BY_HAND) == set(POOLING_MODES)
 
 
 @pytest.mark.parametrize("mode", BY_HAND)
-def test_a_mode_gives_the_numbers_worked_out_by_hand(mode: str) -> None:
+def test_a_mode_gives_the_values_worked_out_by_hand(mode: str) -> None:
     equal(mean_pooling(VECTORS, MASK, mode), BY_HAND[mode])
 
 
@@ -131,7 +131,7 @@ def test_a_wrong_argument_is_named(vectors: Any, mask: Any, mode: str, error: ty
 
 
 @pytest.mark.parametrize("modes", [*((mode,) for mode in BY_HAND), ("cls", "max", "mean"), tuple(BY_HAND)], ids="+".join)
-def test_packed_runs_give_what_the_padded_rectangle_gives(modes: tuple[str, ...]) -> None:
+def test_packed_groups_give_what_the_padded_batch_gives(modes: tuple[str, ...]) -> None:
     groups = ((2, 4), (3, 1), (1, 7))
     lengths = [length for sentences, length in groups for _ in range(sentences)]
     generator = torch.Generator().manual_seed(0)

@@ -68,11 +68,11 @@ def change(folder: Path, file: str, **fields: object) -> None:
     write_json(folder / file, {field: value for field, value in values.items() if value is not MISSING})
 
 
-def chain(folder: Path, *heads: str) -> None:
+def chain(folder: Path, *kinds: str) -> None:
     """modules.json with these modules after the pooling, each in a folder of its own, which is left to the caller."""
     rows = [
         {"idx": i, "name": str(i), "path": f"{i}_{kind}", "type": f"sentence_transformers.models.{kind}"}
-        for i, kind in enumerate(heads, start=2)
+        for i, kind in enumerate(kinds, start=2)
     ]
     write_json(folder / "modules.json", [TRANSFORMER, POOLING, *rows])
 
@@ -149,7 +149,7 @@ def test_what_sentence_transformers_writes_today_is_read_as_it_was_meant(tmp_pat
 
 # --- config.json --------------------------------------------------------------------------------------------------------------
 
-NO_WHOLE_NUMBER = [
+NO_INTEGER = [
     (None, "null (NoneType)"),
     ("32", '"32" (str)'),
     (32.0, "32.0 (float)"),
@@ -164,8 +164,8 @@ SIZES = [field for field, value in BERT.items() if isinstance(value, int)]
 
 
 @pytest.mark.parametrize("field", SIZES)
-@pytest.mark.parametrize(("value", "found"), NO_WHOLE_NUMBER)
-def test_a_size_that_is_no_whole_number_in_reach_is_refused(folder: Path, field: str, value: object, found: str) -> None:
+@pytest.mark.parametrize(("value", "found"), NO_INTEGER)
+def test_a_size_that_is_no_integer_in_range_is_refused(folder: Path, field: str, value: object, found: str) -> None:
     change(folder, "config.json", **{field: value})
     refused(folder, f"config.json: field {field!r}: found {found}, expected an integer from 1 to ")
 
@@ -294,7 +294,7 @@ def test_a_chain_of_any_era_is_read(folder: Path, transformer: str, normalize: s
     assert read(folder).modules == (NormalizeConfig(),)
 
 
-def test_the_heads_are_read_in_their_order_and_dropout_is_passed_over(folder: Path) -> None:
+def test_the_modules_are_read_in_their_order_and_dropout_is_left_out(folder: Path) -> None:
     chain(folder, "Dense", "Dropout", "LayerNorm", "Normalize", "Dense")
     write_json(folder / "2_Dense/config.json", DENSE)
     write_json(folder / "4_LayerNorm/config.json", {"dimension": 8})
@@ -561,8 +561,8 @@ def test_each_setting_in_force_has_the_file_it_came_from(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["word_embedding_dimension", "embedding_dimension"])
-@pytest.mark.parametrize(("value", "found"), NO_WHOLE_NUMBER)
-def test_a_pooling_dimension_that_is_no_whole_number_is_refused(folder: Path, field: str, value: object, found: str) -> None:
+@pytest.mark.parametrize(("value", "found"), NO_INTEGER)
+def test_a_pooling_dimension_that_is_no_integer_is_refused(folder: Path, field: str, value: object, found: str) -> None:
     write_json(folder / "1_Pooling/config.json", {field: value, "pooling_mode": "mean"})
     refused(folder, f"1_Pooling/config.json: field {field!r}: found {found}, expected an integer from 1 to ")
 
@@ -678,7 +678,7 @@ def test_a_wrong_setting_of_the_sentence_is_refused(folder: Path, field: str, va
     ("file", "field"),
     [("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")],
 )
-def test_a_limit_without_room_for_a_word_piece_is_refused(folder: Path, file: str, field: str) -> None:
+def test_a_limit_too_small_for_a_word_piece_is_refused(folder: Path, file: str, field: str) -> None:
     change(folder, "sentence_bert_config.json", max_seq_length=None)
     change(folder, file, **{field: 2})
     refused(folder, f"{file}: {field}: the limit is 2 tokens, expected at least 3, for [CLS], a word piece and [SEP]")
@@ -798,7 +798,7 @@ def test_a_file_that_the_checkpoint_needs_and_lacks_is_named(folder: Path, file:
 
 
 def test_a_file_of_absurd_size_is_refused_before_it_is_read(folder: Path) -> None:
-    os.truncate(folder / "config.json", 1 << 40)  # sparse: it takes no room on the disk
+    os.truncate(folder / "config.json", 1 << 40)  # sparse: it takes no space on the disk
     refused(folder, "config.json: 1,099,511,627,776 bytes, expected at most 67,108,864")
 
 
@@ -837,7 +837,7 @@ def test_the_largest_sizes_are_refused_by_the_weights_without_memory_or_time(tmp
 
 
 def test_the_largest_dense_layer_is_refused_by_its_weights(tmp_path: Path) -> None:
-    laid(tmp_path / "one", heads=[("Dense", DENSE)])
+    laid(tmp_path / "one", after=[("Dense", DENSE)])
     write_json(tmp_path / "one/2_Dense/config.json", DENSE | {"out_features": 1 << 16})
     with pytest.raises(
         CheckpointError, match=r"2_Dense/model\.safetensors: 2 of the tensors are not what 2_Dense/config\.json asks"

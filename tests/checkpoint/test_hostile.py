@@ -100,7 +100,7 @@ def test_the_tokenizer_of_another_model_is_refused(folder: Path, minilm_folder: 
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
-def test_numbers_that_are_none_are_refused(folder: Path, value: float) -> None:
+def test_values_that_are_not_finite_are_refused(folder: Path, value: float) -> None:
     state = weights_of(folder)
     state[WORDS][0, 0] = value
     replace_weights(folder, state)

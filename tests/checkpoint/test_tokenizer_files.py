@@ -41,8 +41,8 @@ CHARSMAP = base64.b64encode(struct.pack("<IIIII", 16, *[0] * 4) + b"x" * 101 + b
 ACCENTED = ["café", "Café", "CAFÉ", "Cat", "CAT", "猫", "男", "食", "c", "##a", "##f", "##é", "##e", "Z", "##ü", "ü", "u"]
 
 
-def run_into_future(folder: Path, vocab: list[str] = TINY_VOCAB, rows: int | None = None, **settings: Any) -> None:
-    """A checkpoint's tokenizer: vocab.txt and tokenizer_config.json alone, and a config.json with room for `rows` ids."""
+def lay_out(folder: Path, vocab: list[str] = TINY_VOCAB, rows: int | None = None, **settings: Any) -> None:
+    """A checkpoint's tokenizer: vocab.txt and tokenizer_config.json alone, and a config.json with `rows` ids."""
     (folder / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
     write_json(folder / "tokenizer_config.json", settings)
     config = json.loads((folder / "config.json").read_text())
@@ -102,7 +102,7 @@ SETTINGS = [lower | accents | chinese for lower in LOWER for accents in ACCENTS 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_every_combination_of_settings_gives_the_ids_of_the_reference(folder: Path, settings: dict[str, Any]) -> None:
-    run_into_future(folder, TINY_VOCAB + ACCENTED, **settings)
+    lay_out(folder, TINY_VOCAB + ACCENTED, **settings)
     check(folder)
     as_json(folder)
     check(folder)
@@ -112,7 +112,7 @@ def test_the_settings_make_a_difference(folder: Path) -> None:
     """So that the test above could fail."""
     ids = set()
     for settings in ({}, {"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}):
-        run_into_future(folder, TINY_VOCAB + ACCENTED, **settings)
+        lay_out(folder, TINY_VOCAB + ACCENTED, **settings)
         ids.add(str(ours(folder)(TEXTS).ids))
     assert len(ids) == 4
 
@@ -122,7 +122,7 @@ def test_the_settings_make_a_difference(folder: Path) -> None:
 @pytest.mark.parametrize("form", ["vocab.txt", "tokenizer.json"])
 def test_lower_casing_may_be_asked_for_in_either_file(folder: Path, form: str, lower: bool, lower_first: bool) -> None:
     save_tiny(folder)
-    run_into_future(folder, TINY_VOCAB + ACCENTED, rows=len(TINY_VOCAB), do_lower_case=lower)
+    lay_out(folder, TINY_VOCAB + ACCENTED, rows=len(TINY_VOCAB), do_lower_case=lower)
     if form == "tokenizer.json":
         as_json(folder)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": lower_first})
@@ -145,7 +145,7 @@ X = {"content": "<x>", "lstrip": False, "normalized": False, "rstrip": False, "s
 @pytest.mark.parametrize("where", ["tokenizer_config.json", "special_tokens_map.json", "both", "objects"])
 @pytest.mark.parametrize("form", ["vocab.txt", "tokenizer.json"])
 def test_own_special_tokens_are_taken_from_either_file(folder: Path, form: str, where: str) -> None:
-    run_into_future(folder, OWN, **NAMES)
+    lay_out(folder, OWN, **NAMES)
     if form == "tokenizer.json":
         as_json(folder)
     if where != "tokenizer_config.json":
@@ -172,7 +172,7 @@ ADDED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", ADDED)
 @pytest.mark.parametrize("form", ["vocab.txt", "tokenizer.json"])
 def test_added_tokens_have_the_ids_of_the_reference(folder: Path, form: str, name: str) -> None:
-    run_into_future(folder, **ADDED[name])
+    lay_out(folder, **ADDED[name])
     if form == "tokenizer.json":
         as_json(folder)
     check(folder)
@@ -180,7 +180,7 @@ def test_added_tokens_have_the_ids_of_the_reference(folder: Path, form: str, nam
 
 @pytest.mark.parametrize("form", ["vocab.txt", "tokenizer.json"])
 def test_added_tokens_json_of_old_repositories_is_read(folder: Path, form: str) -> None:
-    run_into_future(folder)
+    lay_out(folder)
     if form == "tokenizer.json":
         as_json(folder)
     write_json(folder / "added_tokens.json", {"<y>": 34, "<x>": 33})
@@ -189,7 +189,7 @@ def test_added_tokens_json_of_old_repositories_is_read(folder: Path, form: str) 
 
 
 def test_the_list_of_added_tokens_in_the_settings_stands_for_that_of_tokenizer_json(folder: Path) -> None:
-    run_into_future(folder, added_tokens_decoder={"33": X})
+    lay_out(folder, added_tokens_decoder={"33": X})
     as_json(folder)
     write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": {"33": X | {"content": "<y>"}}})
     assert ours(folder).tokenizer.token_to_id("<x>") is None
@@ -197,7 +197,7 @@ def test_the_list_of_added_tokens_in_the_settings_stands_for_that_of_tokenizer_j
 
 
 def test_a_token_for_masks_that_has_no_place_is_a_text(folder: Path) -> None:
-    run_into_future(folder, [token for token in TINY_VOCAB if token != "[MASK]"], rows=len(TINY_VOCAB) - 1)
+    lay_out(folder, [token for token in TINY_VOCAB if token != "[MASK]"], rows=len(TINY_VOCAB) - 1)
     tokenizer = ours(folder)
     assert tokenizer.vocab_size == len(TINY_VOCAB) - 1
     assert max(tokenizer(["[MASK] a"]).ids[0]) < len(TINY_VOCAB) - 1
@@ -217,10 +217,10 @@ Y = X | {"content": "<y>"}
     ids=str,
 )
 @pytest.mark.parametrize("old", [False, True], ids=["tokenizer_config.json", "added_tokens.json"])
-def test_added_tokens_with_other_numbers_get_those_of_the_reference_with_a_warning(
+def test_added_tokens_with_other_ids_get_those_of_the_reference_with_a_warning(
     folder: Path, added: dict[str, Any], numbers: dict[str, tuple[int, int]], old: bool
 ) -> None:
-    run_into_future(folder, **({} if old else {"added_tokens_decoder": added}))
+    lay_out(folder, **({} if old else {"added_tokens_decoder": added}))
     if old:
         write_json(folder / "added_tokens.json", {token["content"]: int(number) for number, token in added.items()})
     tokenizer = check(folder)
@@ -244,10 +244,10 @@ def test_added_tokens_with_other_numbers_get_those_of_the_reference_with_a_warni
 def test_an_empty_line_and_a_token_that_stands_twice_are_read_as_in_the_reference(
     folder: Path, lines: list[str], said: str
 ) -> None:
-    run_into_future(folder, lines)
+    lay_out(folder, lines)
     (warning,) = check(folder).load_warnings
     assert warning.startswith(f"vocab.txt: {said}")
-    run_into_future(folder, [*TINY_VOCAB, ""], rows=len(TINY_VOCAB))  # the empty line needs no row of the embedding
+    lay_out(folder, [*TINY_VOCAB, ""], rows=len(TINY_VOCAB))  # the empty line needs no row of the embedding
     check(folder)
 
 
@@ -260,7 +260,7 @@ def test_an_empty_line_and_a_token_that_stands_twice_are_read_as_in_the_referenc
 )
 def test_other_names_of_berts_tokenizer_give_the_ids_of_the_reference(folder: Path, name: str) -> None:
     for fast in "", "Fast":
-        run_into_future(folder, TINY_VOCAB + ACCENTED, tokenizer_class=f"{name}Tokenizer{fast}")
+        lay_out(folder, TINY_VOCAB + ACCENTED, tokenizer_class=f"{name}Tokenizer{fast}")
         check(folder, [*TEXTS, "[QUESTION] a"])
 
 
@@ -287,7 +287,7 @@ def test_other_names_of_berts_tokenizer_give_the_ids_of_the_reference(folder: Pa
     ],
 )
 def test_a_wrong_setting_is_named(folder: Path, settings: dict[str, Any], found: str) -> None:
-    run_into_future(folder, **settings)
+    lay_out(folder, **settings)
     refused(folder, found)
 
 
@@ -326,7 +326,7 @@ def test_some_classes_take_tokenizer_json_as_it_is(folder: Path, name: str) -> N
 
 @pytest.mark.parametrize("name", ["BertTokenizerFast", "BertTokenizer", "DistilBertTokenizer", "ElectraTokenizerFast"])
 def test_the_other_names_of_the_same_class_are_known(folder: Path, name: str) -> None:
-    run_into_future(folder, tokenizer_class=name)
+    lay_out(folder, tokenizer_class=name)
     check(folder)
     write_json(folder / "tokenizer_config.json", {})
     write_json(folder / "config.json", json.loads((folder / "config.json").read_text()) | {"tokenizer_class": name})
@@ -349,7 +349,7 @@ def test_baked_in_truncation_and_padding_are_overridden_and_the_side_is_kept(fol
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("limit", [3, 4, 17, 32])
 def test_the_limit_counts_the_special_tokens(folder: Path, side: str, limit: int) -> None:
-    run_into_future(folder, truncation_side=side)
+    lay_out(folder, truncation_side=side)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": limit})
     texts = ["a " * n for n in (0, 1, limit - 3, limit - 2, limit - 1, limit, 100)] + TEXTS
     tokenizer = check(folder, texts, limit)
@@ -395,7 +395,7 @@ def test_a_step_that_no_family_has_is_refused(folder: Path, field: str, value: A
 
 @pytest.mark.parametrize("settings", [{}, {"added_tokens_decoder": {"33": X}}])
 def test_a_model_with_other_settings_gets_those_of_bert_and_that_is_said(folder: Path, settings: dict[str, Any]) -> None:
-    run_into_future(folder, **settings)
+    lay_out(folder, **settings)
     values = as_json(folder)
     added = [{"id": 33, **X}] if settings else values["added_tokens"]
     model = values["model"] | {"max_input_chars_per_word": 3, "continuing_subword_prefix": "@@"}
@@ -436,7 +436,7 @@ def test_a_template_that_does_more_than_to_frame_a_text_is_refused(folder: Path,
     refused(folder, "tokenizer.json: not a tokenizer that can be used", "just framed by special tokens")
 
 
-def test_a_limit_without_room_for_a_token_is_refused(folder: Path) -> None:
+def test_a_limit_too_small_for_a_token_is_refused(folder: Path) -> None:
     tokenizer = ours(folder)
     tokenizer.max_length = 3
     assert len(tokenizer(["a man is"]).ids[0]) == 3
@@ -467,11 +467,11 @@ def test_endless_added_tokens_are_refused(folder: Path) -> None:
 
 
 def test_a_vocabulary_may_be_smaller_than_the_embedding_and_not_larger(folder: Path) -> None:
-    run_into_future(folder, rows=len(TINY_VOCAB) + 500)
+    lay_out(folder, rows=len(TINY_VOCAB) + 500)
     check(folder)
-    run_into_future(folder, rows=len(TINY_VOCAB) - 1)
+    lay_out(folder, rows=len(TINY_VOCAB) - 1)
     refused(folder, "vocab.txt: the highest token id is 32, expected at most 31, since config.json gives vocab_size 32")
-    run_into_future(folder, rows=len(TINY_VOCAB), added_tokens_decoder={"33": X})
+    lay_out(folder, rows=len(TINY_VOCAB), added_tokens_decoder={"33": X})
     refused(folder, "the highest token id is 33, expected at most 32")
 
 
@@ -486,7 +486,7 @@ def test_a_vocabulary_may_be_smaller_than_the_embedding_and_not_larger(folder: P
     ],
 )
 def test_a_broken_vocabulary_is_named_by_its_line(folder: Path, content: bytes, found: str) -> None:
-    run_into_future(folder, rows=4)
+    lay_out(folder, rows=4)
     (folder / "vocab.txt").write_bytes(content)
     assert re.search(r"vocab\.txt: ", refused(folder, found))
 
@@ -529,6 +529,6 @@ def test_a_vocabulary_of_many_scripts_cased(folder: Path) -> None:
     """Every letter of many scripts, by itself and inside words, as multilingual BERT and LaBSE have it."""
     letters = sorted({letter for text in many_texts(600) for letter in text if letter.isalpha()})
     vocab = [*TINY_VOCAB[:5], *letters, *(f"##{letter}" for letter in letters)]
-    run_into_future(folder, vocab, do_lower_case=False, strip_accents=False)
+    lay_out(folder, vocab, do_lower_case=False, strip_accents=False)
     tokenizer = check(folder, many_texts(300))
     assert len({number for ids in tokenizer(many_texts(300)).ids for number in ids}) > 500

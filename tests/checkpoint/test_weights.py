@@ -266,14 +266,14 @@ def test_a_file_of_another_model_names_at_most_forty_tensors(folder: Path) -> No
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 2 * LARGEST_VALUE, -3e38])
 @pytest.mark.parametrize("name", [WORDS, VALUE, "embeddings.LayerNorm.bias"])
-def test_a_number_that_no_model_has_is_found(folder: Path, name: str, value: float) -> None:
+def test_a_value_that_no_model_has_is_found(folder: Path, name: str, value: float) -> None:
     state = weights_of(folder)
     state[name].view(-1)[17] = value
     replace_weights(folder, state)
     refused(folder, name, "found ", "expected finite numbers of at most 1,000,000")
 
 
-def test_numbers_that_become_infinite_in_half_precision_are_found(folder: Path) -> None:
+def test_values_that_become_infinite_in_half_precision_are_found(folder: Path) -> None:
     state = weights_of(folder)
     state[WORDS][3, 3] = 70_000.0
     replace_weights(folder, state)
@@ -346,12 +346,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ten
     return folder, state
 
 
-@pytest.mark.parametrize(
-    ("form", "parts", "spare"), [("safetensors", 1, 1), ("safetensors", 3, 1), ("zip", 1, 1), ("stream", 1, 1)]
-)
-def test_weights_are_held_in_memory_once(
-    large: tuple[Path, dict[str, Tensor]], tmp_path: Path, form: str, parts: int, spare: int
-) -> None:
+@pytest.mark.parametrize(("form", "parts"), [("safetensors", 1), ("safetensors", 3), ("zip", 1), ("stream", 1)])
+def test_weights_are_held_in_memory_once(large: tuple[Path, dict[str, Tensor]], tmp_path: Path, form: str, parts: int) -> None:
     original, state = large
     folder = tmp_path / "model"
     folder.mkdir()
@@ -498,7 +494,7 @@ def test_the_largest_number_itself_is_fit_and_what_is_not_is_told_in_numbers(val
     assert non_finite(torch.tensor(values)) == found
 
 
-def test_numbers_that_no_model_has_are_told_with_the_names_of_all_that_stand_together(folder: Path) -> None:
+def test_values_that_no_model_has_are_told_with_the_names_of_all_fused_tensors(folder: Path) -> None:
     state = weights_of(folder)
     state[KEY][0, 0] = torch.nan
     replace_weights(folder, state)

@@ -83,7 +83,7 @@ def test_whatever_the_lengths(lengths: list[int], batch_tokens: int, batch_size:
 
 @given(lengths=st.lists(st.integers(1, 5), max_size=20))
 @settings(max_examples=100, deadline=None)
-def test_runs_are_the_stretches_of_equal_length(lengths: list[int]) -> None:
+def test_length_groups_hold_neighbours_of_equal_length(lengths: list[int]) -> None:
     groups = length_groups(lengths)
     assert [length for sentences, length in groups for _ in range(sentences)] == lengths
     assert [length for _, length in groups] == [length for length, _ in groupby(lengths)]

@@ -142,7 +142,7 @@ def test_a_callers_state_changes_no_bit(tiny: SentenceEncoder, expected: dict[st
 
 
 @pytest.mark.parametrize("on", [False, True])
-def test_numbers_that_the_processor_may_flush_to_zero_are_kept(folder: Path, on: bool) -> None:
+def test_values_that_the_processor_may_flush_to_zero_are_kept(folder: Path, on: bool) -> None:
     """Workers that were started while the caller flushes, and a caller that does so now, give what all others give."""
     encoder = minisbert.load(folder, device="cpu")
     last = encoder.bert.layers[-1].feed_forward_norm

@@ -1,6 +1,6 @@
 """What the computer does for a fixed small corpus, counted and not timed: no token, product or copy more than the plan asks for.
 
-The expected numbers follow from the plan: a layer has four linear layers (query-key-value, out, up, down), two layer norms, and one
+The expected counts follow from the plan: a layer has four linear layers (query-key-value, out, up, down), two layer norms, and one
 attention for each run. A change that computes padding, splits a product, or copies what it need not copy fails here, anywhere.
 """
 
@@ -33,7 +33,7 @@ class Counts(TorchDispatchMode):
     Attributes:
         calls: of each operation.
         products: (rows, in, out) of each linear layer.
-        copied: numbers that were copied from one tensor into another, by the operation.
+        copied: values that were copied from one tensor into another, by the operation.
     """
 
     def __init__(self) -> None:

@@ -135,7 +135,7 @@ def an_endless_word(encoder: SentenceEncoder, minilm: SentenceEncoder, reference
     like_the_reference(minilm, reference, ["x" * 100_000])
 
 
-def half_a_pair(encoder: SentenceEncoder, *_: Any) -> None:
+def lone_surrogate(encoder: SentenceEncoder, *_: Any) -> None:
     refused(encoder, "a \ud83d man", ValueError, "sentences:", r"'\ud83d'", 2, "Unicode")
     refused(encoder, ["a", "\udcff"], ValueError, "sentences[1]:", r"'\udcff'", 0, "Unicode")
 
@@ -193,7 +193,7 @@ CHECKS: dict[str, Callable[[SentenceEncoder, SentenceEncoder, SentenceTransforme
     "emoji, right-to-left and combining characters, any script": scripts_and_signs,
     "a megabyte of text": a_megabyte,
     "a word of 100,000 letters": an_endless_word,
-    "a lone surrogate": half_a_pair,
+    "a lone surrogate": lone_surrogate,
     "`None`, or a missing text (NaN, NA) in a collection": missing_texts,
     "numbers": numbers,
     "bytes": undecoded,
@@ -217,7 +217,7 @@ def test_a_row_of_the_table_is_true(
 def test_a_refusal_in_the_table_is_the_one_that_is_raised() -> None:
     """The second cell names an error class where the checks above expect one."""
     said = {first: re.findall(r"`(\w+Error)`", second) for first, second in ROWS}
-    refusals = [half_a_pair, missing_texts, numbers, undecoded, nested, pairs, sets_and_dicts]
+    refusals = [lone_surrogate, missing_texts, numbers, undecoded, nested, pairs, sets_and_dicts]
     assert [row for row, errors in said.items() if errors] == [row for row, check in CHECKS.items() if check in refusals]
     assert said["a lone surrogate"] == ["ValueError"]
 

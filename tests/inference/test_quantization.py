@@ -63,7 +63,7 @@ def test_the_result_is_that_of_the_formula_in_integer_arithmetic(shape: tuple[in
     expected = by_hand(x, linear.weight.detach(), linear.bias.detach(), levels)
     found = Int8Linear(linear, levels)(x)
     step = (x.amax(1) - x.amin(1)) / 255
-    # A number half-way between two integers may be rounded to either: then one product of the sum moves by one step.
+    # A value half-way between two integers may be rounded to either: then one product of the sum moves by one step.
     either = step[:, None] * linear.weight.abs().amax(1) * 1.01
     rounding = 1e-6 * x.abs().amax(1, keepdim=True) * linear.weight.abs().sum(1)
     far = ((found - expected).abs() > rounding).float().mean()
@@ -84,7 +84,7 @@ def test_the_weights_are_the_integers_nearest_to_them() -> None:
 
 
 @pytest.mark.every_processor
-def test_a_token_of_equal_numbers_is_exact() -> None:
+def test_a_token_of_equal_values_is_exact() -> None:
     linear = nn.Linear(32, 16)
     x = torch.tensor([[0.0], [-2.5], [1e-30]]).expand(3, 32).contiguous()
     quantized = Int8Linear(linear, 63)

@@ -1,1 +1,1 @@
-"""minisbert against transformers, sentence-transformers and a second opinion of our own: the same numbers, layer by layer."""
+"""minisbert against transformers, sentence-transformers and a second opinion of our own: the same values, layer by layer."""

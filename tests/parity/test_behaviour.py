@@ -1,6 +1,6 @@
 """What callers see of encode, similarity and search, beside sentence-transformers: kinds, shapes, options and settings.
 
-The behaviours are those that its own test suite asks for, as far as they apply. That the numbers are the same for all sorts of
+The behaviours are those that its own test suite asks for, as far as they apply. That the values are the same for all sorts of
 texts and checkpoints, the other files here show. Where we differ on purpose, the test says so in its name.
 """
 

@@ -26,7 +26,7 @@ def test_the_ids_are_those_of_auto_tokenizer(bert_base: Both, texts: list[str]) 
     assert bert_base.encoder.tokenizer(texts).ids == bert_base.reference.ids(texts, LIMIT)
 
 
-def test_every_layer_gives_the_numbers_of_auto_model(bert_base: Both, texts: list[str]) -> None:
+def test_every_layer_gives_the_values_of_auto_model(bert_base: Both, texts: list[str]) -> None:
     batch = bert_base.reference.batch(texts, LIMIT)
     check_states(bert_base.encoder.bert, batch, bert_base.reference.states(batch), bert_base.bounds.states)
 

@@ -36,10 +36,10 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     ),
     "`bert-base-nli-cls-token`": lambda folder: laid(folder, ["cls"], flags=("cls", "mean", "max", "mean_sqrt_len_tokens")),
     "`bert-base-nli-max-tokens`": lambda folder: laid(folder, ["max"], flags=("cls", "mean", "max", "mean_sqrt_len_tokens")),
-    "`all-MiniLM-L6-v2`, `all-MiniLM-L12-v2`": lambda folder: laid(folder, heads=NORMALIZE, usage={}),
+    "`all-MiniLM-L6-v2`, `all-MiniLM-L12-v2`": lambda folder: laid(folder, after=NORMALIZE, usage={}),
     "`paraphrase-MiniLM-L3-v2`, `-L6-v2`, `-L12-v2`": lambda folder: laid(folder, usage={}),
     "`msmarco-MiniLM-L6-cos-v5`, `multi-qa-MiniLM-L6-cos-v1`": lambda folder: laid(
-        folder, heads=NORMALIZE, usage={}, sentence={"max_seq_length": 40}
+        folder, after=NORMALIZE, usage={}, sentence={"max_seq_length": 40}
     ),
     "`msmarco-bert-base-dot-v5`": lambda folder: laid(folder, usage={"similarity_fn_name": "dot"}),
     "`BAAI/bge-small-en-v1.5`, `-base-`, `-large-`": lambda folder: laid(
@@ -47,9 +47,9 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     ),
     "`BAAI/bge-small-zh-v1.5`, `-base-`, `-large-`": chinese,
     "`intfloat/e5-small-v2`, `-base-v2`, `-large-v2`": lambda folder: laid(
-        folder, heads=NORMALIZE, sentence={"max_seq_length": 40}
+        folder, after=NORMALIZE, sentence={"max_seq_length": 40}
     ),
-    "`thenlper/gte-small`, `-base`, `-large`": lambda folder: laid(folder, heads=NORMALIZE, sentence={"max_seq_length": 40}),
+    "`thenlper/gte-small`, `-base`, `-large`": lambda folder: laid(folder, after=NORMALIZE, sentence={"max_seq_length": 40}),
     "`LaBSE`": lambda folder: laid(
         folder, ["cls"], [("Dense", dense(HIDDEN, HIDDEN)), *NORMALIZE], pickled=True, tokenizer={"do_lower_case": False}, usage={}
     ),
@@ -60,14 +60,14 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
         folder, ["cls"], NORMALIZE, usage={"prompts": {"query": "the man "}}, sentence={"max_seq_length": 40}
     ),
     "`all-mpnet-base-v2`, `multi-qa-mpnet-base-cos-v1`": lambda folder: laid(
-        folder, heads=NORMALIZE, usage={}, sentence={"max_seq_length": 39}, bert={"model_type": "mpnet"}
+        folder, after=NORMALIZE, usage={}, sentence={"max_seq_length": 39}, bert={"model_type": "mpnet"}
     ),
     "`all-distilroberta-v1`": lambda folder: laid(
-        folder, heads=NORMALIZE, usage={}, sentence={"max_seq_length": 40}, pickled=True, bert={"model_type": "roberta"}
+        folder, after=NORMALIZE, usage={}, sentence={"max_seq_length": 40}, pickled=True, bert={"model_type": "roberta"}
     ),
     "`nli-roberta-base-v2`": lambda folder: laid(folder, usage={}, bert={"model_type": "roberta"}),
     "`intfloat/multilingual-e5-base`, `-large`": lambda folder: laid(
-        folder, heads=NORMALIZE, sentence={"max_seq_length": 40}, bert={"model_type": "xlm-roberta"}
+        folder, after=NORMALIZE, sentence={"max_seq_length": 40}, bert={"model_type": "xlm-roberta"}
     ),
     "`paraphrase-multilingual-mpnet-base-v2`": lambda folder: laid(
         folder, usage={}, pickled=True, bert={"model_type": "xlm-roberta"}
@@ -77,7 +77,7 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     ),
     "`dangvantuan/sentence-camembert-base`, `-large`": lambda folder: laid(folder, bert={"model_type": "camembert"}),
     "`distiluse-base-multilingual-cased-v2`": lambda folder: laid(
-        folder, heads=[("Dense", dense(HIDDEN, 20))], tokenizer={"do_lower_case": False}, bert={"model_type": "distilbert"}
+        folder, after=[("Dense", dense(HIDDEN, 20))], tokenizer={"do_lower_case": False}, bert={"model_type": "distilbert"}
     ),
     "`msmarco-distilbert-base-v4`": lambda folder: laid(folder, pickled=True, usage={}, bert={"model_type": "distilbert"}),
     "`paraphrase-multilingual-MiniLM-L12-v2`, `intfloat/multilingual-e5-small`": lambda folder: laid(

@@ -96,7 +96,7 @@ def test_half_precision_is_close(saved: Saved, dtype: torch.dtype) -> None:
     assert torch.cosine_similarity(ours.float(), whole).min() > 0.99
 
 
-def test_a_trace_has_the_numbers_of_transformers_and_says_what_differs_from_bert(saved: Saved) -> None:
+def test_a_trace_has_the_values_of_transformers_and_says_what_differs_from_bert(saved: Saved) -> None:
     encoder = minisbert.load(saved.folder, device="cpu", dtype=torch.float64)
     model = AutoModel.from_pretrained(saved.folder, dtype=torch.float64, attn_implementation="eager")
     for text in EXTRA[0], "the red cat " * 45:

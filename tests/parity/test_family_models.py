@@ -24,7 +24,7 @@ LONGEST = 150  # more than 128, from where on all distances share a bucket
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {},
     "one head": {"num_attention_heads": 1, "intermediate_size": 100},
-    "a head for each number": {"num_attention_heads": 8, "hidden_size": 8, "intermediate_size": 5, "num_hidden_layers": 1},
+    "a head for each dimension": {"num_attention_heads": 8, "hidden_size": 8, "intermediate_size": 5, "num_hidden_layers": 1},
     "six layers, relu": {"num_attention_heads": 3, "hidden_size": 21, "num_hidden_layers": 6, "hidden_act": "relu"},
 }
 DISTILBERT = {
@@ -89,7 +89,7 @@ def check(family: Family, mask: Tensor) -> None:
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-def test_a_tiny_model_of_any_family_gives_the_numbers_of_transformers(family: Family, mask: Tensor) -> None:
+def test_a_tiny_model_of_any_family_gives_the_values_of_transformers(family: Family, mask: Tensor) -> None:
     check(family, mask)
 
 

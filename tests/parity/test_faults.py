@@ -40,8 +40,8 @@ def activation(function: Callable[[Tensor], Tensor]) -> Plant:
     return plant
 
 
-def numbers(change: Callable[[Tensor], Tensor], *parameters: str) -> Plant:
-    """Parameters that hold other numbers."""
+def values(change: Callable[[Tensor], Tensor], *parameters: str) -> Plant:
+    """Parameters that hold other values."""
 
     def plant(patch: Patch, encoder: minisbert.SentenceEncoder) -> None:
         for name in parameters:
@@ -90,17 +90,17 @@ def padding_left_on(patch: Patch, encoder: minisbert.SentenceEncoder) -> None:
 FAULTS: dict[str, tuple[Plant, str]] = {
     "GELU by tanh": (activation(partial(F.gelu, approximate="tanh")), "layer 1"),
     "eps 1e-5": (eps_of_pytorch, "embeddings"),
-    "positions off by one": (numbers(partial(torch.roll, shifts=-1, dims=0), "embeddings.position.weight"), "embeddings"),
-    "query and key swapped": (numbers(key_query_value, *(f"layers.1.attention.qkv.{p}" for p in ("weight", "bias"))), "layer 2"),
+    "positions off by one": (values(partial(torch.roll, shifts=-1, dims=0), "embeddings.position.weight"), "embeddings"),
+    "query and key swapped": (values(key_query_value, *(f"layers.1.attention.qkv.{p}" for p in ("weight", "bias"))), "layer 2"),
     # The bias of the key is not among them: it adds the same to all scores of a token, which the softmax takes out again.
-    "no bias of the query": (numbers(zeros_for_query, "layers.1.attention.qkv.bias"), "layer 2"),
-    "no bias of the value": (numbers(zeros_for_value, "layers.1.attention.qkv.bias"), "layer 2"),
-    "no bias of the output": (numbers(torch.zeros_like, "layers.1.attention.out.bias"), "layer 2"),
-    "no bias upwards": (numbers(torch.zeros_like, "layers.1.feed_forward.up.bias"), "layer 2"),
-    "no bias downwards": (numbers(torch.zeros_like, "layers.1.feed_forward.down.bias"), "layer 2"),
-    "no bias of the embeddings' norm": (numbers(torch.zeros_like, "embeddings.norm.bias"), "embeddings"),
-    "no bias of the attention's norm": (numbers(torch.zeros_like, "layers.1.attention_norm.bias"), "layer 2"),
-    "no bias of the layer's norm": (numbers(torch.zeros_like, "layers.1.feed_forward_norm.bias"), "layer 2"),
+    "no bias of the query": (values(zeros_for_query, "layers.1.attention.qkv.bias"), "layer 2"),
+    "no bias of the value": (values(zeros_for_value, "layers.1.attention.qkv.bias"), "layer 2"),
+    "no bias of the output": (values(torch.zeros_like, "layers.1.attention.out.bias"), "layer 2"),
+    "no bias upwards": (values(torch.zeros_like, "layers.1.feed_forward.up.bias"), "layer 2"),
+    "no bias downwards": (values(torch.zeros_like, "layers.1.feed_forward.down.bias"), "layer 2"),
+    "no bias of the embeddings' norm": (values(torch.zeros_like, "embeddings.norm.bias"), "embeddings"),
+    "no bias of the attention's norm": (values(torch.zeros_like, "layers.1.attention_norm.bias"), "layer 2"),
+    "no bias of the layer's norm": (values(torch.zeros_like, "layers.1.feed_forward_norm.bias"), "layer 2"),
 }
 STATES = FAULTS | {"mean over padding": (mean_over_padding, "pooled")}
 VECTORS = FAULTS | {"padding left on": (padding_left_on, "vectors")}
@@ -158,7 +158,7 @@ def test_a_fault_is_noticed_in_the_vectors(sound: Sound, fault: str, monkeypatch
 
 @pytest.mark.parametrize("dtype", [torch.float64], indirect=True, ids=["float64"])
 def test_a_rounded_root_of_two_in_gelu_is_noticed_in_float64(sound: Sound, monkeypatch: Patch) -> None:
-    """It moves numbers by 5e-7 to 1e-5, which float32 could take for rounding: this is what the comparison in float64 is for."""
+    """It moves values by 5e-7 to 1e-5, which float32 could take for rounding: this is what the comparison in float64 is for."""
     ROUNDED_ROOT(monkeypatch, sound.encoder)
     with pytest.raises(AssertionError, match=r"^layer 1: "):
         sound.check_states()

@@ -32,9 +32,9 @@ TEXTS = [
 TANH = "torch.nn.modules.activation.Tanh"
 
 
-def new(*modes: str, heads: Callable[[], Sequence[nn.Module]] = tuple, **options: Any) -> Callable[[Path], None]:
-    """A layout of today; the heads are made when it is written, since modules are changed by that."""
-    return lambda folder: written(folder, modes or "mean", heads(), **options)
+def new(*modes: str, after: Callable[[], Sequence[nn.Module]] = tuple, **options: Any) -> Callable[[Path], None]:
+    """A layout of today; its modules are made when it is written, since writing changes them."""
+    return lambda folder: written(folder, modes or "mean", after(), **options)
 
 
 def old(*modes: str, **options: Any) -> Callable[[Path], None]:
@@ -47,21 +47,21 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "new: two modes, in the order of their list": new("mean", "cls"),
     "new: all modes, in another order": new(*reversed(MODES)),
     "new: the same mode twice": new("mean", "mean"),
-    "new: normalize": new(heads=lambda: [Normalize()]),
-    "new: dense": new(heads=lambda: [Dense(HIDDEN, 12)]),
-    "new: dense after two modes": new("max", "mean", heads=lambda: [Dense(2 * HIDDEN, 20, activation_function=nn.ReLU())]),
-    "new: dense without bias and activation": new(heads=lambda: [Dense(HIDDEN, 12, bias=False, activation_function=None)]),
-    "new: dense, wider": new(heads=lambda: [Dense(HIDDEN, 50, activation_function=nn.GELU()), Normalize()]),
-    "new: three denses": new(heads=lambda: [Dense(HIDDEN, 20), Dense(20, 40, activation_function=nn.SiLU()), Dense(40, 8)]),
-    "new: dense with residual": new(heads=lambda: [Dense(HIDDEN, HIDDEN, use_residual=True)]),
-    "new: dense with residual of another width": new(heads=lambda: [Dense(HIDDEN, 9, use_residual=True)]),
-    "new: layer norm": new("cls", heads=lambda: [LayerNorm(HIDDEN)]),
+    "new: normalize": new(after=lambda: [Normalize()]),
+    "new: dense": new(after=lambda: [Dense(HIDDEN, 12)]),
+    "new: dense after two modes": new("max", "mean", after=lambda: [Dense(2 * HIDDEN, 20, activation_function=nn.ReLU())]),
+    "new: dense without bias and activation": new(after=lambda: [Dense(HIDDEN, 12, bias=False, activation_function=None)]),
+    "new: dense, wider": new(after=lambda: [Dense(HIDDEN, 50, activation_function=nn.GELU()), Normalize()]),
+    "new: three denses": new(after=lambda: [Dense(HIDDEN, 20), Dense(20, 40, activation_function=nn.SiLU()), Dense(40, 8)]),
+    "new: dense with residual": new(after=lambda: [Dense(HIDDEN, HIDDEN, use_residual=True)]),
+    "new: dense with residual of another width": new(after=lambda: [Dense(HIDDEN, 9, use_residual=True)]),
+    "new: layer norm": new("cls", after=lambda: [LayerNorm(HIDDEN)]),
     "new: normalize, layer norm, dense, normalize": new(
-        heads=lambda: [Normalize(), LayerNorm(HIDDEN), Dense(HIDDEN, 16), Normalize()]
+        after=lambda: [Normalize(), LayerNorm(HIDDEN), Dense(HIDDEN, 16), Normalize()]
     ),
-    "new: dropout": new(heads=lambda: [Dropout(0.5), Dense(HIDDEN, 12), Dropout(0.1)]),
+    "new: dropout": new(after=lambda: [Dropout(0.5), Dense(HIDDEN, 12), Dropout(0.1)]),
     "new: truncated": new(truncate_dim=8),
-    "new: normalized, then truncated": new(heads=lambda: [Normalize()], truncate_dim=8),
+    "new: normalized, then truncated": new(after=lambda: [Normalize()], truncate_dim=8),
     "new: truncated to more than there is": new(truncate_dim=500),
     "new: a default prompt": new(prompts={"query": "a man ", "mine": "the cat "}, default_prompt_name="mine"),
     "new: a default prompt that is not pooled": new(
@@ -71,11 +71,11 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "old: all modes": old(*MODES),
     "old: 2019, in 0_BERT": old(transformer="BERT", root="0_BERT", flags=MODES[:4], pickled=True),
     "old: in 0_Transformer": old("cls", "max", root="0_Transformer", flags=MODES[:4], pickled=True),
-    "old: classes by their files": old("max", names="sentence_transformers.models.{0}.{0}", heads=[("Normalize", None)]),
-    "old: normalize without a folder": old(heads=[("Normalize", None)], usage={}),
-    "old: dense": old(heads=[("Dense", dense(HIDDEN, 12))], usage={}),
+    "old: classes by their files": old("max", names="sentence_transformers.models.{0}.{0}", after=[("Normalize", None)]),
+    "old: normalize without a folder": old(after=[("Normalize", None)], usage={}),
+    "old: dense": old(after=[("Dense", dense(HIDDEN, 12))], usage={}),
     "old: pickled dense, layer norm, normalize": old(
-        heads=[
+        after=[
             ("Dense", dense(HIDDEN, 12, "torch.nn.modules.linear.Identity", bias=False)),
             ("LayerNorm", {"dimension": 12}),
             ("Normalize", None),
@@ -107,7 +107,7 @@ class Loaded(NamedTuple):
 
 
 def reference(folder: Path, dtype: torch.dtype) -> SentenceTransformer:
-    """All of it in that precision; loading in it would leave the heads in float32."""
+    """All of it in that precision; loading in it would leave the modules after the pooling in float32."""
     return SentenceTransformer(str(folder), device="cpu").to(dtype)
 
 
@@ -134,10 +134,10 @@ def test_a_checkpoint_in_this_layout_gives_what_sentence_transformers_gives(
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_vectors_are_truncated_after_the_heads_and_before_they_are_normalized(
+def test_vectors_are_truncated_after_the_modules_and_before_they_are_normalized(
     tmp_path: Path, dtype: torch.dtype, normalize: bool
 ) -> None:
-    written(tmp_path / "one", heads=[Dense(HIDDEN, 12), Normalize()], truncate_dim=8)
+    written(tmp_path / "one", after=[Dense(HIDDEN, 12), Normalize()], truncate_dim=8)
     loaded = Loaded(tmp_path / "one", reference(tmp_path / "one", dtype), dtype)
     expected = loaded.theirs(TEXTS, truncate_dim=5, normalize_embeddings=normalize)
     options: dict[str, Any] = {"on_truncate": "ignore", "normalize_embeddings": normalize}
@@ -220,7 +220,7 @@ def test_the_real_minilm_gives_the_same_bits_when_it_is_laid_out_anew(
 
 def test_a_vector_that_went_through_dense_layers_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     """In a product of few rows the bits of a row depend on how many there are."""
-    written(tmp_path / "one", heads=[Dense(HIDDEN, 100), LayerNorm(100), Dense(100, 50), Normalize()])
+    written(tmp_path / "one", after=[Dense(HIDDEN, 100), LayerNorm(100), Dense(100, 50), Normalize()])
     encoder = minisbert.load(tmp_path / "one", device="cpu")
     words = ["man", "food", "cat", "dog", "red", "blue", "meal", "water"]
     texts = [f"the {a} is {b}" for a in words for b in words]
@@ -231,7 +231,7 @@ def test_a_vector_that_went_through_dense_layers_does_not_depend_on_its_neighbou
 
 
 def test_the_modules_are_those_of_sentence_transformers_one_by_one(tmp_path: Path) -> None:
-    """Not only the last vector: what comes out of the pooling and of each head."""
+    """Not only the last vector: what comes out of the pooling and of each module."""
     written(tmp_path / "one", ("max", "mean"), [Dense(2 * HIDDEN, 20), LayerNorm(20), Normalize(), Dense(20, 6)])
     encoder, theirs = minisbert.load(tmp_path / "one", dtype=torch.float64), reference(tmp_path / "one", torch.float64)
     moved(encoder.modules[0])  # and it can be told when one differs

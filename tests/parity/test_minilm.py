@@ -81,7 +81,7 @@ def test_the_ids_are_those_of_auto_tokenizer(minilm: Both, texts: list[str]) -> 
 
 
 @pytest.mark.every_processor
-def test_every_layer_gives_the_numbers_of_auto_model(minilm: Both, texts: list[str]) -> None:
+def test_every_layer_gives_the_values_of_auto_model(minilm: Both, texts: list[str]) -> None:
     texts = sorted(texts, key=len)
     for start in range(0, len(texts), 50):  # little padding for the reference
         batch = minilm.reference.batch(texts[start : start + 50], LIMIT)

@@ -26,7 +26,7 @@ LONGEST = 100
 SHAPES: dict[str, dict[str, Any]] = {
     "four heads": {},
     "one head": {"num_attention_heads": 1, "hidden_size": 24, "intermediate_size": 100},
-    "a head for each number": {"num_attention_heads": 8, "hidden_size": 8, "intermediate_size": 5, "num_hidden_layers": 1},
+    "a head for each dimension": {"num_attention_heads": 8, "hidden_size": 8, "intermediate_size": 5, "num_hidden_layers": 1},
     "odd sizes": {"num_attention_heads": 3, "hidden_size": 21, "intermediate_size": 13},
     "six layers": {"num_attention_heads": 12, "hidden_size": 48, "intermediate_size": 31, "num_hidden_layers": 6},
     "one segment": {"type_vocab_size": 1},
@@ -89,7 +89,7 @@ def random_batch(mask: Tensor, segments: int) -> Batch:
 
 @pytest.mark.parametrize("reference", ["transformers", "the plain BERT"])
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-def test_a_tiny_model_gives_the_numbers_of_the_reference(tiny: Tiny, mask: Tensor, reference: str) -> None:
+def test_a_tiny_model_gives_the_values_of_the_reference(tiny: Tiny, mask: Tensor, reference: str) -> None:
     batch = random_batch(mask, tiny.bert.config.type_vocab_size)
     check_states(tiny.bert, batch, tiny.references[reference](batch), tiny.bounds.states)
 
@@ -97,7 +97,7 @@ def test_a_tiny_model_gives_the_numbers_of_the_reference(tiny: Tiny, mask: Tenso
 @pytest.mark.every_processor
 @pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int32, torch.float16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("tiny_folder", ["four heads"], indirect=True)
-def test_a_mask_of_any_dtype_gives_the_numbers_of_the_reference(tiny: Tiny, kind: torch.dtype) -> None:
+def test_a_mask_of_any_dtype_gives_the_values_of_the_reference(tiny: Tiny, kind: torch.dtype) -> None:
     batch = random_batch(MASKS["holes"], segments=2)
     expected = tiny.references["transformers"](batch)
     check_states(tiny.bert, batch._replace(attention_mask=batch.attention_mask.to(kind)), expected, tiny.bounds.states)

@@ -172,7 +172,7 @@ def test_every_family_has_the_gradients_of_sentence_transformers(tmp_path: Path,
 
 def test_modules_after_the_pooling_get_their_gradients(tmp_path: Path) -> None:
     modules = [("Dense", dense(2 * HIDDEN, HIDDEN)), ("LayerNorm", {"dimension": HIDDEN}), ("Normalize", None)]
-    laid(tmp_path / "one", modes=("mean", "max"), heads=modules)
+    laid(tmp_path / "one", modes=("mean", "max"), after=modules)
     check(pair(tmp_path / "one"), CASES["in-batch negatives"], COLUMNS)
 
 

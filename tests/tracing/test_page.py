@@ -1,4 +1,4 @@
-"""The page of a trace, in a real Chromium: it opens from disk without a network, shows encode's numbers, answers hand and key.
+"""The page of a trace, in a real Chromium: it opens from disk without a network, shows encode's values, answers hand and key.
 
 Chromium is Debian's (`apt-get install chromium`), driven by playwright.
 """
@@ -121,10 +121,10 @@ def say(page: Page, where: str) -> str:
     return page.locator(where).first.inner_text()
 
 
-# The numbers
+# The values
 
 
-def test_the_numbers_on_the_page_are_those_of_encode(opened: Open, pair_file: Path, minilm: SentenceEncoder) -> None:
+def test_the_values_on_the_page_are_those_of_encode(opened: Open, pair_file: Path, minilm: SentenceEncoder) -> None:
     page = opened(pair_file)
     vectors = minilm.encode(list(PAIR))
     for name, vector in zip("ab", vectors, strict=True):
@@ -171,7 +171,7 @@ def test_attention_and_moves_are_those_of_the_trace(opened: Open, pair_file: Pat
     assert [number(text) for text in texts] == pytest.approx(pair.layer_cosines.tolist(), abs=0.51e-6)
 
 
-def test_float64_numbers_are_whole_too(tmp_path: Path) -> None:
+def test_float64_values_are_complete_too(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     t = minisbert.trace("the cat sat", model=minisbert.load(tmp_path, device="cpu", dtype=torch.float64))
     shown = re.search(r'data-embedding="a">([^<]*)<', t.html())[1]
@@ -658,7 +658,7 @@ def test_twelve_layers_of_32_tokens_stay_below_two_megabytes(tmp_path: Path) -> 
     )
     assert len(t.a.tokens) == len(t.b.tokens) == 32
     assert t.a.attention.shape == (12, 12, 32, 32)
-    missing = 2 * 13 * (768 - 96)  # the numbers of the vectors of a model as wide as bert-base
+    missing = 2 * 13 * (768 - 96)  # the values of the vectors of a model as wide as bert-base
     assert len(t.html().encode()) + missing < 2_000_000
 
 
@@ -764,7 +764,7 @@ def test_a_notebook_shows_it_in_a_sandbox(opened: Open, pair: Trace, tmp_path: P
 
 
 def test_the_picture_in_the_repository_is_what_the_package_draws(minilm_folder: Path, tmp_path: Path) -> None:
-    """Its numbers may differ in the last digit from processor to processor; its texts and shapes may not."""
+    """Its values may differ in the last digit from processor to processor; its texts and shapes may not."""
     t = minisbert.trace(*PAIR, model=minisbert.load(minilm_folder, device="cpu"))
     t.encoder.model = "all-MiniLM-L6-v2"
     t.save_svg(tmp_path / "trace.svg")

@@ -1,4 +1,4 @@
-"""`minisbert.trace`: its numbers are those of transformers and of `encode`, and it changes nothing."""
+"""`minisbert.trace`: its values are those of transformers and of `encode`, and it changes nothing."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def with_pooling(folder: Path, *modes: str, **settings: Any) -> SentenceEncoder:
     return minisbert.load(folder, device="cpu")
 
 
-def with_heads(folder: Path, *heads: torch.nn.Module, mode: str = "mean") -> SentenceEncoder:
+def with_modules(folder: Path, *modules: torch.nn.Module, mode: str = "mean") -> SentenceEncoder:
     """A tiny checkpoint with these modules of sentence-transformers after its pooling, saved by sentence-transformers."""
     base = with_pooling(folder / "base", mode)
     generator = torch.Generator().manual_seed(0)
-    for parameter in (parameter for head in heads for parameter in head.parameters()):
+    for parameter in (parameter for module in modules for parameter in module.parameters()):
         parameter.data = torch.randn(parameter.shape, generator=generator)
-    theirs = SentenceTransformer(modules=[*SentenceTransformer(base.model, device="cpu"), *heads], device="cpu")
+    theirs = SentenceTransformer(modules=[*SentenceTransformer(base.model, device="cpu"), *modules], device="cpu")
     theirs.save(str(folder / "whole"), create_model_card=False)
     return minisbert.load(folder / "whole", device="cpu")
 
@@ -74,7 +74,7 @@ def hooks_of(encoder: SentenceEncoder) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in encoder.bert.modules())
 
 
-# The numbers
+# The values
 
 
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=["float64", "float32"])
@@ -252,7 +252,7 @@ def check_pairs(encoder: SentenceEncoder) -> None:
             close(contributions(encoder, one).sum(dim=0), one.embedding, 1e-6 * max(1, one.embedding.abs().max().item()))
 
 
-HEADS: dict[str, list[Any]] = {
+MODULES: dict[str, list[Any]] = {
     "normalize": [Normalize()],
     "dense": [Dense(32, 12, activation_function=torch.nn.Identity())],
     "dense without bias, normalize": [Dense(32, 12, bias=False, activation_function=torch.nn.Identity()), Normalize()],
@@ -269,24 +269,24 @@ HEADS: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("modules", MODULES)
 @pytest.mark.parametrize("mode", ["mean", "mean_sqrt_len_tokens"])
-def test_it_does_so_whatever_linear_follows_the_pooling(tmp_path: Path, heads: str, mode: str) -> None:
-    encoder = with_heads(tmp_path, *HEADS[heads], mode=mode)
-    assert len(encoder.modules) == len(HEADS[heads])
+def test_it_does_so_whatever_linear_follows_the_pooling(tmp_path: Path, modules: str, mode: str) -> None:
+    encoder = with_modules(tmp_path, *MODULES[modules], mode=mode)
+    assert len(encoder.modules) == len(MODULES[modules])
     check_pairs(encoder)
 
 
 def test_it_does_so_when_vectors_are_cut_short(tmp_path: Path) -> None:
-    encoder = with_heads(tmp_path, *HEADS["dense"])
+    encoder = with_modules(tmp_path, *MODULES["dense"])
     encoder.truncate_dim = 5
     check_pairs(encoder)
     assert list(minisbert.trace("a man", model=encoder).a.layer_vectors.shape) == [3, 5]
 
 
 @pytest.mark.parametrize("activation", [torch.nn.Tanh(), torch.nn.ReLU()], ids=["Tanh", "ReLU"])
-def test_a_bend_after_the_pooling_leaves_no_pair_matrix_and_is_named(tmp_path: Path, activation: torch.nn.Module) -> None:
-    t = minisbert.trace("the cat sat", "a man", model=with_heads(tmp_path, Dense(32, 12, activation_function=activation)))
+def test_a_nonlinearity_after_the_pooling_leaves_no_pair_matrix_and_is_named(tmp_path: Path, activation: torch.nn.Module) -> None:
+    t = minisbert.trace("the cat sat", "a man", model=with_modules(tmp_path, Dense(32, 12, activation_function=activation)))
     with pytest.raises(ValueError, match=naming("pair_matrix", type(activation).__name__, "dense")):
         _ = t.pair_matrix
     assert abs(t.layer_cosines[-1].item() - t.cosine) < 1e-6
@@ -339,7 +339,7 @@ def test_max_pooling_has_no_pair_matrix_and_says_why(tmp_path: Path, modes: tupl
     assert abs(t.layer_cosines[-1].item() - t.cosine) < 1e-6
 
 
-def test_the_pooling_weight_of_max_is_the_fraction_of_numbers_a_token_gave(tmp_path: Path) -> None:
+def test_the_pooling_weight_of_max_is_the_fraction_of_dimensions_a_token_gave(tmp_path: Path) -> None:
     one = minisbert.trace("the cat sat on the mat", model=with_pooling(tmp_path, "max")).a
     last = one.hidden[-1]
     by_hand = [(last[token] == last.max(dim=0).values).sum().item() / 32 for token in range(len(last))]
