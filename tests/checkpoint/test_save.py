@@ -22,6 +22,7 @@ from conftest import PAIR
 from containers import weights_of
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from messages import naming
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
@@ -283,9 +284,8 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(saved: tuple[Sentence
     before = sorted(folder.rglob("*"))
     (folder / strange).parent.mkdir(exist_ok=True)
     (folder / strange).mkdir() if name.endswith("/") else (folder / strange).write_text("precious")
-    with pytest.raises(FileExistsError, match="which belongs to no checkpoint and would be lost") as caught:
+    with pytest.raises(FileExistsError, match=naming(folder, repr(strange))):
         encoder.save(folder)
-    assert repr(strange) in str(caught.value)
     (folder / strange).rmdir() if name.endswith("/") else (folder / strange).unlink()
     if (folder / strange).parent not in (folder, *before):
         (folder / strange).parent.rmdir()
@@ -307,7 +307,7 @@ def test_what_comes_at_the_last_moment_is_not_lost(
         return exchange and swap(a, b)
 
     monkeypatch.setattr(replace_module, "_exchange", late)
-    with pytest.raises(FileExistsError, match=r"model: found 'late\.txt'"):
+    with pytest.raises(FileExistsError, match=naming(folder, "'late.txt'")):
         encoder.save(folder)
     assert (folder / "late.txt").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -334,31 +334,31 @@ def test_parts_of_weights_and_links_are_replaced_where_the_checkpoint_accounts_f
 def test_a_file_or_a_folder_without_a_config_is_not_replaced(folder: Path) -> None:
     encoder = minisbert.load(folder)
     (folder.parent / "file").write_text("x")
-    with pytest.raises(FileExistsError, match="found a file, expected a folder"):
+    with pytest.raises(FileExistsError, match=naming(folder.parent / "file", "file", "folder")):
         encoder.save(folder.parent / "file")
     (folder.parent / "other").mkdir()
     (folder.parent / "other/README.md").write_text("x")
     for config in "", '{"database": "mine"}', "[1]":  # another program's config.json
         if config:
             (folder.parent / "other/config.json").write_text(config)
-        with pytest.raises(FileExistsError, match=r"neither a modules\.json nor a config\.json of a model"):
+        with pytest.raises(FileExistsError, match=naming(folder.parent / "other", "modules.json", "config.json")):
             encoder.save(folder.parent / "other")
 
 
 @pytest.mark.parametrize(("target", "error"), [(3, TypeError), (None, TypeError), (b"x", TypeError), ("", ValueError)])
 def test_what_is_no_path_is_refused(folder: Path, target: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"^folder: found"):
+    with pytest.raises(error, match=naming("folder", type(target).__name__ if error is TypeError else "empty")):
         minisbert.load(folder).save(target)
 
 
 def test_what_no_file_can_hold_is_refused(folder: Path) -> None:
     encoder = minisbert.load(folder, dtype=torch.float64)
     encoder.bert.to(torch.float8_e5m2)
-    with pytest.raises(MinisbertError, match=r"^found weights of torch\.float8_e5m2, which are not saved, expected one of torch\."):
+    with pytest.raises(MinisbertError, match=naming(torch.float8_e5m2, torch.float32)):
         encoder.save(folder.parent / "new")
     encoder = minisbert.load(folder)
     encoder.bert.config = dataclasses.replace(encoder.bert.config, layer_norm_eps=math.inf)
-    with pytest.raises(MinisbertError, match=r"^config\.json: found a number that is not finite"):
+    with pytest.raises(MinisbertError, match=naming("config.json", "not finite")):
         encoder.save(folder.parent / "new")
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import random
-import re
 import shutil
 import struct
 import unicodedata
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from checkpoints import TINY_VOCAB, finder, save_tiny, write_json
+from messages import naming
 from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer
 
@@ -73,12 +73,9 @@ def check(folder: Path, texts: list[str] = TEXTS, limit: int = 32) -> TextTokeni
     return tokenizer
 
 
-def refused(folder: Path, *parts: str) -> str:
-    with pytest.raises(CheckpointError) as caught:
+def refused(folder: Path, *parts: object) -> None:
+    with pytest.raises(CheckpointError, match=naming(*parts)):
         ours(folder)
-    for part in parts:
-        assert part in str(caught.value)
-    return str(caught.value)
 
 
 def as_json(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -226,27 +223,25 @@ def test_added_tokens_with_other_ids_get_those_of_the_reference_with_a_warning(
     tokenizer = check(folder)
     for token, (there, taken) in numbers.items():
         assert tokenizer.tokenizer.token_to_id(token) == taken
-        assert any(
-            f'"{token}" (str) has the number {there} there, and {taken} is taken' in said for said in tokenizer.load_warnings
-        )
+        assert any(naming(f'"{token}"', f"{there} there", taken).search(said) for said in tokenizer.load_warnings)
     assert len(tokenizer.load_warnings) == len(numbers)
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "parts"),
     [
-        ([*TINY_VOCAB[:10], "", *TINY_VOCAB[10:]], "line 11 is empty"),
-        ([*TINY_VOCAB, ""], "line 34 is empty"),
-        ([*TINY_VOCAB, "man", "is", "man"], "line 34 is 'man', as line 7 is, line 35 is 'is', as line 8 is, line 36 is 'man'"),
-        ([*TINY_VOCAB, "man "], "line 34 is 'man', as line 7 is"),
+        ([*TINY_VOCAB[:10], "", *TINY_VOCAB[10:]], ("line 11", "empty")),
+        ([*TINY_VOCAB, ""], ("line 34", "empty")),
+        ([*TINY_VOCAB, "man", "is", "man"], ("line 34", "'man'", "line 7", "line 35", "'is'", "line 8", "line 36", "'man'")),
+        ([*TINY_VOCAB, "man "], ("line 34", "'man'", "line 7")),
     ],
 )
 def test_an_empty_line_and_a_token_that_stands_twice_are_read_as_in_the_reference(
-    folder: Path, lines: list[str], said: str
+    folder: Path, lines: list[str], parts: tuple[str, ...]
 ) -> None:
     lay_out(folder, lines)
     (warning,) = check(folder).load_warnings
-    assert warning.startswith(f"vocab.txt: {said}")
+    assert naming("vocab.txt", *parts).search(warning)
     lay_out(folder, [*TINY_VOCAB, ""], rows=len(TINY_VOCAB))  # the empty line needs no row of the embedding
     check(folder)
 
@@ -265,30 +260,30 @@ def test_other_names_of_berts_tokenizer_give_the_ids_of_the_reference(folder: Pa
 
 
 @pytest.mark.parametrize(
-    ("settings", "found"),
+    ("settings", "parts"),
     [
-        ({"added_tokens_decoder": []}, "field 'added_tokens_decoder': found [] (list)"),
-        ({"added_tokens_decoder": {"x": X}}, 'expected numbers as keys, and not "x" (str)'),
-        ({"added_tokens_decoder": {"9" * 40: X}}, "expected numbers as keys"),
-        ({"added_tokens_decoder": {"33": "<x>"}}, "expected a token, as a text or as an object"),
-        ({"added_tokens_decoder": {"33": {}}}, "field 'content': found no such field, expected a text"),
-        ({"added_tokens_decoder": {"33": X | {"lstrip": 1}}}, "field 'lstrip': found 1 (int), expected true or false"),
-        ({"added_tokens_decoder": {"33": X | {"content": ""}}}, "field 'content'"),
-        ({"additional_special_tokens": "<x>"}, "field 'additional_special_tokens': found \"<x>\" (str), expected a list"),
-        ({"extra_special_tokens": [1]}, "field 'extra_special_tokens'"),
-        ({"cls_token": "<s>"}, "the token '<s>' is missing among its 33 tokens"),
-        ({"unk_token": "<unk>"}, 'the token "<unk>" (str) for unknown words is missing among its'),
-        ({"cls_token": ["x"]}, "field 'cls_token': found [\"x\"] (list), expected a token"),
-        ({"split_special_tokens": "no"}, "field 'split_special_tokens': found \"no\" (str), expected true or false"),
-        ({"tokenizer_class": "BertJapaneseTokenizer"}, "field 'tokenizer_class': found \"BertJapaneseTokenizer\""),
-        ({"tokenizer_class": "GPT2TokenizerFast"}, "expected one of BertTokenizer, "),
-        ({"tokenizer_class": "XLMRobertaTokenizerFast"}, "found XLMRobertaTokenizer, which needs a tokenizer.json"),
-        ({"tokenizer_class": "PreTrainedTokenizerFast"}, "needs a tokenizer.json, and there is none"),
+        ({"added_tokens_decoder": []}, ("'added_tokens_decoder'", "[] (list)")),
+        ({"added_tokens_decoder": {"x": X}}, ("'added_tokens_decoder'", '"x" (str)')),
+        ({"added_tokens_decoder": {"9" * 40: X}}, ("'added_tokens_decoder'", "9" * 40)),
+        ({"added_tokens_decoder": {"33": "<x>"}}, ("33", '"<x>" (str)', "object")),
+        ({"added_tokens_decoder": {"33": {}}}, ("33", "'content'", "no such field", "text")),
+        ({"added_tokens_decoder": {"33": X | {"lstrip": 1}}}, ("33", "'lstrip'", "1 (int)", "true or false")),
+        ({"added_tokens_decoder": {"33": X | {"content": ""}}}, ("33", "'content'", '"" (str)')),
+        ({"additional_special_tokens": "<x>"}, ("'additional_special_tokens'", '"<x>" (str)', "list")),
+        ({"extra_special_tokens": [1]}, ("'extra_special_tokens'", "1 (int)")),
+        ({"cls_token": "<s>"}, ("vocab.txt", "'<s>'", "33 tokens")),
+        ({"unk_token": "<unk>"}, ("vocab.txt", '"<unk>"', "34 tokens")),
+        ({"cls_token": ["x"]}, ("'cls_token'", '["x"] (list)')),
+        ({"split_special_tokens": "no"}, ("'split_special_tokens'", '"no" (str)', "true or false")),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, ("'tokenizer_class'", '"BertJapaneseTokenizer"', "BertTokenizer")),
+        ({"tokenizer_class": "GPT2TokenizerFast"}, ("'tokenizer_class'", '"GPT2TokenizerFast"', "BertTokenizer")),
+        ({"tokenizer_class": "XLMRobertaTokenizerFast"}, ("'tokenizer_class'", "XLMRobertaTokenizer", "tokenizer.json")),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, ("'tokenizer_class'", "PreTrainedTokenizer", "tokenizer.json")),
     ],
 )
-def test_a_wrong_setting_is_named(folder: Path, settings: dict[str, Any], found: str) -> None:
+def test_a_wrong_setting_is_named(folder: Path, settings: dict[str, Any], parts: tuple[str, ...]) -> None:
     lay_out(folder, **settings)
-    refused(folder, found)
+    refused(folder, *parts)
 
 
 # --- tokenizer.json -----------------------------------------------------------------------------------------------------------
@@ -305,8 +300,8 @@ def test_where_the_files_contradict_each_other_the_settings_hold_and_a_warning_s
         encoder = minisbert.load(tmp_path)
     said = [str(warning.message) for warning in caught]
     assert len(said) == 2
-    assert "tokenizer.json: its normalizer is" in said[0]
-    assert "tokenizer.json: its pre_tokenizer is" in said[1]
+    assert naming("tokenizer.json", "normalizer").search(said[0])
+    assert naming("tokenizer.json", "pre_tokenizer").search(said[1])
     assert (
         encoder.tokenizer(TEXTS).ids == AutoTokenizer.from_pretrained(tmp_path)(TEXTS, truncation=True, max_length=32)["input_ids"]
     )
@@ -360,37 +355,37 @@ def test_the_limit_counts_the_special_tokens(folder: Path, side: str, limit: int
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "found"),
+    ("field", "value", "parts"),
     [
-        ("model", {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "found a BPE tokenizer, expected WordPiece"),
-        ("model", {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}, "found a WordLevel tokenizer"),
-        ("model", {"type": "Unigram", "vocab": [["a", 0.5]], "unk_id": 0}, "found a Unigram tokenizer, expected WordPiece"),
-        ("model", {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.1}, "the model has a dropout of 0.1"),
-        ("model", None, "not a tokenizer that can be read"),
-        ("normalizer", {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}, "found a Replace with the regular"),
+        ("model", {"type": "BPE", "vocab": {"a": 0}, "merges": []}, ("BPE", "WordPiece")),
+        ("model", {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}, ("WordLevel", "WordPiece")),
+        ("model", {"type": "Unigram", "vocab": [["a", 0.5]], "unk_id": 0}, ("Unigram", "WordPiece")),
+        ("model", {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.5}, ("dropout", 0.5)),
+        ("model", None, ()),
+        ("normalizer", {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}, ("Replace", "(a+)+$")),
         (
             "normalizer",
             {"type": "Replace", "pattern": {"String": "a"}, "content": "b" * 101},
-            "by 101 characters, expected at most",
+            ("Replace", 101, 100),
         ),
-        ("normalizer", {"type": "Replace", "pattern": {"String": ""}, "content": "b"}, "found a Replace of"),
-        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": CHARSMAP}, "found a character that becomes 101 bytes"),
+        ("normalizer", {"type": "Replace", "pattern": {"String": ""}, "content": "b"}, ("Replace", '{"String": ""}')),
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": CHARSMAP}, (101,)),
         (
             "normalizer",
             {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "x"}]},
-            'found "Prepend" (str), expected',
+            ('"Prepend"',),
         ),
         (
             "pre_tokenizer",
             {"type": "Split", "pattern": {"Regex": "(a|a)*b"}, "behavior": "Isolated", "invert": False},
-            "field 'pre_tokenizer': found \"Split\" (str), expected one of BertPreTokenizer",
+            ("'pre_tokenizer'", '"Split"', "BertPreTokenizer"),
         ),
-        ("post_processor", {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}, 'found "ByteLevel"'),
+        ("post_processor", {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}, ('"ByteLevel"',)),
     ],
 )
-def test_a_step_that_no_family_has_is_refused(folder: Path, field: str, value: Any, found: str) -> None:
+def test_a_step_that_no_family_has_is_refused(folder: Path, field: str, value: Any, parts: tuple[object, ...]) -> None:
     as_json(folder, **{field: value})
-    refused(folder, "tokenizer.json: ", found)
+    refused(folder, "tokenizer.json", *parts)
 
 
 @pytest.mark.parametrize("settings", [{}, {"added_tokens_decoder": {"33": X}}])
@@ -409,7 +404,7 @@ def test_a_model_with_other_settings_gets_those_of_bert_and_that_is_said(folder:
 def test_a_tokenizer_json_that_is_too_large_is_refused_before_it_is_read(folder: Path) -> None:
     as_json(folder)
     os.truncate(folder / "tokenizer.json", LARGEST_JSON + 1)
-    refused(folder, "tokenizer.json: not a tokenizer that can be read (67,108,865 bytes, expected at most 67,108,864)")
+    refused(folder, "tokenizer.json", "67,108,865 bytes", "67,108,864")
 
 
 def test_lower_casing_that_the_checkpoint_asks_for_needs_no_other_step_before_it(folder: Path) -> None:
@@ -433,34 +428,34 @@ def test_a_template_that_does_more_than_to_frame_a_text_is_refused(folder: Path,
     tokens = {token: {"id": token, "ids": [number], "tokens": [token]} for token, number in (("[CLS]", 2), ("[SEP]", 3))}
     as_json(folder, post_processor={"type": "TemplateProcessing", "single": parts, "pair": [], "special_tokens": tokens})
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "TokenizersBackend"})
-    refused(folder, "tokenizer.json: not a tokenizer that can be used", "just framed by special tokens")
+    refused(folder, "tokenizer.json", "special tokens")
 
 
 def test_a_limit_too_small_for_a_token_is_refused(folder: Path) -> None:
     tokenizer = ours(folder)
     tokenizer.max_length = 3
     assert len(tokenizer(["a man is"]).ids[0]) == 3
-    with pytest.raises(ValueError, match="max_length: found 2, expected at least 3: the special tokens and one more"):
+    with pytest.raises(ValueError, match=naming("max_length", 2, 3)):
         tokenizer.max_length = 2
     for wrong in ("3", True, 3.0):
-        with pytest.raises(TypeError, match=r"max_length: found (str|bool|float), expected an int"):
+        with pytest.raises(TypeError, match=naming("max_length", type(wrong).__name__, "int")):
             tokenizer.max_length = wrong
     assert tokenizer.max_length == 3
 
 
 def test_without_a_tokenizer_both_files_are_named(folder: Path) -> None:
     (folder / "vocab.txt").unlink()
-    refused(folder, "tokenizer.json and vocab.txt: neither is in the checkpoint, expected one of them")
+    refused(folder, "tokenizer.json", "vocab.txt", "one of them")
     (folder / "sentencepiece.bpe.model").touch()
-    refused(folder, "found only sentencepiece.bpe.model, expected one of them. Make it with transformers: AutoTokenizer")
+    refused(folder, "tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "AutoTokenizer")
     (folder / "vocab.json").touch()
     (folder / "merges.txt").touch()
-    refused(folder, "found only sentencepiece.bpe.model and vocab.json and merges.txt")
+    refused(folder, "tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "vocab.json", "merges.txt")
 
 
 def test_endless_added_tokens_are_refused(folder: Path) -> None:
     write_json(folder / "added_tokens.json", {f"<{n}>": n for n in range(MOST_ADDED_TOKENS + 1)})
-    refused(folder, "added_tokens.json: found 65,537 tokens, expected at most 65,536")
+    refused(folder, "added_tokens.json", "65,537", "65,536")
 
 
 # --- vocab.txt ----------------------------------------------------------------------------------------------------------------
@@ -470,25 +465,25 @@ def test_a_vocabulary_may_be_smaller_than_the_embedding_and_not_larger(folder: P
     lay_out(folder, rows=len(TINY_VOCAB) + 500)
     check(folder)
     lay_out(folder, rows=len(TINY_VOCAB) - 1)
-    refused(folder, "vocab.txt: the highest token id is 32, expected at most 31, since config.json gives vocab_size 32")
+    refused(folder, "vocab.txt", 32, 31, "config.json", "vocab_size 32")
     lay_out(folder, rows=len(TINY_VOCAB), added_tokens_decoder={"33": X})
-    refused(folder, "the highest token id is 33, expected at most 32")
+    refused(folder, "vocab.txt", 33, 32, "config.json", "vocab_size 33")
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "parts"),
     [
-        (b"", "the token '[CLS]' is missing among its"),
-        (b"\n", "the token '[CLS]' is missing among its"),
-        (b"[PAD]\n[UNK]\n[CLS]\na\n", "the token '[SEP]' is missing among its"),
-        ("\n".join(TINY_VOCAB).encode("utf-16"), "not UTF-8"),
-        (b"\xff\xfe", "not UTF-8"),
+        (b"", ("'[CLS]'", 0)),
+        (b"\n", ("'[CLS]'", 1)),
+        (b"[PAD]\n[UNK]\n[CLS]\na\n", ("'[SEP]'", 4)),
+        ("\n".join(TINY_VOCAB).encode("utf-16"), ("UTF-8", "0xff")),
+        (b"\xff\xfe", ("UTF-8", "0xff")),
     ],
 )
-def test_a_broken_vocabulary_is_named_by_its_line(folder: Path, content: bytes, found: str) -> None:
+def test_a_broken_vocabulary_is_named(folder: Path, content: bytes, parts: tuple[object, ...]) -> None:
     lay_out(folder, rows=4)
     (folder / "vocab.txt").write_bytes(content)
-    assert re.search(r"vocab\.txt: ", refused(folder, found))
+    refused(folder, "vocab.txt", *parts)
 
 
 def test_windows_line_ends_and_a_missing_last_one_change_nothing(folder: Path) -> None:

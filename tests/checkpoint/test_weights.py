@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from checkpoints import finder, save_tiny, write_json
 from conftest import PAIR
 from containers import CONTAINERS, relay, replace_weights, weights_of
+from messages import naming
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
@@ -46,11 +48,9 @@ def vectors(folder: Path) -> Tensor:
     return minisbert.load(folder).encode(PAIR)
 
 
-def refused(folder: Path, *parts: str) -> str:
-    with pytest.raises(CheckpointError) as caught:
+def refused(folder: Path, *parts: object) -> str:
+    with pytest.raises(CheckpointError, match=naming(*parts)) as caught:
         minisbert.load(folder)
-    for part in parts:
-        assert part in str(caught.value)
     return str(caught.value)
 
 
@@ -148,7 +148,7 @@ def test_weights_of_a_wrapped_model_are_taken_with_a_warning(folder: Path, expec
 
 def test_the_state_of_a_sentence_transformer_is_taken(folder: Path, expected: Tensor) -> None:
     replace_weights(folder, {name: tensor.clone() for name, tensor in SentenceTransformer(str(folder)).state_dict().items()})
-    with pytest.warns(MinisbertWarning, match=r"begin with '0\.(auto_)?model\.'"):
+    with pytest.warns(MinisbertWarning, match=r"'0\.(auto_)?model\.'"):
         assert torch.equal(minisbert.load(folder).encode(PAIR), expected)
 
 
@@ -162,7 +162,7 @@ def test_a_wrapped_model_with_a_head_is_taken_and_what_it_lacks_is_named_as_it_w
     assert len(caught) == 1
     del state[f"module.bert.{KEY}"]
     replace_weights(folder, state)
-    message = refused(folder, f"\n  module.{KEY} (here layers.1.attention.qkv.weight): missing")
+    message = refused(folder, f"module.{KEY}", "layers.1.attention.qkv.weight", "missing")
     assert len(message.splitlines()) == 2
 
 
@@ -170,13 +170,13 @@ def test_a_prefix_of_no_wrapper_and_two_models_in_one_file_are_named_and_not_tak
     state = weights_of(folder)
     other = {f"text.tower.{name}": tensor for name, tensor in state.items()}
     replace_weights(folder, other)
-    refused(folder, "37 of the tensors are not", ' All are there behind the prefix "text.tower." (str); save the state_dict()')
+    refused(folder, 37, '"text.tower."', "state_dict()")
     both = {f"{side}.{name}": tensor.clone() for side in ("model", "module") for name, tensor in state.items()}
     replace_weights(folder, both)
-    refused(folder, 'behind the prefix "model." (str) and behind "module." (str)')
+    refused(folder, '"model."', '"module."')
     del other[f"text.tower.{KEY}"]
     replace_weights(folder, other)
-    assert "behind" not in refused(folder, "37 of the tensors are not")
+    assert '"text.tower."' not in refused(folder, 37, KEY, "missing")
 
 
 def test_what_transformers_saves_with_a_masked_word_head_loads_without_a_word(folder: Path, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_every_row_of_the_leftovers_says_why() -> None:
 )
 def test_any_other_tensor_that_is_not_used_is_named_in_a_warning(folder: Path, expected: Tensor, name: str) -> None:
     replace_weights(folder, weights_of(folder) | {name: torch.zeros(3)})
-    with pytest.warns(MinisbertWarning, match=f"not used: {name}$"):
+    with pytest.warns(MinisbertWarning, match=naming("not used", name)):
         encoder = minisbert.load(folder)
     assert torch.equal(encoder.encode(PAIR), expected)
 
@@ -245,22 +245,28 @@ def test_everything_that_is_wrong_is_said_in_one_error(folder: Path, form: str, 
     relay(folder, form)
     message = refused(
         folder,
-        f"{file}: 6 of the tensors are not what config.json asks for. The weights and config.json must come from",
-        f"\n  {KEY} (here layers.1.attention.qkv.weight): missing, expected [32, 32]",
-        "\n  encoder.layer.0.output.LayerNorm.bias (here layers.0.feed_forward_norm.bias): missing, expected [32]",
-        f"\n  {WORDS} (here embeddings.word.weight): found [32, 32], expected [33, 32]",
-        "\n  embeddings.LayerNorm.weight (here embeddings.norm.weight): found [1, 32], expected [32]",
-        f"\n  {QUERY} (here layers.1.attention.qkv.weight): found {integers}, expected floating-point numbers",
-        "embeddings.LayerNorm.bias; expected one of the two",
+        file,
+        6,
+        "config.json",
     )
-    assert len(message.splitlines()) == 7
+    lines = message.splitlines()[1:]
+    for parts in (
+        (KEY, "layers.1.attention.qkv.weight", "missing", [32, 32]),
+        ("encoder.layer.0.output.LayerNorm.bias", "layers.0.feed_forward_norm.bias", "missing", [32]),
+        (WORDS, "embeddings.word.weight", [32, 32], [33, 32]),
+        ("embeddings.LayerNorm.weight", "embeddings.norm.weight", [1, 32], [32]),
+        (QUERY, "layers.1.attention.qkv.weight", integers, "floating-point"),
+        ("embeddings.LayerNorm.bias", "bert.embeddings.LayerNorm.bias"),
+    ):
+        assert any(map(naming(*parts).search, lines)), parts
+    assert len(lines) == 6
 
 
 def test_a_file_of_another_model_names_at_most_forty_tensors(folder: Path) -> None:
     replace_weights(folder, {"model.layers.0.weight": torch.zeros(2)})
     config = json.loads((folder / "config.json").read_text())
     write_json(folder / "config.json", config | {"num_hidden_layers": 12})
-    message = refused(folder, "missing", "… and 157 more")
+    message = refused(folder, "missing", "157 more")
     assert len(message.splitlines()) == 42
 
 
@@ -270,7 +276,7 @@ def test_a_value_that_no_model_has_is_found(folder: Path, name: str, value: floa
     state = weights_of(folder)
     state[name].view(-1)[17] = value
     replace_weights(folder, state)
-    refused(folder, name, "found ", "expected finite numbers of at most 1,000,000")
+    refused(folder, name, "found", "finite", "1,000,000")
 
 
 def test_values_that_become_infinite_in_half_precision_are_found(folder: Path) -> None:
@@ -278,7 +284,7 @@ def test_values_that_become_infinite_in_half_precision_are_found(folder: Path) -
     state[WORDS][3, 3] = 70_000.0
     replace_weights(folder, state)
     minisbert.load(folder)
-    with pytest.raises(CheckpointError, match=f"{WORDS}.*found NaN or infinite"):
+    with pytest.raises(CheckpointError, match=naming(WORDS, "NaN", "1,000,000")):
         minisbert.load(folder, dtype=torch.float16)
 
 
@@ -301,7 +307,7 @@ def test_double_precision_is_rounded_with_a_warning_or_kept_when_asked_for(folde
     stored = {name: tensor.double() + 1e-9 for name, tensor in weights_of(folder).items()}
     replace_weights(folder, stored)
     relay(folder, form)
-    with pytest.warns(MinisbertWarning, match=r"float64 and were rounded to float32; ask for dtype=torch\.float64"):
+    with pytest.warns(MinisbertWarning, match=naming("float64", "float32", "dtype=torch.float64")):
         rounded = to_hub_names(minisbert.load(folder).bert)
     kept = to_hub_names(minisbert.load(folder, dtype=torch.float64).bert)
     for name, value in stored.items():
@@ -418,9 +424,9 @@ def change_map(index: Path, change: Callable[[dict[str, Any]], None]) -> str:
 def test_an_index_without_a_map_is_refused(index: Path) -> None:
     for value in ({}, {"weight_map": {}}, {"weight_map": []}, {"weight_map": {"x": 1}}, {"weight_map": {"x": None}}):
         write_json(index, value)
-        refused(index.parent, f"{index.name}: field 'weight_map': found", "expected an object that gives for each tensor")
+        refused(index.parent, index.name, "'weight_map'", "object")
     index.write_text("[]")
-    refused(index.parent, f"{index.name}: found [] (list)")
+    refused(index.parent, index.name, "[] (list)", "object")
 
 
 @pytest.mark.parametrize(
@@ -429,13 +435,13 @@ def test_an_index_without_a_map_is_refused(index: Path) -> None:
 def test_a_part_s_name_that_is_no_plain_file_name_is_refused(index: Path, name: str) -> None:
     ending = ".safetensors" if "safetensors" in index.name else ".bin"
     message = change_map(index, lambda where: where.update({WORDS: name.format(ending)}))
-    assert f"expected the plain name of a {ending} file" in message
+    assert naming("plain name", ending).search(message)
 
 
 def test_a_part_that_is_missing_is_named(index: Path) -> None:
     part = json.loads(index.read_text())["weight_map"][WORDS]
     (index.parent / part).unlink()
-    refused(index.parent, f"{index.name}: 1 entries disagree with the files", f"\n  {part}: no such file")
+    refused(index.parent, index.name, 1, part, "no such file")
 
 
 def test_a_tensor_in_two_parts_is_refused(index: Path) -> None:
@@ -448,58 +454,54 @@ def test_a_tensor_in_two_parts_is_refused(index: Path) -> None:
 
         states = [load_file(index.parent / part) for part in parts]
         save_file(states[0] | states[1], index.parent / parts[0])
-    refused(index.parent, f"in {parts[0]}, but listed for {parts[1]}")
+    refused(index.parent, index.name, f"in {parts[0]}", f"for {parts[1]}")
 
 
 def test_a_tensor_that_is_listed_and_not_there_or_there_and_not_listed_is_named(index: Path) -> None:
     part = json.loads(index.read_text())["weight_map"][WORDS]
-    assert f'"extra" (str): listed for {part}, but not in it' in change_map(index, lambda where: where.update(extra=part))
-    message = change_map(index, lambda where: where.pop(WORDS))
-    assert f'"{WORDS}" (str): in {part}, but not listed' in message
+    assert naming('"extra"', f"listed for {part}", "not in").search(change_map(index, lambda where: where.update(extra=part)))
+    assert naming(f'"{WORDS}"', f"in {part}", "not listed").search(change_map(index, lambda where: where.pop(WORDS)))
 
 
 def test_a_list_of_endless_parts_is_refused_before_any_is_opened(index: Path) -> None:
     ending = ".safetensors" if "safetensors" in index.name else ".bin"
     message = change_map(index, lambda where: where.update({f"t{n}": f"x{n}{ending}" for n in range(2000)}))
-    assert "found 2,002 files, expected at most 1,024" in message
+    assert naming("2,002", "1,024").search(message)
 
 
 def test_without_any_weights_the_forms_are_named(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    refused(folder, "model.safetensors and pytorch_model.bin: neither is in the checkpoint, nor a list of parts")
+    refused(folder, "model.safetensors", "pytorch_model.bin", ".index.json")
 
 
 # --- what mutation testing found untested -------------------------------------------------------------------------------------
 
 
-def whole_message(folder: Path) -> str:
-    return refused(folder, "")
-
-
 @pytest.mark.parametrize(
-    ("values", "found"),
+    ("values", "parts"),
     [
-        ([LARGEST_VALUE, -LARGEST_VALUE], ""),
-        ([LARGEST_VALUE, LARGEST_VALUE], ""),
-        ([-LARGEST_VALUE, -LARGEST_VALUE], ""),
-        ([1.0, 1.0], ""),  # a layer norm that was never trained
-        ([0.0, 2.5e6], "found numbers from 0 to 2.5e+06, expected finite numbers of at most 1,000,000"),
-        ([-2.5e6, 1.0], "found numbers from -2.5e+06 to 1, expected finite numbers of at most 1,000,000"),
-        ([0.0, torch.inf], "found NaN or infinite values, expected finite numbers of at most 1,000,000"),
-        ([-torch.inf, 0.0], "found NaN or infinite values, expected finite numbers of at most 1,000,000"),
-        ([torch.nan, 0.0], "found NaN or infinite values, expected finite numbers of at most 1,000,000"),
+        ([LARGEST_VALUE, -LARGEST_VALUE], ()),
+        ([LARGEST_VALUE, LARGEST_VALUE], ()),
+        ([-LARGEST_VALUE, -LARGEST_VALUE], ()),
+        ([1.0, 1.0], ()),  # a layer norm that was never trained
+        ([0.0, 2.5e6], (0, "2.5e+06", "1,000,000")),
+        ([-2.5e6, 1.0], ("-2.5e+06", 1, "1,000,000")),
+        ([0.0, torch.inf], ("NaN or infinite", "1,000,000")),
+        ([-torch.inf, 0.0], ("NaN or infinite", "1,000,000")),
+        ([torch.nan, 0.0], ("NaN or infinite", "1,000,000")),
     ],
 )
-def test_the_largest_number_itself_is_fit_and_what_is_not_is_told_in_numbers(values: list[float], found: str) -> None:
-    assert non_finite(torch.tensor(values)) == found
+def test_the_largest_value_itself_is_taken_and_a_larger_one_is_told(values: list[float], parts: tuple[object, ...]) -> None:
+    found = non_finite(torch.tensor(values))
+    assert bool(found) == bool(parts)
+    assert naming(*parts).search(found)
 
 
 def test_values_that_no_model_has_are_told_with_the_names_of_all_fused_tensors(folder: Path) -> None:
     state = weights_of(folder)
     state[KEY][0, 0] = torch.nan
     replace_weights(folder, state)
-    said = f"{QUERY}, {KEY}, {VALUE} (here layers.1.attention.qkv.weight): found NaN or infinite values, expected finite numbers"
-    assert whole_message(folder).splitlines()[1] == f"  {said} of at most 1,000,000"
+    refused(folder, QUERY, KEY, VALUE, "layers.1.attention.qkv.weight", "NaN", "1,000,000")
 
 
 @pytest.mark.parametrize(("number", "ending"), [(1, ""), (20, ""), (21, " and 1 more"), (23, " and 3 more")])
@@ -516,17 +518,15 @@ def test_of_many_tensors_that_are_missing_forty_are_named(tmp_path: Path, missin
     save_tiny(tmp_path, num_hidden_layers=3)
     state = weights_of(tmp_path)
     replace_weights(tmp_path, {name: state[name] for name in sorted(state)[missing:]})
-    lines = whole_message(tmp_path).splitlines()
-    assert f": {missing} of the tensors are not what" in lines[0]
+    lines = refused(tmp_path).splitlines()
+    assert naming("model.safetensors", missing).search(lines[0])
     assert lines[41:] == more
 
 
 def test_without_a_single_tensor_the_weights_as_such_are_named() -> None:
     with torch.device("meta"):
         bert = Bert(BertConfig(8, 4, 1, 1, 4, 8))
-    with pytest.raises(
-        CheckpointError, match=r"^the weights: 21 of the tensors are not what config\.json asks for\. The weights and"
-    ):
+    with pytest.raises(CheckpointError, match=naming("the weights:", 21, "config.json")):
         load_weights(bert, [])
 
 
@@ -547,22 +547,14 @@ def test_only_weights_that_were_rounded_are_said_to_be(folder: Path) -> None:
 @pytest.mark.parametrize("size", [7, 100])
 def test_a_broken_safetensors_file_is_told_the_reason_of_the_library(folder: Path, size: int) -> None:
     (folder / "model.safetensors").write_bytes(bytes(size))
-    start, end = (
-        "model.safetensors: not a safetensors file that can be read (",
-        "). It may be cut off or damaged; download it anew.",
-    )
-    message = whole_message(folder)
-    assert message.startswith(start)
-    assert message.endswith(end)
-    assert message.removeprefix(start).removesuffix(end) not in ("", "None")
+    (reason,) = re.findall(r"\((.+)\)", refused(folder, "model.safetensors"))
+    assert reason != "None"
 
 
 def test_a_safetensors_file_that_shrinks_after_it_was_opened_is_noticed_when_it_is_read(folder: Path) -> None:
     first = open_file(folder / "model.safetensors", "model.safetensors")[0]
     (folder / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(
-        CheckpointError, match=r"^model\.safetensors: not a safetensors file that can be read \(.+\)\. It may be cut"
-    ):
+    with pytest.raises(CheckpointError, match=r"^model\.safetensors: .*\(.+\)"):
         first.read()
 
 
@@ -611,4 +603,4 @@ def test_without_weights_the_files_are_named_where_they_are_expected(folder: Pat
 def test_a_file_without_tensors_is_told_so(folder: Path, name: str) -> None:
     (folder / "model.safetensors").unlink()
     save_file({}, folder / name) if name.endswith("safetensors") else torch.save({}, folder / name)
-    assert whole_message(folder) == f"{name}: found no tensors, expected the weights of the model. Take an unchanged copy of it."
+    refused(folder, name, "no tensors", "weights")

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from corpora import files_of, sentences, write_jsonl, write_parquet
+from messages import naming
 from s3_server import s3_server
 
 import minisbert
@@ -106,7 +107,7 @@ def test_files_are_read_through_fsspec_too(inputs: dict[str, Path], tiny: Path, 
     uri = inputs["txt"].as_uri()
     encode([uri], tmp_path / "txt", tiny)
     assert table(tmp_path / "txt").column("file")[0].as_py() == uri
-    with pytest.raises(ValueError, match=r"neither pyarrow .* nor fsspec .* opens nowhere://"):
+    with pytest.raises(ValueError, match=naming("nowhere://corpus/x.txt", "pyarrow", "fsspec")):
         encode("nowhere://corpus/x.txt", tmp_path / "none", tiny)
 
 
@@ -125,7 +126,7 @@ def test_files_are_read_from_s3_with_the_options_of_the_uri(
             assert np.array_equal(vectors(tmp_path / name), expected(tiny))
         encode(f"s3://bucket/folder{options}", tmp_path / "folder", tiny)
         assert table(tmp_path / "folder").column("file").to_pylist() == [f"s3://bucket/folder/{x}.txt{options}" for x in "ab"]
-        with pytest.raises(ValueError, match="found no file 's3://bucket/none"):
+        with pytest.raises(ValueError, match=naming("inputs", "'s3://bucket/none")):
             encode(f"s3://bucket/none{options}", tmp_path / "none", tiny)
 
 
@@ -180,29 +181,31 @@ def test_pandas_duckdb_polars_and_datasets_read_the_folder_without_knowing_us(
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"id": "x", "text": null}', "null, expected a text"),
-        (b'{"id": "x", "text": 7}', "found int, expected a text"),
-        (b'{"id": "x", "text": "a \\ud800"}', "a lone surrogate at character 2"),
-        (b'{"id": "x"}', "no field 'text' among 'id'"),
-        (b'{"id": 7, "text": "a"}', "'id': found int, expected string"),
-        (b'{"id": "x", "text": "\xff"}', "not UTF-8"),
-        (b"{", "not JSON"),
-        (b"[1]", "found list, expected an object with a field 'text'"),
+        (b'{"id": "x", "text": null}', ("null", "text")),
+        (b'{"id": "x", "text": 7}', ("int", "text")),
+        (b'{"id": "x", "text": "a \\ud800"}', ("surrogate", 2, "Unicode")),
+        (b'{"id": "x"}', ("'text'", "'id'")),
+        (b'{"id": 7, "text": "a"}', ("'id'", "int", "string")),
+        (b'{"id": "x", "text": "\xff"}', ("UTF-8", "invalid start byte")),
+        (b"{", ("JSON",)),
+        (b"[1]", ("list", "object", "'text'")),
     ],
 )
-def test_a_failing_row_stops_the_run_or_gets_a_null_vector(line: bytes, reason: str, tiny: Path, tmp_path: Path) -> None:
+def test_a_failing_row_stops_the_run_or_gets_a_null_vector(
+    line: bytes, reason: tuple[object, ...], tiny: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "x.jsonl"
     write_jsonl(file, sentences(200))
     lines = file.read_bytes().splitlines()
     file.write_bytes(b"\n".join([*lines[:150], line, *lines[150:]]) + b"\n")
-    with pytest.raises(ValueError, match=rf"x.jsonl, row 150 \(counted from 0\): {reason}.*on_error='skip'"):
+    with pytest.raises(ValueError, match=naming("x.jsonl, row 150", *reason, "on_error='skip'")):
         encode(file, tmp_path / "out", tiny, id_column="id")
     assert (tmp_path / "out/shard-000000.parquet").is_file(), "what was done is kept"
     summary = encode(file, tmp_path / "skip", tiny, id_column="id", on_error="skip")
     assert (summary.rows, summary.failed) == (201, 1)
     (error,) = map(json.loads, (tmp_path / "skip/_minisbert/errors.jsonl").read_text().splitlines())
     assert (error["file"], error["row"], error["shard"]) == (str(file), 150, 1)
-    assert reason in error["reason"]
+    assert naming(*reason).search(error["reason"])
     found = table(tmp_path / "skip").column("vector").to_pylist()
     assert [index for index, vector in enumerate(found) if vector is None] == [150]
     assert np.array_equal(np.stack(found[:150] + found[151:]), expected(tiny, sentences(200)))
@@ -242,10 +245,11 @@ def test_what_is_there_is_kept_and_what_is_damaged_is_made_again(inputs: dict[st
     data[5000] ^= 1
     (out / "shard-000002.parquet").write_bytes(data)
     (out / "shard-000004.parquet").unlink()
-    with pytest.raises(CorpusError, match=r"shard-000002.parquet: its sha256 is not the one that the manifest has"):
+    with pytest.raises(CorpusError, match=naming("shard-000002.parquet", "sha256")):
         verify_corpus(out)
-    with pytest.warns(minisbert.MinisbertWarning, match=r"shard-00000[24].parquet: .* It is made again"):
+    with pytest.warns(minisbert.MinisbertWarning) as caught:
         assert encode(inputs["jsonl"], out, tiny, on_error="skip").new_shards == 2
+    assert [str(warning.message).partition(":")[0] for warning in caught] == ["shard-000002.parquet", "shard-000004.parquet"]
     assert files_of(out) == before
 
 
@@ -256,17 +260,17 @@ def test_another_corpus_is_refused_with_what_differs(inputs: dict[str, Path], ti
     shutil.copytree(tiny, tmp_path / "other")
     config = json.loads((tmp_path / "other/sentence_bert_config.json").read_text())
     (tmp_path / "other/sentence_bert_config.json").write_text(json.dumps(config | {"max_seq_length": 20}))
-    for options, said in (
-        ({"dtype": "int8"}, r"settings\.dtype is \"float32\" there and \"int8\" here"),
-        ({"normalize_embeddings": True}, r"settings\.normalize_embeddings is false there and true here"),
-        ({"columns": ["number"]}, r"settings\.columns has 0 entries there and 1 here"),
-        ({"model": tmp_path / "other"}, r"model\.settings\.max_seq_length is 32 there and 20 here"),
-        ({"inputs": inputs["jsonl"]}, r"inputs\[0\]\.path is .*parquet\" there and .*jsonl\" here"),
+    for options, *parts in (
+        ({"dtype": "int8"}, "settings.dtype", '"float32" there', '"int8" here'),
+        ({"normalize_embeddings": True}, "settings.normalize_embeddings", "false there", "true here"),
+        ({"columns": ["number"]}, "settings.columns", "0 entries there", "1 here"),
+        ({"model": tmp_path / "other"}, "model.settings.max_seq_length", "32 there", "20 here"),
+        ({"inputs": inputs["jsonl"]}, "inputs[0].path", 'parquet" there', 'jsonl" here'),
     ):
-        with pytest.raises(CorpusError, match=rf"was made otherwise: .*{said}"):
+        with pytest.raises(CorpusError, match=naming("out", repr(str(out)), *parts)):
             encode(**{"inputs": inputs["parquet"], "out": out, "model": tiny, "id_column": "id", **options})
     write_parquet(inputs["parquet"], [*TEXTS[:-1], "another"])
-    with pytest.raises(CorpusError, match=r"inputs\[0\]\.sha256 is"):
+    with pytest.raises(CorpusError, match=naming("out", repr(str(out)), "inputs[0].sha256")):
         encode(inputs["parquet"], out, tiny, id_column="id")
     with pytest.raises(CorpusError, match="the inputs are not those of the corpus"):
         verify_corpus(out)
@@ -274,7 +278,7 @@ def test_another_corpus_is_refused_with_what_differs(inputs: dict[str, Path], ti
 
 
 def test_a_folder_with_other_things_and_a_second_run_are_refused(inputs: dict[str, Path], tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"holds 'x.csv' and no _minisbert/manifest.json, expected an empty folder"):
+    with pytest.raises(CorpusError, match=naming("out", tmp_path / "in", "'x.csv'", "_minisbert/manifest.json")):
         encode(inputs["parquet"], tmp_path / "in", tiny)
     holding = (
         "import sys\nfrom minisbert.corpus.folder import Folder\nwith Folder(sys.argv[1]).locked():\n print(flush=True)\n input()"
@@ -282,7 +286,7 @@ def test_a_folder_with_other_things_and_a_second_run_are_refused(inputs: dict[st
     command = [sys.executable, "-c", holding, tmp_path / "out"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        with pytest.raises(CorpusError, match=rf"process {process.pid} works in .* now"):
+        with pytest.raises(CorpusError, match=naming("out", process.pid, tmp_path / "out")):
             encode(inputs["parquet"], tmp_path / "out", tiny)
         process.kill()
     assert encode(inputs["parquet"], tmp_path / "out", tiny).rows == 600, "a kill unlocks"
@@ -293,29 +297,29 @@ def test_wrong_inputs_are_named_before_anything_is_made(inputs: dict[str, Path],
     pq.write_table(pa.table({"id": [1], "text": ["a"]}), tmp_path / "ids.parquet")
     (tmp_path / "broken.parquet").write_bytes(inputs["parquet"].read_bytes()[:-20])
     (tmp_path / "empty.jsonl").write_text("")
-    for options, said in (
-        ({"inputs": tmp_path / "none.parquet"}, "found no file"),
-        ({"inputs": f"{tmp_path}/*.nothing"}, "found no file"),
-        ({"inputs": [inputs["csv"], tmp_path / "in/*.csv"]}, "is named twice"),
-        ({"inputs": tiny / "config.json"}, "the name says no format"),
-        ({"text_column": "body"}, "the column 'body' is not among 'id', 'text', 'number'"),
-        ({"text_column": "number"}, "the column 'number' is int64, expected string"),
-        ({"inputs": [inputs["parquet"], tmp_path / "ids.parquet"], "id_column": "id"}, "is int64, expected string, as in"),
-        ({"inputs": tmp_path / "broken.parquet"}, "the parquet file is broken"),
-        ({"inputs": inputs["txt"], "id_column": "id"}, "txt has no columns"),
-        ({"columns": ["id"], "id_column": "id"}, "expected each name once"),
-        ({"out": "s3://bucket/vectors"}, "expected a folder on a disk"),
-        ({"threads": 2}, "expected None with engine='local'"),
-        ({"dtype": "float64"}, "expected one of float32, float16, int8, binary"),
+    for options, *parts in (
+        ({"inputs": tmp_path / "none.parquet"}, "inputs", "none.parquet"),
+        ({"inputs": f"{tmp_path}/*.nothing"}, "inputs", "*.nothing"),
+        ({"inputs": [inputs["csv"], tmp_path / "in/*.csv"]}, "inputs", inputs["csv"]),
+        ({"inputs": tiny / "config.json"}, "config.json", ".parquet", ".txt"),
+        ({"text_column": "body"}, inputs["parquet"], "'body'", "'id', 'text', 'number'"),
+        ({"text_column": "number"}, inputs["parquet"], "'number'", "int64", "string"),
+        ({"inputs": [inputs["parquet"], tmp_path / "ids.parquet"], "id_column": "id"}, "ids.parquet", "'id'", "int64", "string"),
+        ({"inputs": tmp_path / "broken.parquet"}, "broken.parquet", "Parquet"),
+        ({"inputs": inputs["txt"], "id_column": "id"}, inputs["txt"], "txt", "'id'"),
+        ({"columns": ["id"], "id_column": "id"}, "columns", "'id', 'id'"),
+        ({"out": "s3://bucket/vectors"}, "out", "'s3://bucket/vectors'", "folder"),
+        ({"threads": 2}, "threads", 2, None, "engine='local'"),
+        ({"dtype": "float64"}, "dtype", "'float64'", "float32, float16, int8, binary"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=naming(*parts)):
             encode(**{"inputs": inputs["parquet"], "out": tmp_path / "out", "model": tiny, **options})
         assert not (tmp_path / "out").exists()
-    with pytest.raises(ValueError, match="hold no rows"):
+    with pytest.raises(ValueError, match=naming("inputs", 1, "rows")):
         encode(tmp_path / "empty.jsonl", tmp_path / "out", tiny)
-    with pytest.raises(ValueError, match="texts are longer than 32 tokens, the longest has 182"):
+    with pytest.raises(ValueError, match=naming("32 tokens", 182)):
         encode(inputs["parquet"], tmp_path / "out", tiny, on_truncate="error")
-    with pytest.warns(minisbert.MinisbertWarning, match="1 of 600 texts are longer than 32 tokens and were cut"):
+    with pytest.warns(minisbert.MinisbertWarning, match=naming("1 of 600", "32 tokens")):
         encode(inputs["parquet"], tmp_path / "out", tiny, on_truncate="warn")
 
 
@@ -327,7 +331,7 @@ def test_files_that_break_or_vanish_in_the_middle_and_a_full_disk_are_errors_tha
     whole = (tmp_path / "b.jsonl.gz").read_bytes()
     arguments = ([tmp_path / "a.parquet", tmp_path / "b.jsonl.gz"], tmp_path / "out", tiny)
     (tmp_path / "b.jsonl.gz").write_bytes(whole[:-300])
-    with pytest.raises((ValueError, OSError), match=r"b\.jsonl\.gz: .*(broken|cannot be read)"):
+    with pytest.raises((ValueError, OSError), match=naming("b.jsonl.gz")):
         encode(*arguments)
     (tmp_path / "b.jsonl.gz").write_bytes(whole)
     # The limit of a file's size stands for the end of a disk: either fails in write().
@@ -340,7 +344,7 @@ def test_files_that_break_or_vanish_in_the_middle_and_a_full_disk_are_errors_tha
     command = [sys.executable, "-c", code, *map(str, words), "--on-truncate", "ignore"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert "shard-000000.parquet: cannot be written (File too large)" in result.stderr
+    assert naming("shard-000000.parquet", "File too large").search(result.stderr)
     assert not list((tmp_path / "out/_minisbert/writing").iterdir())
     assert encode(*arguments).rows == 400
 
@@ -390,7 +394,7 @@ def test_verify_allows_rounding_only_where_another_kind_of_processor_was_at_work
 
     manifest["shards"][1] |= {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     (tmp_path / "moved/_minisbert/manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CorpusError, match=r"shard-000001.parquet, row \d+: its vector differs by up to .* expected equal bits"):
+    with pytest.raises(CorpusError, match=naming("shard-000001.parquet", "row", "1.00e-03", "equal bits")):
         verify_corpus(tmp_path / "moved")
 
 
@@ -400,7 +404,7 @@ def test_a_corpus_of_an_int8_model_says_so_and_is_verified_with_one(inputs: dict
     manifest = json.loads((tmp_path / "out/_minisbert/manifest.json").read_text())
     assert manifest["model"]["quantize"] == "int8"
     assert verify_corpus(tmp_path / "out").exact == 256
-    with pytest.raises(CorpusError, match="quantize"):
+    with pytest.raises(CorpusError, match=naming("out", "model.quantize", '"int8" there', "null here")):
         encode_corpus(inputs["parquet"], tmp_path / "out", model=tiny, on_truncate="ignore")
 
 
@@ -412,4 +416,4 @@ def test_without_pyarrow_the_extra_is_named() -> None:
         "print(sorted({'ray', 'pyarrow', 'numpy'} & {name for name, module in sys.modules.items() if module}))"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "Run pip install 'minisbert[corpus]'." in said
+    assert "pip install 'minisbert[corpus]'" in said

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from corpora import files_of, sentences, write_jsonl, write_parquet
+from messages import naming
 
 import minisbert
 from minisbert.corpus import encode_corpus
@@ -130,9 +131,9 @@ def test_a_driver_that_is_killed_is_resumed_on_ray_or_here(
 
 
 def test_what_is_wrong_with_a_row_or_the_pool_is_said_as_locally(address: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a.parquet, row 4321 \(counted from 0\): null, expected a text"):
+    with pytest.raises(ValueError, match=naming("a.parquet, row 4321", "null", "text")):
         encode_corpus(out=tmp_path / "ray", engine="ray", address=address, **{**settings, "on_error": "raise"})
-    with pytest.raises(ValueError, match=r"3 of 1 cores do not fit the cluster, which has machines with \[1, 1\] cores"):
+    with pytest.raises(ValueError, match=naming("workers", "3 of 1 cores", [1, 1])):
         encode_corpus(out=tmp_path / "other", engine="ray", address=address, workers=3, **settings)
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from checkpoints import TINY_VOCAB, finder, write_json
 from layouts import MODES, written
+from messages import naming
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
@@ -121,9 +122,9 @@ def test_a_prompt_is_left_out_whatever_the_tokenizer_puts_around_a_text(tmp_path
 def test_a_text_without_any_token_is_named_where_sentence_transformers_pools_the_padding_or_fails(tmp_path: Path) -> None:
     folder = framed(tmp_path / "one", *FRAMES["nothing"])
     encoder = minisbert.load(folder, device="cpu")
-    with pytest.raises(ValueError, match=r"^sentences\[1\], ' ': found no tokens, expected one at least.* Leave such texts out\.$"):
+    with pytest.raises(ValueError, match=naming("sentences[1]", "' '", "no tokens", "one")):
         encoder.encode(["a man", " ", "a cat", " "])
-    with pytest.raises(ValueError, match=r"^sentences\[2\], '': found no tokens"):
+    with pytest.raises(ValueError, match=naming("sentences[2]", "''", "no tokens", "one")):
         list(encoder.encode_stream(["a man", "a cat", ""], window=1))
     assert encoder.encode("", prompt="the dog").shape == (len(MODES) * 32,)
     reference = SentenceTransformer(str(folder), device="cpu")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from checkpoints import FAMILIES, OFFSETS, save_tiny, write_modules
+from messages import naming
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -80,12 +81,12 @@ def test_a_vector_depends_on_its_text_alone(saved: Saved) -> None:
 
 def test_the_limit_is_the_positions_less_the_offset(saved: Saved) -> None:
     long = "the red cat " * 200
-    with pytest.warns(MinisbertWarning, match="longer than 150 tokens"):
+    with pytest.warns(MinisbertWarning, match=naming("1 of 1", "150 tokens")):
         assert saved.encoder.encode(long).isfinite().all()
-    with pytest.raises(ValueError, match=rf"expected 3 \(the special tokens and one more\) to {LIMIT}"):
+    with pytest.raises(ValueError, match=naming("max_seq_length", LIMIT + 1, 3, LIMIT)):
         saved.encoder.max_seq_length = LIMIT + 1
     ids = torch.full((1, LIMIT + 1), 5)
-    with pytest.raises(ValueError, match=rf"length ≤ {LIMIT}"):
+    with pytest.raises(ValueError, match=naming("input_ids", [1, LIMIT + 1], f"length ≤ {LIMIT}")):
         saved.encoder.bert(ids)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from checkpoints import write_json
 from layouts import HIDDEN, MODES, as_transformer, dense, laid, moved, without_modules, written
+from messages import naming
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
@@ -174,10 +175,10 @@ def test_prompts_are_put_before_the_text_and_left_out_of_the_pooling_where_the_c
     for method, options in ways:
         ours = getattr(encoder, method)(TEXTS, on_truncate="ignore", **options)
         close(f"{method} {options}", ours, loaded.theirs(TEXTS, method=method, **options), TINY[dtype].vectors)
-    with pytest.warns(MinisbertWarning, match="has a prompt 'passage', but its 'document' comes first and is empty"):
+    with pytest.warns(MinisbertWarning, match=naming("encode_document", "'passage'", "'document'")):
         ours = encoder.encode_document(TEXTS, on_truncate="ignore")
     close("encode_document", ours, loaded.theirs(TEXTS, method="encode_document"), TINY[dtype].vectors)
-    with pytest.warns(MinisbertWarning, match="prompt_name: 'query' is not used"):
+    with pytest.warns(MinisbertWarning, match=naming("prompt_name", "'query'")):
         ours = encoder.encode(TEXTS, on_truncate="ignore", prompt="red ", prompt_name="query")
     close("both", ours, loaded.theirs(TEXTS, prompt="red ", prompt_name="query"), TINY[dtype].vectors)
 

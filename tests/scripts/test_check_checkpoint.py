@@ -12,6 +12,7 @@ import pytest
 import torch
 from checkpoints import save_tiny
 from conftest import load_script
+from messages import naming
 
 import minisbert
 
@@ -82,6 +83,6 @@ def test_a_fault_is_found_and_placed(
 
 def test_what_cannot_be_checked_is_said(check: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("cannot be checked: MissingFileError: ")
+    assert naming("MissingFileError", "config.json").search(capsys.readouterr().err)
     assert check.main([str(tmp_path), "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["verdict"] == "cannot be checked"
