@@ -261,7 +261,7 @@ class VectorFile:
             text = f"{{'descr': '{code}', 'fortran_order': False, 'shape': {tuple(shape)}, }}".encode()
             start = b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little")
             return start + text.ljust(HEADER_BYTES - 11) + b"\n"
-        # https://huggingface.co/docs/safetensors: the length of the header, the header, the numbers
+        # https://huggingface.co/docs/safetensors: the length of the header, the header, the values
         size = self.rows * self.dimension * (4 if self.item == "F32" else 8)
         entry = {"dtype": self.item, "shape": shape, "data_offsets": [0, size]}
         length = self.header_bytes - 8

@@ -73,7 +73,7 @@ def similarity(a: Vectors, b: Vectors, fn: str = "cosine") -> Tensor:
 
     Raises:
         TypeError: if something is no vector.
-        ValueError: if the widths differ, a number is not finite, or there is no such `fn`.
+        ValueError: if the widths differ, a value is not finite, or there is no such `fn`.
 
     >>> similarity([[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [4.0, 4.0]])
     tensor([[1.0000, 0.7071],
@@ -127,7 +127,7 @@ def similarity_pairwise(a: Vectors, b: Vectors, fn: str = "cosine") -> Tensor:
 
     Raises:
         TypeError: if something is no vector.
-        ValueError: if the widths or the numbers of rows differ, a number is not finite, or there is no such `fn`.
+        ValueError: if the widths or the numbers of rows differ, a value is not finite, or there is no such `fn`.
 
     >>> similarity_pairwise([[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [3.0, 3.0]], "euclidean")
     tensor([-2.0000, -3.1623])
@@ -202,7 +202,7 @@ def semantic_search(
 
     Raises:
         TypeError: if something is no vector, or an option of the wrong type.
-        ValueError: if the widths differ, a number is not finite, a score overflows, or an option is out of its range.
+        ValueError: if the widths differ, a value is not finite, a score overflows, or an option is out of its range.
 
     >>> semantic_search([1.0, 0.0], [[0.0, 1.0], [2.0, 0.0], [3.0, 0.0]], top_k=2)
     [[{'corpus_id': 1, 'score': 1.0}, {'corpus_id': 2, 'score': 1.0}]]
@@ -301,7 +301,7 @@ def paraphrase_mining_embeddings(
 
     Raises:
         TypeError: if something is no vector, or an option of the wrong type.
-        ValueError: if a number is not finite, a score overflows, or an option is out of its range.
+        ValueError: if a value is not finite, a score overflows, or an option is out of its range.
 
     >>> paraphrase_mining_embeddings([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], max_pairs=1)
     [[1.0, 0, 2]]
@@ -360,7 +360,7 @@ def community_detection(
 
     Raises:
         TypeError: if something is no vector, or an option of the wrong type.
-        ValueError: if a number is not finite, or an option is out of its range.
+        ValueError: if a value is not finite, or an option is out of its range.
 
     >>> community_detection([[1.0, 0.0], [0.0, 1.0], [2.0, 0.1], [3.0, 0.2]], threshold=0.9, min_community_size=2)
     [[0, 2, 3]]
@@ -384,7 +384,7 @@ def community_detection(
     centres = sizes.argsort(descending=True, stable=True)
     centres = centres[sizes[centres] >= min_community_size]
 
-    # The members are computed anew, a few centres at a time: to keep those of every centre could take rows² numbers, and most
+    # The members are computed anew, a few centres at a time: to keep those of every centre could take rows² values, and most
     # centres belong to a larger community by the time it is their turn.
     communities: list[list[int]] = []
     taken = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)

@@ -212,7 +212,7 @@ OTHER_ARCHITECTURES: Final = {
 
 # What else lies in published files, and why a sentence vector does not need it. Anything else that is unused is named in a warning.
 IGNORED: tuple[tuple[str, str], ...] = (
-    (r"embeddings\.position_ids", "the numbers 0, 1, 2 …, saved by old versions of transformers"),
+    (r"embeddings\.position_ids", "the positions 0, 1, 2 …, saved by old versions of transformers"),
     (r"embeddings\.token_type_ids", "zeros, saved likewise"),
     (r"pooler\..*", "the next-sentence head's input, a layer on top of [CLS] that sentence vectors do not use"),
     (r"cls\..*", "the masked-word and next-sentence heads of pre-training"),

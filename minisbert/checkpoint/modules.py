@@ -20,7 +20,7 @@ DENSE_ACTIVATIONS: Final = (
     "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU", "LogSigmoid", "Mish",
     "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink",
 )  # fmt: skip
-"""The classes of torch.nn that work on each number by itself and need no argument."""
+"""The classes of torch.nn that work on each value by itself and need no argument."""
 
 
 POOLING_FLAGS: Final = {
@@ -247,9 +247,9 @@ def read_module(module: Module, fields: Fields, dimension: int, load_warnings: l
     )
 
 
-def describe_module(head: ModuleConfig) -> str:
+def describe_module(module: ModuleConfig) -> str:
     """A post-pooling module in a few words."""
-    if isinstance(head, DenseConfig):
-        parts = ("" if head.bias else ", no bias") + (", residual" if head.residual else "")
-        return f"{head.in_features} → {head.out_features}, {head.activation}{parts}"
-    return f"{head.dimension}" if isinstance(head, LayerNormConfig) else "length 1"
+    if isinstance(module, DenseConfig):
+        parts = ("" if module.bias else ", no bias") + (", residual" if module.residual else "")
+        return f"{module.in_features} → {module.out_features}, {module.activation}{parts}"
+    return f"{module.dimension}" if isinstance(module, LayerNormConfig) else "length 1"

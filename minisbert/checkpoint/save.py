@@ -218,7 +218,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mappi
         start, end = end, end + tensor.nbytes
         header[name] = {"dtype": KINDS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # so that the numbers begin at a multiple of eight
+    text += b" " * (-len(text) % 8)  # so that the values begin at a multiple of eight
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors.values():
@@ -227,7 +227,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mappi
 
 
 def _bytes(tensor: Tensor, block: int = 1 << 24) -> Iterator[memoryview]:
-    """The numbers of a tensor as they lie in memory, a block at a time."""
+    """The values of a tensor as they lie in memory, a block at a time."""
     flat = tensor.detach().cpu().contiguous().flatten()
     if sys.byteorder != "little":
         raise MinisbertError("this machine is big-endian, and the files are little-endian; save on another.")

@@ -36,7 +36,7 @@ class TokenizerClass:
         tokens: its special tokens by their roles, where no file names others.
         ends: the roles of the tokens before and after a text.
         mask_takes_space: whether the token for masks takes the space before it.
-        unk_id: the number that the unknown token must have; None: any.
+        unk_id: the id that the unknown token must have; None: any.
         extra: its additional special tokens, where no file lists any.
     """
 
@@ -118,9 +118,9 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> TextTokenizer:
             tokenizer = settings.rebuilt(settings.kind, tokenizer, file, load_warnings)
         settings.add_tokens(tokenizer, config.bert.vocab_size, load_warnings)
         tokenizer.encode_special_tokens = settings.split_special_tokens
-        numbers = tokenizer.get_vocab()
-        numbers.pop("", None)  # an empty line of vocab.txt, which is found in no text
-        highest = max(numbers.values(), default=-1)
+        ids = tokenizer.get_vocab()
+        ids.pop("", None)  # an empty line of vocab.txt, which is found in no text
+        highest = max(ids.values(), default=-1)
         if highest >= config.bert.vocab_size:
             raise CheckpointError(
                 f"{file}: the highest token id is {highest}, expected at most {config.bert.vocab_size - 1}, since config.json "
@@ -159,7 +159,7 @@ class _Settings:
         tokenizer_class: as given, without "Fast".
         kind: its row of `CLASSES`; None if the class takes tokenizer.json as it is.
         named: unk_token, cls_token and the like.
-        added: tokens beside the vocabulary, by the number that the file gives them.
+        added: tokens beside the vocabulary, by the id that the file gives them.
         has_decoder: whether they are from `added_tokens_decoder`, which then stands for those of tokenizer.json.
         extra: additional special tokens.
         split_special_tokens: whether "[SEP]" in a text is a text and not a token.
@@ -290,36 +290,36 @@ class _Settings:
         found = tokenizer.model.token_to_id(unknown)
         if found is None or found != (found if kind.unk_id is None else kind.unk_id):
             raise CheckpointError(
-                f"{file}: the unknown token {brief(unknown)} has the number {found}, expected "
+                f"{file}: the unknown token {brief(unknown)} has the id {found}, expected "
                 f"{'any' if kind.unk_id is None else kind.unk_id} in its vocabulary, as {self.tokenizer_class} has it. "
                 "Take an unchanged copy of it, or correct tokenizer_config.json."
             )
         return {"unk_id": found, "byte_fallback": False}
 
     def _end(self, tokenizer: Tokenizer, role: str, file: str) -> tuple[str, int]:
-        """A token that stands before or after every text, and its number."""
+        """A token that stands before or after every text, and its id."""
         token = self.named[role].content
-        number = tokenizer.token_to_id(token)
-        if number is None:
+        token_id = tokenizer.token_to_id(token)
+        if token_id is None:
             raise CheckpointError(
                 f"{file}: the token {token!r} is missing among its {tokenizer.get_vocab_size():,} tokens, expected it as the "
                 f"{role}. Take an unchanged copy of it, or correct tokenizer_config.json."
             )
-        return token, number
+        return token, token_id
 
     def add_tokens(self, tokenizer: Tokenizer, room: int, load_warnings: list[str]) -> None:
-        """Adds what the vocabulary does not know as whole tokens yet: by number, then the named ones, then the extra ones."""
+        """Adds what the vocabulary does not know as whole tokens yet: by id, then the named ones, then the extra ones."""
         known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-        for number, token in sorted(self.added.items()):
+        for token_id, token in sorted(self.added.items()):
             if token.content in {named.content for named in self.named.values()}:
                 token.special = True
             if token.content not in known:
                 tokenizer.add_tokens([token])
             found = tokenizer.token_to_id(token.content)
-            if found != number:
+            if found != token_id:
                 load_warnings.append(
-                    f"{self.fields.file}: the added token {brief(token.content)} has the number {number} there, and {found} is "
-                    "taken, as in transformers: its place in the vocabulary, or the next free number"
+                    f"{self.fields.file}: the added token {brief(token.content)} has the id {token_id} there, and {found} is "
+                    "taken, as in transformers: its place in the vocabulary, or the next free id"
                 )
             known.add(token.content)
         for token in (*self.named.values(), *self.extra):
@@ -331,7 +331,7 @@ class _Settings:
                 known.add(token.content)
 
     def _plain_added(self) -> dict[int, object]:
-        return {number: _plain(token) for number, token in self.added.items()}
+        return {token_id: _plain(token) for token_id, token in self.added.items()}
 
     def _special(self, content: str, role: str) -> AddedToken:
         takes_space = role == "mask_token" and self.kind is not None and self.kind.mask_takes_space
@@ -344,7 +344,7 @@ class _Settings:
     def _object(self, fields: Fields, name: str, value: object, *, special: bool) -> AddedToken:
         """An added token as an object: {"content": "<x>", "lstrip": false, …}."""
         if not isinstance(value, dict):
-            fields.refuse(name, "a token, as a text or as an object with the text in 'content'")
+            Fields({name: value}, fields.file).refuse(name, "a token, as a text or as an object with the text in 'content'")
         given = Fields(value, f"{fields.file}, {name}")
         content = given.string("content")
         if not content:
@@ -368,21 +368,21 @@ class _Settings:
     def _read_decoder(self, fields: Fields) -> None:
         values = fields.values["added_tokens_decoder"]
         if not isinstance(values, dict) or len(values) > MOST_ADDED_TOKENS:
-            fields.refuse("added_tokens_decoder", "an object of added tokens by their numbers")
-        for number, value in values.items():
-            if not number.isascii() or not number.isdecimal() or len(number) > 9:
-                fields.refuse("added_tokens_decoder", f"numbers as keys, and not {brief(number)}")
-            self.added[int(number)] = self._object(fields, f"added_tokens_decoder, {number}", value, special=False)
+            fields.refuse("added_tokens_decoder", "an object of added tokens by their ids")
+        for key, value in values.items():
+            if not key.isascii() or not key.isdecimal() or len(key) > 9:
+                fields.refuse("added_tokens_decoder", f"token ids as keys, and not {brief(key)}")
+            self.added[int(key)] = self._object(fields, f"added_tokens_decoder, {key}", value, special=False)
 
     def _read_added(self, fields: Fields) -> None:
         special = {token.content for token in (*self.named.values(), *self.extra)}
         if len(fields.values) > MOST_ADDED_TOKENS:
             raise CheckpointError(f"{fields.file}: found {len(fields.values):,} tokens, expected at most {MOST_ADDED_TOKENS:,}.")
         for token in fields.values:
-            number = fields.values[token]
-            if isinstance(number, bool) or not isinstance(number, int) or number < 0 or not token:
-                fields.refuse(token, "the number of a token")
-            self.added[number] = AddedToken(token, special=token in special, normalized=token not in special)
+            token_id = fields.values[token]
+            if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0 or not token:
+                fields.refuse(token, "the id of a token")
+            self.added[token_id] = AddedToken(token, special=token in special, normalized=token not in special)
 
 
 def _special(content: str) -> AddedToken:
@@ -400,7 +400,7 @@ def _without_idle(kind: TokenizerClass, step: Any) -> list[dict[str, Any]]:
 
 
 def _read_vocab(path: Path, file: str, load_warnings: list[str]) -> dict[str, int]:
-    """A vocab.txt: one token a line, whose number is that of the line, from 0.
+    """A vocab.txt: one token a line, whose id is the number of the line, from 0.
 
     As in transformers, an empty line counts and is no token, and of equal tokens the last one holds. Both give a load warning.
     """

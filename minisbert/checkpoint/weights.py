@@ -172,17 +172,15 @@ def load_module(module: nn.Module, stored: Sequence[StoredTensor], dtype: torch.
 
 
 def non_finite(values: Tensor) -> str:
-    """What is wrong with the numbers of a parameter, or "".
+    """What is wrong with the values of a parameter, or "".
 
-    A flipped bit makes a number of any size, and one that is beyond all measure makes every vector infinite or NaN.
+    A flipped bit can make a value of any size, and a huge one makes every vector infinite or NaN.
     """
     low, high = (float(end) for end in values.aminmax())  # NaN, if one is among them
     if -LARGEST_VALUE <= low <= high <= LARGEST_VALUE:
         return ""
-    what = (
-        "NaN or infinite values" if not math.isfinite(low) or not math.isfinite(high) else f"numbers from {low:.3g} to {high:.3g}"
-    )
-    return f"found {what}, expected finite numbers of at most {LARGEST_VALUE:,.0f}"
+    what = "NaN or infinite values" if not math.isfinite(low) or not math.isfinite(high) else f"values from {low:.3g} to {high:.3g}"
+    return f"found {what}, expected finite values of at most {LARGEST_VALUE:,.0f}"
 
 
 def _some(items: list[str], most: int = 20) -> str:

@@ -17,7 +17,7 @@ STEP = 48
 of that get other bits. It is also the number of scores of which only the largest is compared at first."""
 
 SHORT, LONG = 2.0**-50, 2.0**50
-"""Between these lengths, float32 holds the square of every number that matters."""
+"""Between these lengths, float32 holds the square of every value that matters."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _first_of_each(rows: Tensor, values: Tensor, k: int, count: int) -> Tensor:
 
 
 def best_pairs(found: list[tuple[Tensor, Tensor]], most: int) -> tuple[Tensor, Tensor]:
-    """From scores and the numbers of their pairs, in parts: each pair once, with its first score, the best `most`, best first."""
+    """From scores and the indices of their pairs, in parts: each pair once, with its first score, the best `most`, best first."""
     scores, pairs = (torch.cat(parts) for parts in zip(*found, strict=True))
     pairs, order = pairs.sort(stable=True)
     first = torch.ones_like(pairs, dtype=torch.bool)

@@ -84,12 +84,12 @@ def check_finite(name: str, vectors: Tensor, first: int = 0) -> Tensor:
     return vectors
 
 
-def all_finite(numbers: Tensor) -> bool:
+def all_finite(values: Tensor) -> bool:
     """Whether there is neither NaN nor infinity.
 
-    A sum is finite only if all its numbers are, and is computed ten times as fast as each is looked at. A sum may also overflow.
+    A sum is finite only if all its values are, and one sum is ten times as fast as a check of each value. A sum may also overflow.
     """
-    return bool(numbers.detach().sum().isfinite()) or bool(numbers.isfinite().all())
+    return bool(values.detach().sum().isfinite()) or bool(values.isfinite().all())
 
 
 def as_sliceable(name: str, value: Vectors) -> Any:

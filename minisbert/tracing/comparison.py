@@ -31,7 +31,7 @@ from minisbert.tracing.record import SentenceTrace, layer_neighbours
 from minisbert.tracing.steps import STRONGEST, Named, Step, how_computed, is_mark, sentence_badge, step_html, strongest
 
 LARGEST_TABLE = 1 << 12
-"""Up to so many cells all pairs of tokens are a table with its numbers, beyond a picture."""
+"""Up to this number of cells, all pairs of tokens are shown as a table of values; above it, as a picture."""
 COSINE = math_block(
     call("cos", mi("u"), mo(","), mi("v")), mo("="), fraction(f"{mi('u')}{mo('·')}{mi('v')}", norm("u") + norm("v"))
 )
@@ -57,7 +57,7 @@ def cosine_step(trace: Traced) -> Step:
         ("Cosine", decimal(trace.cosine)),
         "The cosine, layer by layer",
         "How similar would the two be if the model ended after this layer? Only the vectors of the last layer were trained to be "
-        "compared. Before it, any two sentences are often close, so look at how the number changes rather than at its size.",
+        "compared. Before it, any two sentences are often close, so look at how the cosine changes rather than at its size.",
         f'<figure>{cosine_chart(values)}<figcaption class="note">After the embeddings (emb.) and after layers 1 to '
         f"{len(values) - 1}.</figcaption>{folded('The values', table)}</figure>",
         how_computed(

@@ -1,6 +1,6 @@
 """The pieces that the page of a trace is put together from: text, tables, pictures, source code and formulas, as HTML.
 
-They know numbers and letters, and nothing of a trace. Whatever text they are given comes out as text, never as HTML. The looks
+They know nothing of a trace. Any text that they are given comes out as text, never as HTML. The looks
 are in `page.css`.
 """
 

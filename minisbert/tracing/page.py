@@ -1,6 +1,6 @@
 """A trace as a page: one HTML file, to be opened by a double click, read, projected and printed.
 
-What each step says and shows, with the numbers of the trace, is in `answer.py`, `steps.py`, `layers.py` and `comparison.py`.
+What each step says and shows, with the values of the trace, is in `answer.py`, `steps.py`, `layers.py` and `comparison.py`.
 Without JavaScript it is a whole document. The frame around it is `page.html`, its looks are `page.css`, its interactive parts are
 `page.js`. The page may load nothing: its Content-Security-Policy forbids it, and runs no script but the one whose hash it names,
 whatever stands in the sentences.
@@ -99,7 +99,7 @@ def _data(trace: Traced, sentences: Named) -> dict[str, object]:
 
 
 def _scaled(values: Tensor, dtype: torch.dtype) -> dict[str, object]:
-    """[layers, ...] → whole numbers, and for each layer what they are multiplied with."""
+    """[layers, ...] → integers, and for each layer the factor that scales them back."""
     most = torch.iinfo(dtype).max
     steps = values.flatten(1).abs().amax(dim=1).clamp(min=1e-9) / most  # [layers]
     whole = (values / steps.view(-1, *[1] * (values.ndim - 1))).round().to(dtype)
@@ -107,5 +107,5 @@ def _scaled(values: Tensor, dtype: torch.dtype) -> dict[str, object]:
 
 
 def _base64(values: Tensor) -> str:
-    """The bytes of a tensor, the lowest byte of each number first, row by row."""
+    """The bytes of a tensor, the lowest byte of each value first, row by row."""
     return base64.b64encode(bytes(values.contiguous().flatten().view(torch.uint8).tolist())).decode()

@@ -120,12 +120,12 @@ def _double(weight: Tensor) -> Tensor:
 def _check_sum(encoder: SentenceEncoder) -> None:
     if "max" in encoder.pooling.modes:
         raise ValueError(
-            "pair_matrix: this model pools with max, which takes each number of the sentence vector from the token where it is "
+            "pair_matrix: this model pools with max, which takes each value of the sentence vector from the token where it is "
             "largest. Its cosine is no sum over pairs of tokens, so there are no exact shares. Take a model with another pooling."
         )
-    for head in encoder.modules:
-        if isinstance(head, Dense) and not isinstance(head.activation, nn.Identity):
+    for module in encoder.modules:
+        if isinstance(module, Dense) and not isinstance(module.activation, nn.Identity):
             raise ValueError(
-                f"pair_matrix: this model has the nonlinearity {type(head.activation).__name__} in a dense layer. Its "
+                f"pair_matrix: this model has the nonlinearity {type(module.activation).__name__} in a dense layer. Its "
                 "cosine is no sum over pairs of tokens, so there are no exact shares. Take a model without such a layer."
             )

@@ -1,4 +1,4 @@
-"""The pictures of the page of a trace: numbers as colours, who looks at whom, the cosine after each layer.
+"""The pictures of the page of a trace: values as colours, who looks at whom, the cosine after each layer.
 
 They are SVG. Pictures of many numbers are PNGs inside, whose colour stays and whose opacity is the number, so they suit a light and
 a dark page.
@@ -69,7 +69,7 @@ def heat(weights: Tensor, shades: int = 256) -> str:
 
 
 def signs(values: Tensor, largest: float) -> str:
-    """[rows, columns] of numbers of either sign, as a picture; from `largest` on the colour is full."""
+    """[rows, columns] of values of either sign, as a picture; from `largest` on the colour is full."""
     return _png(_rows((values.float() / max(largest, 1e-30) * 127 + 128).round().clamp(0, 255)), SIGN_PALETTE)
 
 
@@ -137,7 +137,7 @@ def flow_picture(tokens: Sequence[str], weights: Tensor) -> str:
 
 
 def sum_picture(name: str, tokens: Sequence[str], parts: Sequence[tuple[str, Tensor]]) -> str:
-    """Pictures of [tokens, numbers] side by side: those that are added, in one scale, and what comes of it, in its own."""
+    """Pictures of [tokens, dimensions] side by side: those that are added, in one scale, and what comes of it, in its own."""
     largest = max(part.abs().max().item() for _, part in parts[:-1])
     cell, left, width, top = 16, 96, 128, 24
     total, height = left + len(parts) * (width + 22), top + cell * len(tokens) + 2

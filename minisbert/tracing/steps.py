@@ -45,7 +45,7 @@ def sentence_badge(name: str, sentences: Named) -> str:
 Named = list[tuple[str, SentenceTrace]]
 
 SHOWN = 48
-"""Of a token's vector, so many numbers are drawn."""
+"""How many dimensions of a token's vector are drawn."""
 
 STRONGEST = 15
 """Of a long sentence, so many tokens are shown at first."""
@@ -165,8 +165,8 @@ def tokens_step(trace: Traced, sentences: Named) -> Step:
         "tokens",
         ("Tokens", counts.replace(" and ", " + ")),
         "Text to tokens",
-        f"The model has a fixed vocabulary of {size:,} tokens. A word that is in it stays whole; {pieces_are}. Each token is a "
-        "number from here on. The tokenizer adds special tokens at both ends.",
+        f"The model has a fixed vocabulary of {size:,} tokens. A word that is in it stays whole; {pieces_are}. From here on, "
+        "each token is an id. The tokenizer adds special tokens at both ends.",
         "".join(figures),
         how_computed(
             f"<p>{rule}</p>",
@@ -231,7 +231,7 @@ MODES = {
     "weightedmean": ("an average of its tokens' vectors in which later ones count more", "each weight grows with the position"),
     "cls": ("the vector of its first token", "the first weight is 1, the others are 0"),
     "lasttoken": ("the vector of its last token", "the last weight is 1, the others are 0"),
-    "max": ("in each dimension the largest number among its tokens' vectors", "no weights: the largest wins"),
+    "max": ("in each dimension the largest value among its tokens' vectors", "no weights: the largest wins"),
 }
 
 
@@ -297,7 +297,7 @@ def pooling_step(trace: Traced, sentences: Named) -> Step:
 def vector_step(trace: Traced, sentences: Named) -> Step:
     """The sentence vector, and what follows the pooling."""
     largest = max(one.embedding.abs().max().item() for _, one in sentences)
-    digits = 17 if trace.a.embedding.dtype == torch.float64 else 9  # so many that each number is exactly that of encode()
+    digits = 17 if trace.a.embedding.dtype == torch.float64 else 9  # enough to show each value exactly as encode() gives it
     figures = []
     for name, one in sentences:
         values = one.embedding.double()
@@ -318,8 +318,8 @@ def vector_step(trace: Traced, sentences: Named) -> Step:
         product = a * b
         products = (
             '<figure class="sentence"><span class="badge both">A × B</span><div class="strip"><img alt="The products as colours" '
-            f'src="{signs(product[None], product.abs().max().item())}"></div><figcaption class="say">A times B, number by '
-            f"number: above 0 where both have the same sign. With both scaled to length 1, the {len(product)} products add up "
+            f'src="{signs(product[None], product.abs().max().item())}"></div><figcaption class="say">A times B, dimension by '
+            f"dimension: above 0 where both have the same sign. With both scaled to length 1, the {len(product)} products add up "
             f"to the cosine, {decimal(trace.cosine, 6)}.</figcaption></figure>"
         )
     formulas, sources = [], [source(finish, "finish", "modules(", "pooled[:")]

@@ -729,7 +729,7 @@ def test_a_relative_attention_bias_is_shown(opened: Open, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        ("max", "in each dimension the largest number"),
+        ("max", "in each dimension the largest value"),
         ("cls", "the vector of its first token"),
         ("weightedmean", "later ones count more"),
         (["cls", "mean_sqrt_len_tokens", "lasttoken"], "followed by the sum of its tokens' vectors, divided by √n"),
