@@ -444,7 +444,7 @@ def test_a_closed_stdin_is_named(
     capsys: pytest.CaptureFixture[str], model: str, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)  # so Python starts after `<&-`
-    assert "stdin: it is closed" in refused(capsys, "encode", "--model", model, "--out", out)
+    assert naming("stdin", "closed").search(refused(capsys, "encode", "--model", model, "--out", out))
 
 
 # Trace

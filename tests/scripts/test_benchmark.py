@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import TINY_VOCAB
+from messages import naming
 
 import minisbert
 
@@ -102,7 +103,7 @@ def test_vectors_that_do_not_agree_are_not_timed(precision: str, near: list[list
     measured = {"float32": 1e-5, "int8": 1 - 3.8 / math.sqrt(2 * (2**2 + 1.8**2))}
     assert measure.difference(np.array(near), right, "x", precision) == pytest.approx(measured[precision])
     for wrong in np.array(far), np.ones((2, 2)), right * np.nan:
-        with pytest.raises(SystemExit, match=r"the vectors of x on short .*Nothing is timed"):
+        with pytest.raises(SystemExit, match=naming("x on short")):
             measure.difference(wrong, right, "x on short", precision)
 
 
@@ -182,7 +183,7 @@ def test_one_thread_leaves_one_way_to_try(tiny_folder: Path) -> None:
 
 
 def test_a_system_that_fails_is_named(tiny_folder: Path) -> None:
-    with pytest.raises(SystemExit, match=r"benchmark: minisbert failed:\n(.|\n)*Error: (.|\n)*none"):
+    with pytest.raises(SystemExit, match=naming("minisbert", "ModelNotFoundError", tiny_folder / "none")):
         measure.compare(["minisbert"], {}, Setting(tiny_folder / "none", tiny_folder, 1, "wall"), 1)
 
 
@@ -206,7 +207,7 @@ def test_all_searches_find_the_same() -> None:
         lines = list(search.search_lines({str(size): json.loads(json.dumps(rows))}))
         assert [f", {name}: " in line for name, line in zip(rows, lines, strict=True)] == [True] * len(rows)
         wrong = runs | {"other": [runs["minisbert"][0] | {"found": [[0]] * len(runs["minisbert"][0]["found"])}]}
-        with pytest.raises(ValueError, match=r"other: found 0\.\d+ of the rows that minisbert found, expected 0\.999 at least\."):
+        with pytest.raises(ValueError, match=naming("other", "0.", "minisbert", 0.999)):
             search.summed(wrong)
 
 
@@ -235,18 +236,18 @@ def test_the_command_starts_from_its_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "parts"),
     [
-        (["--rounds", "0"], "--rounds: found 0, expected at least 1"),
-        (["--share", "2"], "--share: found 2.0, expected more than 0, up to 1"),
-        (["--data", "nowhere"], "--data: found no stsb-test.tsv in nowhere"),
-        (["--systems", "none"], "invalid choice: 'none'"),
+        (["--rounds", "0"], ("--rounds", 0, 1)),
+        (["--share", "2"], ("--share", 2.0, 0, 1)),
+        (["--data", "nowhere"], ("--data", "stsb-test.tsv", "nowhere")),
+        (["--systems", "none"], ("--systems", "'none'")),
     ],
 )
-def test_wrong_options_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options_are_named(arguments: list[str], parts: tuple[object, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(arguments)
-    assert message in capsys.readouterr().err
+    assert naming(*parts).search(capsys.readouterr().err)
 
 
 def test_a_family_is_a_model_of_bert_bases_size_for_the_systems_that_run_it() -> None:
