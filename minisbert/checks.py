@@ -1,4 +1,4 @@
-"""The arguments of `Bert.forward`, checked. They are here so that bert.py is the model and nothing else."""
+"""Checks the arguments of `Bert.forward`, apart from bert.py, which holds the model alone."""
 
 from __future__ import annotations
 

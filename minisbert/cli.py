@@ -40,7 +40,7 @@ Turns sentences into vectors whose cosine says how close their meanings are.
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Never breaks a line at a hyphen: a model's name is there to be copied."""
+    """Never breaks a line at a hyphen, so that a model's name can be copied."""
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(text, width, break_on_hyphens=False)
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        return 0  # whoever read our output wants no more of it
+        return 0  # the reader of the output has closed the pipe
     except (MinisbertError, ValueError, TypeError, OSError, RuntimeError, MemoryError) as error:
         say(f"error: {_one_line(error)}")
         return 2

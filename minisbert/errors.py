@@ -22,7 +22,7 @@ class CheckpointError(MinisbertError):
 
 
 class ModelNotFoundError(MinisbertError):
-    """No place that was asked has the model; the message lists the places and what each one answered."""
+    """The model was not found; the message lists the places that were searched and what each one answered."""
 
 
 class MissingExtraError(MinisbertError, ImportError):

@@ -175,7 +175,7 @@ def _json_texts(lines: Iterable[tuple[int, str]], name: str, column: str | None)
 
 
 def _table_texts(lines: Iterable[tuple[int, str]], name: str, delimiter: str, quotes: int, column: str) -> Iterator[str]:
-    # No quotes in tsv: a tab or a line end cannot be within a field then, and a quotation mark is a character as any other.
+    # tsv has no quotes: a field holds neither tabs nor line ends, and a quotation mark is a plain character.
     rows = csv.reader((line + "\n" for _, line in lines), delimiter=delimiter, quoting=quotes, strict=True)  # type: ignore[arg-type]
     try:
         names = next(filter(None, rows), None)
@@ -277,7 +277,7 @@ class VectorFile:
 
 
 def is_vector_file(head: bytes) -> bool:
-    """Whether a file that begins so is one that `VectorFile` wrote."""
+    """Whether `VectorFile` wrote a file with this beginning."""
     length = (HEADER_BYTES - 8).to_bytes(8, "little")
     npy = b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little")
     return head.startswith((length + b'{"embeddings"', npy)) or head[8:].startswith(b'{"__metadata__": {"made_by": "minisbert"')

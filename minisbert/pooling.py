@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 POOLING_MODES: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-"""In the order in which modes that are given as booleans are concatenated; a list of modes has its own."""
+"""The order in which modes given as booleans are concatenated; a list of modes has its own order."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ ModuleConfig = DenseConfig | LayerNormConfig | NormalizeConfig
 
 
 def width(pooling: PoolingConfig, modules: Sequence[ModuleConfig]) -> int:
-    """Numbers in a vector that went through the pooling and these modules."""
+    """The dimensions of a vector after the pooling and these modules."""
     dimension = pooling.dimension * len(pooling.modes)
     for module in modules:
         if isinstance(module, DenseConfig):

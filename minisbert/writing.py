@@ -1,4 +1,4 @@
-"""Files that take their name when they are whole, and never the place of a file that minisbert did not write."""
+"""Writes files that get their name when they are complete, and never replaces a file that minisbert did not write."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HEAD_BYTES = 4096
-"""As much of an older file is read to tell who wrote it."""
+"""How many bytes of an older file are read to tell which program wrote it."""
 
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str], ours: Callable[[bytes], bool], name: str = "path") -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place at the end: a reader never sees half a file, and an error leaves none.
+    """A temporary file beside `path` that replaces it at the end: a reader never sees a part of a file, and an error leaves none.
 
     Args:
         path: the file to write. A link stays one, and what it points to is written.

@@ -139,7 +139,7 @@ def compare(systems: dict[str, Any], texts: list[str], limit: int, rounds: int) 
 
 
 def sweep(folder: Path, texts: list[str], limit: int) -> None:
-    """Texts a second with batches of so many tokens."""
+    """Texts a second with batches of this many tokens."""
     for dtype in "float32", "bfloat16":
         encoder = minisbert.load(folder, device="cuda", dtype=getattr(torch, dtype))
         encoder.max_seq_length = limit

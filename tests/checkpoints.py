@@ -63,7 +63,7 @@ def write_modules(folder: Path, dimension: int, *, max_seq_length: int | None, m
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
 POSITIONS = 40
-"""Of the tiny models: so many tokens a sentence can have."""
+"""The most tokens of a sentence in the tiny models."""
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "bert": SIZES,

@@ -80,7 +80,7 @@ class Hub:
         self.broken[file] = [status] * times
 
     def cut(self, file: str, after: int, times: int = 1) -> None:
-        """The next times that the content of a file is sent, the connection breaks after so many bytes."""
+        """The next times that the content of a file is sent, the connection breaks after this many bytes."""
         self.cuts[file] = [after] * times
 
     def pause(self, file: str, seconds: float) -> None:

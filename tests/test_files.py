@@ -131,7 +131,7 @@ def test_texts_are_read_as_they_are_asked_for() -> None:
     ours, theirs = os.pipe()
     with os.fdopen(theirs, "wb", buffering=0) as pipe, open_texts(f"/dev/fd/{ours}") as texts:
         pipe.write(b"a\nb\n")
-        assert [next(texts), next(texts)] == ["a", "b"]  # nobody has closed the pipe yet
+        assert [next(texts), next(texts)] == ["a", "b"]  # the pipe is still open
     os.close(ours)
 
 

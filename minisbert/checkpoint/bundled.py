@@ -49,7 +49,7 @@ def installed_models() -> list[BundledModel]:
 
 
 def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> tuple[InstalledModel | None, list[str]]:
-    """The folder of an installed package that bundles this very model, or why there is none: nothing if no package is known to."""
+    """The folder of an installed package that bundles this model, or why there is none; neither if no known package does."""
     for bundled in BUNDLED:
         if bundled.model.lower() != name.lower():
             continue
@@ -62,7 +62,7 @@ def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> 
         weights = folder / bundled.weights
         found = _sha256(weights) if weights.is_file() else "no such file"
         if found == bundled.sha256:
-            # Some installers put links to a store in place of files: all of them beside the weights, which are as expected.
+            # Some installers put links to a store in place of files. They may lead to the folder of the verified weights.
             return InstalledModel(
                 folder, f"the installed package {bundled.package}", (folder.resolve(), weights.resolve().parent)
             ), []

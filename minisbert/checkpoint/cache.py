@@ -44,7 +44,7 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
 
 def hub_cache() -> Path:
-    """Where huggingface_hub keeps its files, by its own rules, but that an empty variable counts as not set."""
+    """Where huggingface_hub keeps its files, by its own rules, except that an empty variable counts as not set."""
     return absolute(_hub_cache())
 
 

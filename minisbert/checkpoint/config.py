@@ -55,7 +55,7 @@ class WordPieceConfig:
 
 @dataclass(frozen=True)
 class SentenceTransformersConfig:
-    """How the vectors are meant to be asked for and compared: `config_sentence_transformers.json`.
+    """Prompts, similarity function and truncation that the checkpoint recommends: `config_sentence_transformers.json`.
 
     Attributes:
         prompts: texts to put before a sentence, by name.
@@ -129,7 +129,7 @@ class CheckpointConfig:
 
     @property
     def dimension(self) -> int:
-        """Numbers in a sentence vector, as the chain of modules gives it, before any of them are left out."""
+        """The dimensions of a sentence vector as the modules give it, before truncation."""
         return width(self.pooling, self.modules)
 
 

@@ -1,4 +1,4 @@
-"""The families: models that compute as BERT does, and write it down in other ways.
+"""The families: models that compute as BERT does, under other names of fields and weights.
 
 A family is data. Its row of `FAMILIES` says how its weights and settings are called, where positions begin, whether there are
 token types, and which tokenizer it has where no file says. A further family of this kind is a row and a test (CONTRIBUTING.md).
@@ -102,7 +102,7 @@ ONLY: Switches = (
 
 @dataclass(frozen=True)
 class Family:
-    """How one family writes down what it shares with BERT, and what it fixes.
+    """The names that one family has for BERT's fields and weights, and the values that it fixes.
 
     Attributes:
         name: as people write it, for messages.
@@ -233,7 +233,7 @@ def read_bert_config(fields: Fields, load_warnings: list[str]) -> BertConfig:
         fields.must_be(name, value, f"{why}; load this checkpoint with transformers.")
 
     def key(name: str) -> str:
-        """What the family calls a field of `BertConfig`. Our name for it must not say otherwise."""
+        """What the family calls a field of `BertConfig`. A field of our name must not contradict it."""
         key = family.keys.get(name, name)
         fields.must_be(name, fields.values.get(key), f"{family.name} has it in {key!r}. Remove one of the two.")
         return key
@@ -342,7 +342,7 @@ def current_name(name: str, prefix: str = "bert.") -> str:
 
 
 def is_superfluous(name: str, config: BertConfig) -> bool:
-    """Whether another family computes with a tensor of this name, and this one has no place for it, such as token types."""
+    """Whether another family has a tensor of this name and this one has not, such as token types."""
     own = {theirs for theirs, _ in FAMILIES[config.model_type].weights}
     return any((name,) in {theirs for theirs, _ in family.weights} - own for family in FAMILIES.values())
 

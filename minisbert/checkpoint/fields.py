@@ -68,7 +68,7 @@ class Fields:
         return float(value)
 
     def probability(self, field: str, *, default: float) -> float:
-        """A number from 0 and below 1, such as a share that dropout drops."""
+        """A number from 0 and below 1, such as the probability of dropout."""
         value = self.values.get(field, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
             self.refuse(field, "a number from 0 and below 1")
@@ -164,7 +164,7 @@ def read_json(path: Path, file: str) -> object:
         text = path.read_bytes().decode()
         value: object = json.loads(text, object_pairs_hook=once, parse_constant=no_constant)
         if "\\ud" in text or "\\uD" in text:
-            json.dumps(value, ensure_ascii=False).encode()  # json lets a lone surrogate pass, and nothing after it does
+            json.dumps(value, ensure_ascii=False).encode()  # json accepts a lone surrogate, and all code after it fails on one
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{file}: not valid json ({error}). The file may be cut off or damaged; take an unchanged copy of it."
@@ -186,7 +186,7 @@ def read_fields(find: Find, file: str) -> Fields | None:
 
 
 def unknown(fields: Fields, known: set[str]) -> list[str]:
-    """A load warning about the fields of a module that nobody here knows, and that therefore do nothing."""
+    """A load warning about fields of a module that minisbert does not know and does not use."""
     names = sorted(brief(name) for name in fields.values if name not in known)
     if not names:
         return []

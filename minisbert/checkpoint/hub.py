@@ -68,7 +68,7 @@ ORIGINALS = {
 """Well-known models that are often given without their organisation."""
 
 OBSOLETE = ("special_tokens_map.json", "added_tokens.json", "sparse_linear.pt", "colbert_linear.pt")
-"""What newer versions of transformers write into tokenizer_config.json instead, and what is not used: a copy without is as good."""
+"""Files that a whole copy may lack: transformers now writes the first two into tokenizer_config.json; the others are not used."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ class _Repository:
         return self.cache / ("models--" + self.name.replace("/", "--"))
 
     def take_cached(self) -> str:
-        """Takes the cache's copy if it is whole, by the files that no model can do without; half a download is not a model.
+        """Takes the cache's copy if it is whole, by the files that every model needs; an unfinished download is not a model.
 
         Smaller files that the cache does not know are asked for later.
 
@@ -409,7 +409,7 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 def is_network_error(error: BaseException | None) -> bool:
-    """Whether behind an error is one of the operating system (refused, unreachable, no such host), other than a timeout."""
+    """Whether an error was caused by one of the operating system (refused, unreachable, no such host), except a timeout."""
     while error is not None:
         if isinstance(error, OSError):
             return not isinstance(error, TimeoutError)

@@ -1,4 +1,4 @@
-"""What a checkpoint has in place of what minisbert reads, and how to get weights that load from it."""
+"""Files in other formats that a checkpoint may have, and how to get weights that load from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHER_FORMS = (
     (r"openvino_.*\.(xml|bin)", "OpenVINO", _MADE_FROM),
     (r".*\.gguf", "GGUF", _MADE_FROM),
 )
-"""A file's name, what it is, and what to do; the first that is found is what the message says."""
+"""A file's name, what it is, and what to do. The message names the first one that is found."""
 
 
 def advice(names: Iterable[str], folder: str = "") -> str:

@@ -91,7 +91,7 @@ def _read(path: Path, file: str, name: str, tensor: _Tensor, start: int) -> Tens
 
 
 class _File(io.BufferedReader):
-    """A file of which nothing large is read at once, whatever size it says that its parts have."""
+    """A file that is read in small parts only, whatever sizes it claims."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MOST_BYTES:
@@ -109,7 +109,7 @@ def _open_zip(opened: _File, size: int) -> tuple[object, dict[str, int]]:
         raise UnpicklingError("it is a TorchScript archive, a program with its weights; save the weights alone, with state_dict()")
 
     def start(name: str, least: int) -> int:
-        """Goes to the byte at which an entry begins, if it has at least so many."""
+        """Goes to the byte at which an entry begins, if the entry has at least this size."""
         if (entry := entries.get(name)) is None:
             raise UnpicklingError(f"it is a zip file without {_brief(name)}, which PyTorch writes")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
@@ -210,7 +210,7 @@ class _Unpickler(Unpickler):
 
 
 class _Builder(NamedTuple):
-    """What a program gets for a name: it can call the function, and change nothing about it."""
+    """What a program gets for a name. The program can call the function and cannot change it."""
 
     function: Callable[..., object]
 

@@ -157,10 +157,10 @@ def beside(target: Path) -> Iterator[Path]:
     """An empty folder on the same disk, gone afterwards whatever happens; also removes those that killed processes have left."""
     start = f".{target.name}.saving-"
     for left in sorted(target.parent.glob(f"{_literal(start)}????????")):
-        if not left.is_symlink() and (lock := _lock(left)) is not None:  # nobody holds it any more
+        if not left.is_symlink() and (lock := _lock(left)) is not None:  # no process holds it
             _clear(left, target)
             os.close(lock)
-    # Only when it is locked does it get a name of that kind: before, another process would take it for left behind.
+    # It gets a name of that kind after it is locked. Without the lock, another process would remove it as left behind.
     unlocked = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     (unlocked / MARK).write_bytes(MARK_TEXT)
     lock = _lock(unlocked)
@@ -176,7 +176,7 @@ def beside(target: Path) -> Iterator[Path]:
 
 
 def _clear(folder: Path, target: Path) -> None:
-    """Removes a folder of `beside`, if it is one, and if nobody has put anything else into it."""
+    """Removes a folder of `beside`, if it is one, and if nothing else was put into it."""
     with suppress(OSError):
         if (folder / MARK).read_bytes() != MARK_TEXT:
             return
@@ -214,14 +214,14 @@ def _lock(folder: Path) -> int | None:
 
 
 def flush(folder: Path) -> None:
-    """Waits until everything is on the disk: a name must not come to stand before its content does."""
+    """Waits until everything is on the disk, because the content must be there before the name is."""
     for path in [*folder.rglob("*"), folder]:
         if path.is_symlink() or (path.is_dir() and os.name == "nt"):
             continue
         opened = os.open(path, os.O_RDONLY)
         try:
             os.fsync(opened)
-        except OSError:  # some file systems have no such thing for folders
+        except OSError:  # some file systems cannot do this for folders
             if path.is_file():
                 raise
         finally:
@@ -252,7 +252,7 @@ def replace(new: Path, target: Path) -> None:
         return
     _swap(new, target)
     try:
-        check_replaceable(new)  # whatever came there since: now nobody else knows where it is
+        check_replaceable(new)  # it may have changed until now; from here on, no other process knows its name
     except FileExistsError as error:
         _swap(new, target)
         raise FileExistsError(str(error).replace(str(new), str(target), 1)) from None

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 FORMAT_VERSION = "2.2.2"
-"""Of sentence-transformers, whose form the files have: every version since then reads them."""
+"""The version of sentence-transformers whose file format is written; every later version reads it."""
 
 KINDS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -60,7 +60,7 @@ def save(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: str 
             f"quantize: found {checkpoint.quantize} weights, expected float ones, as checkpoints have them. Load without "
             "quantize, and save that."
         )
-    target = Path(os.path.realpath(expand(folder)))  # a link stays, and what it points to is replaced
+    target = Path(os.path.realpath(expand(folder)))  # a link is kept, and its target is replaced
     check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with beside(target) as new:
@@ -207,7 +207,7 @@ def _is_plain_bert(tokenizer: Tokenizer, normalizer: Any, names: Mapping[str, st
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a .safetensors file, one tensor after the other: the length of a header, the header, the numbers.
+    """Writes a .safetensors file, one tensor after the other: the length of a header, the header, the values.
 
     By hand, since safetensors' own function needs numpy, and a second copy of all tensors in memory.
     """

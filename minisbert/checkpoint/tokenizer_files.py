@@ -325,7 +325,7 @@ class _Settings:
         for token in (*self.named.values(), *self.extra):
             if token.content in known:
                 continue
-            # A [MASK] that neither the vocabulary nor the embedding has a place for is just a text.
+            # If neither the vocabulary nor the embedding has a row for [MASK], it is plain text.
             if tokenizer.token_to_id(token.content) is not None or tokenizer.get_vocab_size() < room:
                 tokenizer.add_tokens([token])
                 known.add(token.content)
@@ -416,7 +416,7 @@ def _read_vocab(path: Path, file: str, load_warnings: list[str]) -> dict[str, in
     vocab: dict[str, int] = {}
     odd: list[str] = []
     for number, line in enumerate(lines):
-        token = line.rstrip() or line  # a token is never found with a space behind it; one that is all spaces, never at all
+        token = line.rstrip() or line  # a token with a space at its end is never found, nor is one of spaces alone
         if not token:
             odd.append(f"line {number + 1} is empty")
         elif token in vocab:

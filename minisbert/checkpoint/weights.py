@@ -110,7 +110,7 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
 
 
 def _wrapper_of(stored: Sequence[str], needed: Sequence[str], own: str) -> tuple[str, str]:
-    """The prefix of a wrapper before the names in a file, or ""; and what to say of a prefix that is none of a wrapper.
+    """The prefix of a wrapper before the names in a file, or ""; and a hint if the prefix is not a known one.
 
     Args:
         stored: the names in the file.

@@ -29,7 +29,7 @@ class Progress:
         self._start = self._said = time.monotonic()
 
     def advance(self, rows: int, tokens: int) -> None:
-        """Says that so many more are done."""
+        """Adds to the numbers of rows and tokens that are done."""
         self.new += rows
         self.tokens += tokens
         if self.shown and time.monotonic() - self._said >= self.every:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
 
 MOST_THREADS = 4
-"""Cores for an actor, if nothing else is said: more share one copy of the weights, fewer wait less for one another."""
+"""The default number of cores for an actor. More cores share one copy of the weights; fewer wait less for one another."""
 
 ERRORS: dict[str, type[Exception]] = {
     "ValueError": ValueError,
@@ -156,7 +156,7 @@ def _quiet(data: Any) -> Iterator[None]:
 
 
 class ShardWorker:
-    """What an actor runs: numbers of shards → their entries, as json.
+    """What an actor runs: indices of shards → their entries, as json.
 
     Args:
         job: what every shard needs to know.

@@ -1,4 +1,4 @@
-"""Files → blocks of rows, read as a stream from any row on. A row that has no text is in its block with the reason."""
+"""Files → blocks of rows, read as a stream from any row on. A row without a text stays in its block, with the reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCK = 8192
 """The most rows in one block, and the rows in one row group of the output."""
 
 BLOCK_CHARACTERS = 1 << 22
-"""A block of a line format ends at so many characters, so that long texts do not fill the memory."""
+"""The most characters in a block of a line format, so that long texts do not fill the memory."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from minisbert.corpus.shards import SCALE, VECTOR, model_facts, same_kind, store
 from minisbert.encoder import SentenceEncoder
 
 ROUNDING = 1e-6
-"""What a number of a vector of length 1 may differ by between processors of different kinds; times the largest number above 1."""
+"""The tolerance for each value between processors of different kinds, times the largest value if that is above 1."""
 
 SHARDS = 16
 """The most shards from which rows are taken."""

@@ -77,7 +77,7 @@ core (sentences per second of all-MiniLM-L6-v2 at 128, 192, 256, 384 and 512 tok
 
 
 def balanced_batches(lengths: Sequence[int], threads: int, batch_size: int | None = None) -> list[Batch]:
-    """Packs sentences for so many threads, each of which computes batches, so that all of them are done at about the same time.
+    """Packs sentences for this number of threads, which compute batches and should finish at about the same time.
 
     Longest first, ties in the caller's order. There are as many batches for each thread, of equal shares of the tokens, which lie
     between about `LEAST_TOKENS` and `MOST_TOKENS`; a longer sentence makes a batch of its own. A batch may end a quarter below its

@@ -75,7 +75,7 @@ def check_text(text: object, name: str) -> str:
 
 
 def _advice(entry: object) -> str:
-    # NaN is what pandas has for a missing text, and newer versions have NA.
+    # pandas marks a missing text by NaN, and newer versions by NA.
     if entry is None or (isinstance(entry, float) and math.isnan(entry)) or type(entry).__name__ == "NAType":
         return " A missing text has no vector; leave it out, or pass '' for it."
     if isinstance(entry, (list, tuple)) and len(entry) == 2 and all(isinstance(part, str) for part in entry):
@@ -91,7 +91,7 @@ def _advice(entry: object) -> str:
 
 
 def flag(name: str, value: object) -> bool:
-    """True or False, and nothing that merely counts as one of them."""
+    """Checks that a value is True or False; 0 and 1 are refused."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: found {type(value).__name__}, expected True or False.")
     return value

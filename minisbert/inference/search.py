@@ -161,7 +161,7 @@ def best_of(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
 
 
 def _first_of_each(rows: Tensor, values: Tensor, k: int, count: int) -> Tensor:
-    """Where the largest `k` values of each of `count` rows stand, [count, k]; of equal values, the first."""
+    """The indices of the largest `k` values of each of `count` rows, [count, k]; of equal values, the first."""
     order = values.argsort(descending=True, stable=True)
     order = order[rows[order].argsort(stable=True)]
     counts = rows.bincount(minlength=count)
@@ -180,7 +180,7 @@ def best_pairs(found: list[tuple[Tensor, Tensor]], most: int) -> tuple[Tensor, T
 
 
 def block_size(rows: int) -> int:
-    """The most rows up to so many that fill whole steps, or so many if they fill none.
+    """The largest number of rows, up to `rows`, that fills whole steps; `rows` itself if that is less than a step.
 
     >>> block_size(4096), block_size(7)
     (4080, 7)

@@ -91,12 +91,12 @@ class Task(Generic[Result]):
             try:
                 raise self._error
             finally:
-                self._error = None  # or the two would keep each other, and all that was being computed, alive in a circle
+                self._error = None  # otherwise a reference cycle would keep both, and the data of the computation, alive
         return self._value
 
     @staticmethod
     def drop(tasks: Sequence[Task[Result]]) -> None:
-        """Has those not begin that have not begun, and waits for those that have."""
+        """Drops the tasks that have not begun, and waits for the others."""
         for task in tasks:
             task._dropped = True
         # An interrupt may have come just after a task was taken from the queue, so the queue is no count of what is missing.
@@ -273,7 +273,7 @@ _starting = _native.RLock()
 
 
 class Workers:
-    """So many threads, each of which computes on one core."""
+    """A fixed number of threads, each of which computes on one core."""
 
     def __init__(self, threads: int) -> None:
         self._waiting: SimpleQueue[Task[Any]] = SimpleQueue()
@@ -294,7 +294,7 @@ class Workers:
         """Has a task run by the next worker that is free.
 
         Raises:
-            TypeError: if it is no `Task`. It would end the worker, and whoever asks for something next would wait for ever.
+            TypeError: if it is no `Task`. It would end the worker, and the next caller would wait for ever.
         """
         if not isinstance(task, Task):
             raise TypeError(f"task: found {type(task).__name__}, expected a Task. Take Workers.call for a function.")
@@ -308,7 +308,7 @@ class Workers:
         return task.done.get().result()
 
     def end(self) -> None:
-        """Has all workers idle, and idle they stay, but for what the main thread may still ask for.
+        """Waits until all workers are idle and keeps them idle, except for tasks of the main thread.
 
         Python ends next, and a thread that is in PyTorch then brings the program down with an error. By now only daemons can have
         asked for something. They will not get it, and end while they wait.

@@ -81,12 +81,12 @@ class Trace(Traced):
 
 
 def is_page(head: bytes) -> bool:
-    """Whether a file that begins so is a page that `save_html` wrote."""
+    """Whether `save_html` wrote a file with this beginning."""
     return b'<meta name="generator" content="minisbert">' in head
 
 
 def is_card(head: bytes) -> bool:
-    """Whether a file that begins so is a picture that `save_svg` wrote."""
+    """Whether `save_svg` wrote a file with this beginning."""
     return head.startswith(b"<svg ") and b"<!-- minisbert trace -->" in head
 
 

@@ -16,7 +16,7 @@ from minisbert.tracing.html import decimal, escaped, shortened
 from minisbert.tracing.pairs import Traced
 
 MOST_TOKENS = 24
-"""Of each sentence; the picture of more would be too small to read."""
+"""The most tokens of each sentence; a picture of more would be too small to read."""
 
 LETTER = 9.6
 """The width of a letter in 16 px monospace type."""

@@ -28,7 +28,7 @@ def escaped(text: str) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """A text of at most so many letters."""
+    """A text, cut to at most `length` letters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

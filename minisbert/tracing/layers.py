@@ -30,7 +30,7 @@ from minisbert.tracing.record import SentenceTrace, attention_weights
 from minisbert.tracing.steps import Named, Step, how_computed, is_mark, sentence_badge, step_html
 
 SCORES_SHOWN = 5 << 16
-"""All heads are in the page while they have at most so many scores; of longer sentences it holds each layer's average."""
+"""The most scores for which the page holds every head; for longer sentences it holds each layer's average."""
 
 Q_K = "<mrow><mi>Q</mi><msup><mi>K</mi><mi>T</mi></msup></mrow>"
 SCORES = fraction(Q_K, "<msqrt><mi>d</mi></msqrt>")

@@ -26,7 +26,7 @@ from minisbert.tracing.pairs import Traced
 from minisbert.tracing.steps import Named, embeddings_step, pooling_step, tokens_step, vector_step
 
 BYTES_SHOWN = 5 << 17
-"""The page holds queries and keys while they and the scores take at most so many bytes; else it shows scores and softmax only."""
+"""The most bytes of queries, keys and scores in the page; above it, the page shows scores and softmax only."""
 
 
 def render(trace: Traced) -> str:

@@ -48,7 +48,7 @@ SHOWN = 48
 """How many dimensions of a token's vector are drawn."""
 
 STRONGEST = 15
-"""Of a long sentence, so many tokens are shown at first."""
+"""How many tokens of a long sentence are shown at first."""
 
 
 def is_mark(one: SentenceTrace) -> list[bool]:
@@ -242,7 +242,7 @@ WEIGHT_LINES = {
     "cls": "some",
     "lasttoken": "flip(1)",
 }
-"""What stands in the lines of `token_weights` for each mode."""
+"""A part of the line of `token_weights` that computes each mode."""
 
 
 def pooling_step(trace: Traced, sentences: Named) -> Step:

@@ -21,7 +21,7 @@ NLI_LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
 """The classes of SNLI, MultiNLI and SICK in the order of sentence-transformers. Upper and lower case are one."""
 
 NO_GOLD_LABEL = "-"
-"""What SNLI and MultiNLI have where the annotators did not agree; such rows are left out, as in their papers."""
+"""The label of SNLI and MultiNLI where the annotators did not agree; such rows are left out, as in their papers."""
 
 
 @dataclass(frozen=True)

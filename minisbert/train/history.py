@@ -100,7 +100,7 @@ MARK = "<desc>A training run of minisbert</desc>"
 
 WIDTH, HEIGHT = 640, 220
 LEFT, TOP, RIGHT, BOTTOM = 60, 30, 620, 190
-"""Of a panel's axes, in the units of the drawing."""
+"""The edges of a panel's axes, in the units of the drawing."""
 
 Points = Sequence[tuple[float, float]]
 

@@ -251,7 +251,7 @@ def changes(arguments: Sequence[Any]) -> list[Any]:
 
 
 def indent(text: str, most: int = 20) -> str:
-    """What a learner printed, at most so many lines."""
+    """What a learner printed, at most `most` lines."""
     lines = text.rstrip("\n").split("\n")
     shown = [f"    {line[:200]}" for line in lines[:most]]
     return "\n".join(shown + ([f"    … and {len(lines) - most} more lines"] if len(lines) > most else []))

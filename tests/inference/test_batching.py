@@ -25,7 +25,7 @@ def batches(lengths: list[int], batch_tokens: int, batch_size: int | None = None
 
 
 def check_plan(packed: list[Batch], lengths: list[int], most: int, batch_size: int | None) -> None:
-    """What holds for every plan, of batches of so many tokens and sentences at most."""
+    """Checks what holds for every plan with these limits of tokens and sentences in a batch."""
     order = [index for batch in packed for index in batch.indices]
 
     assert sorted(order) == list(range(len(lengths))), "every sentence once"

@@ -24,7 +24,7 @@ README = (Path(__file__).parents[2] / "minisbert/inference/README.md").read_text
 SECTION = README.partition("## Coming from sentence-transformers\n")[2].partition("\n#")[0]
 NAMED = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", SECTION))))
 
-# What belongs to their classes and is nobody's business outside, and the helpers of util that are not about vectors.
+# Internals of their classes, and the helpers of util that are not about vectors.
 INSIDE = {
     *("SUPPORTED_SIMILARITY_FN_NAMES", "default_huggingface_organization", "model_card_data_class", "model_type"),
     *("clear_placement_cache", "is_hpu_graph_enabled", "module_kwargs"),

@@ -99,7 +99,7 @@ def trained():
 untold = ctypes.PyDLL(None).fork  # Python is not told of it
 print(check(os.fork, same), check(untold, same), check(os.fork, trained))
 
-# What another thread had locked stays locked in a forked process, and a fork that Python is not told of waits for nobody.
+# What another thread had locked stays locked in a forked process, and a fork that Python does not know of does not wait.
 inside, leave = threading.Event(), threading.Event()
 def compute():
     with computing():

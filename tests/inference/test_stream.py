@@ -175,7 +175,7 @@ def test_the_bar_counts_sentences_and_tokens(tiny: SentenceEncoder, capfd: pytes
     assert "100%" in shown
     assert " 100/100 [" in shown
     assert f"{stream.tokens:,} tokens]" in shown
-    list(tiny.encode_stream(iter(TEXTS[:100]), window=40, show_progress_bar=True))  # nobody knows how many there will be
+    list(tiny.encode_stream(iter(TEXTS[:100]), window=40, show_progress_bar=True))  # the number of texts is not known
     assert "100sentence [" in capfd.readouterr().err
 
 

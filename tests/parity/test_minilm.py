@@ -42,7 +42,7 @@ UNICODE = [
 
 
 def paragraphs(sentences: list[str]) -> list[str]:
-    """One after the other, as many sentences as make so many words: 100 to 256 tokens, full stops and special tokens included."""
+    """Sentences in a row until they have this many words: 100 to 256 tokens, full stops and special tokens included."""
     rest = iter(sentences)
     texts = []
     for size in range(85, 195, 10):

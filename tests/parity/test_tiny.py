@@ -37,7 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def lengths(*tokens: int) -> Tensor:
-    """The mask of sentences of so many tokens."""
+    """The mask of sentences with these numbers of tokens."""
     return (torch.arange(max(tokens)) < torch.tensor(tokens)[:, None]).long()
 
 
