@@ -172,6 +172,7 @@ def load(
         raise unknown_option("load", unknown)
     from minisbert.checkpoint.load import load_checkpoint
     from minisbert.encoder import SentenceEncoder
+    from minisbert.inference.graphs import use_graphs
     from minisbert.inference.kernels import align_modules, choose_product
     from minisbert.inference.quantization import check_quantize, quantize_linears
     from minisbert.inference.threads import in_default_state
@@ -181,6 +182,7 @@ def load(
     where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
     checkpoint, source = load_checkpoint(model, device=device, dtype=dtype, token=token, cache_dir=cache_dir, **where)
     in_default_state(lambda: (quantize_linears if quantize else choose_product)(checkpoint.bert))
+    use_graphs(checkpoint.bert)
     align_modules(checkpoint.modules)
     # No token: secrets are not pickled.
     again = str(absolute(source.model)) if source.origin == "a local folder" else source.model

@@ -2,8 +2,7 @@
 
 Read it from top to bottom. A token becomes a vector (`Embeddings`), tokens attend to each other (`SelfAttention`), each is
 transformed alone (`FeedForward`), both steps make a `Layer`, and a stack of layers is `Bert`. Weights and results are those of
-transformers' `BertModel` (Devlin et al. 2019; Vaswani et al. 2017). RoBERTa, MPNet and DistilBERT are BERT with a detail changed,
-which `BertConfig` names; checkpoint/families.py has a row for each family.
+transformers' `BertModel` (Devlin et al. 2019; Vaswani et al. 2017). `BertConfig` names what RoBERTa, MPNet and DistilBERT change.
 
 A batch is *packed*: the tokens of its sentences stand end to end, without padding, and sentences of equal length are neighbours.
 Everything but attention computes each token alone. Attention takes the sentences of one length at a time:
@@ -130,12 +129,10 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
-        contexts = []
+        dropout, contexts = self.dropout if self.training else 0.0, []
         for block, bias in zip(split(self.qkv(x), groups), biases, strict=True):  # a block's sentences are equally long: no mask
             query, key, value = block.view(*block.shape[:2], 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
-            context = attend(
-                query, key, value, bias, self.dropout if self.training else 0.0
-            )  # [sentences, heads, length, head_dim]
+            context = attend(query, key, value, bias, dropout)  # [sentences, heads, length, head_dim]
             contexts.append(context.transpose(1, 2).flatten(2))  # [sentences, length, hidden]
         return self.out(join(contexts, x.shape[0]))  # [tokens, hidden]
 
@@ -205,6 +202,15 @@ class Layer(nn.Module):
         return self.feed_forward_norm(x + torch.dropout(self.feed_forward(x), self.dropout, self.training))
 
 
+class Layers(nn.ModuleList):
+    """A stack of layers, each on the output of the one before; so is a slice of it. [tokens, hidden] → [tokens, hidden]"""
+
+    def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
+        for layer in self:
+            x = layer(x, groups, biases)
+        return x
+
+
 class Bert(nn.Module):
     """Embeddings and a stack of layers. It begins in `eval()` mode, so without dropout, and with frozen parameters."""
 
@@ -213,7 +219,7 @@ class Bert(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.relative_bias = RelativeBias(config) if config.relative_attention_num_buckets else None
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.layers = Layers(Layer(config) for _ in range(config.num_hidden_layers))
         self.eval().requires_grad_(False)
 
     @property
@@ -242,9 +248,6 @@ class Bert(nn.Module):
             positions: [tokens], rows of the position table; by default those that `_positions` gives each sentence.
             token_types: [tokens]; by default all 0, the first segment.
             columns: [tokens], each token's place in its sentence, for a relative bias; by default each sentence counts 0, 1, 2 …
-
-        Returns:
-            [tokens, hidden].
         """
         if positions is None:
             positions = join([self._positions(of_group) for of_group in split(ids, groups)], ids.shape[0])
@@ -253,10 +256,7 @@ class Bert(nn.Module):
         if self.relative_bias is not None:  # once for all layers, and without columns once for all sentences of a group
             counted = [torch.arange(length, device=ids.device)[None] for _, length in groups]
             biases = [self.relative_bias(x) for x in (counted if columns is None else split(columns, groups))]
-        x = self.embeddings(ids, positions, token_types)  # [tokens, hidden]
-        for layer in self.layers:
-            x = layer(x, groups, biases)
-        return x
+        return self.layers(self.embeddings(ids, positions, token_types), groups, biases)
 
     def _positions(self, ids: Tensor) -> Tensor:
         """[..., length] ids → [..., length]: 0, 1, 2 …; with an offset, [PAD] has the position before it and is not counted."""

@@ -83,7 +83,7 @@ class SentenceEncoder:
 
     @property
     def dimension(self) -> int:
-        """Numbers in a sentence vector."""
+        """How many values a sentence vector has."""
         return min(self.config.dimension, self._truncate_dim or self.config.dimension)
 
     @property
@@ -144,7 +144,7 @@ class SentenceEncoder:
 
     @property
     def max_seq_length(self) -> int:
-        """The limit in tokens, special tokens included; what is beyond is cut off, and reported. Can be set."""
+        """The limit in tokens, special tokens included; longer texts are cut and reported, and reported. Can be set."""
         return self.tokenizer.max_length
 
     @max_seq_length.setter
@@ -170,7 +170,7 @@ class SentenceEncoder:
 
     @property
     def vector_dtype(self) -> torch.dtype:
-        """The precision of the vectors, and of pooling and heads: float64 for a float64 model, float32 for all others."""
+        """The precision of the vectors, and of pooling and modules: float64 for a float64 model, float32 for all others."""
         return vector_dtype_of(self.dtype)
 
     if not TYPE_CHECKING:  # or a type checker would believe that every attribute exists

@@ -6,6 +6,7 @@
     stream.py      windows over any number of texts; what a caller is told
     threads.py     worker threads, the state of a caller, and processes that fork
     kernels.py     which matrix product this machine gets
+    graphs.py      a layer as one recorded call, without Python between its operations
     quantization.py   linear layers in int8, on request
     vectors.py     vectors that a caller passes, checked; search.py: the nearest rows of a corpus, block by block
 

@@ -64,7 +64,7 @@ def compute(
         forward: the model; called by several threads at once.
         ids: the word pieces of each sentence.
         batches: as `batching.plan` packs them.
-        rows: [sentences, dim], on the CPU, filled here.
+        rows: [sentences, dim], on the CPU, written here.
         device: where the model computes.
         check: called with each batch and its vectors, by the thread that computed them. What it raises is raised here.
         alone_on_all_cores: whether a single batch is computed right here, on all cores: for a model that gives the same bits there.
@@ -173,7 +173,7 @@ def pack(
 def finish(modules: nn.Sequential, pooled: Tensor, dimension: int | None = None) -> Tensor:
     """Pooled vectors through the post-pooling modules, then the first `dimension` values: [sentences, hidden × modes] → [.., dim].
 
-    In a product of a few rows the bits of a row depend on their number, so the rows are padded as a batch is; see `bucket_size`.
+    In a product of a few rows the bits of a row depend on how many there are, so they are padded like a batch; see `bucket_size`.
     """
     sentences = len(pooled)
     if len(modules):

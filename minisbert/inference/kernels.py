@@ -38,7 +38,7 @@ CHECKED_ROWS = 640
 1536) or 544 rows (128 → 512) on."""
 
 ALIGNED = 16
-"""Inputs in 64 or 128 bytes: rows of so many begin where MKL reads whole vectors."""
+"""Inputs in 64 or 128 bytes: so wide that each row begins where MKL reads whole vectors."""
 
 VECTOR = 32
 """Elements that PyTorch's elementwise kernels take in one step at most, two registers of 16. The last elements of a tensor, which
@@ -89,7 +89,7 @@ def choose_product(bert: Bert) -> None:
 
 
 def exchange_linears(bert: Bert, make: Callable[[nn.Linear], nn.Module]) -> None:
-    """Puts what `make` gives in place of each linear layer of a model, one at a time, so that one is in memory twice."""
+    """Replaces each linear layer of a model by `make(layer)`, one at a time, so that only one is in memory twice."""
     for layer in cast("Iterable[Layer]", bert.layers):
         for name in LINEARS:
             layer.set_submodule(name, make(cast("nn.Linear", layer.get_submodule(name))))
@@ -161,7 +161,7 @@ def _keeps_bits(product: Any, shapes: tuple[tuple[int, int], ...], dtype: torch.
                 pairs += zip(all_cores, (whole, alone), strict=True) if all_cores else []
                 return bool(difference <= bound) and all(torch.equal(one, other) for one, other in pairs)
 
-        # Only the products run on all cores. Every operation there waits for all of them, and so for whatever else runs on one.
+        # Only the products run on all cores. Every operation there waits for all of them, and so for any other load on one of them.
         all_cores = on_all() if threads > 1 else []
         return on_one_core(on_one)
 

@@ -12,14 +12,14 @@ its text alone, with the same bits in any batch and on any number of cores. A ra
 too. Embeddings, layer norms, attention and whatever follows the pooling stay in float32.
 
 Processors without VNNI (AVX2, the first ones with AVX-512) add pairs of products in 16 bits. 2 · 255 · 127 does not fit, and
-2 · 255 · 63 does. So the larger range of W is tried first, with the largest numbers that can occur, when a model is loaded. What
+2 · 255 · 63 does. So the larger range of W is tried first, with the largest values that can occur, when a model is loaded. What
 else was compared is in scripts/benchmark/README.md.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,18 +55,24 @@ class Packed:
 def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """[tokens, in] → X, uint8 [tokens, in], and the step and low of each token, [tokens, 1] each."""
     low = x.amin(dim=1, keepdim=True)
-    step = (x.amax(dim=1, keepdim=True) - low) / 255  # 0 for a token of equal numbers, whose X then do not matter
+    step = (x.amax(dim=1, keepdim=True) - low) / 255  # 0 for a token of equal values, for which X does not matter
     # PyTorch rounds to int8 six times faster than to uint8. So it rounds X − 128, and flips the highest bit.
     signed = x.sub(low + 128 * step).div_(step).round_().to(torch.int8)
-    return signed.view(torch.uint8).bitwise_xor_(128), step, low
+    return signed.bitwise_xor_(-128).to(torch.uint8), step, low
 
 
-def linear_int8(x: Tensor, packed: Packed, scale: Tensor, sums: Tensor, bias: Tensor) -> Tensor:
+def integer_product(integers: Tensor, weight: Tensor, scale: Tensor, zero_points: Tensor) -> Tensor:
+    """uint8 [tokens, in], packed int8 [out, in] → scale · Σ X W, float32 [tokens, out]."""
+    weights = weight, scale, zero_points
+    return torch.ops.onednn.qlinear_pointwise(integers, 1.0, 0, *weights, None, 1.0, 0, torch.float32, "none", [], "")
+
+
+def linear_int8(
+    x: Tensor, weight: Tensor, scale: Tensor, zero_points: Tensor, sums: Tensor, bias: Tensor, *, product: Any = integer_product
+) -> Tensor:
     """[tokens, in] → [tokens, out]; see the top of this file."""
     integers, step, low = quantize_tokens(x)
-    weight = packed.tensor, scale, packed.zero_points
-    products = torch.ops.onednn.qlinear_pointwise(integers, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "")
-    return torch.addcmul(bias, low, sums).addcmul_(step, products)
+    return torch.addcmul(bias, low, sums).addcmul_(step, product(integers, weight, scale, zero_points))
 
 
 class Int8Linear(nn.Module):
@@ -106,7 +112,13 @@ class Int8Linear(nn.Module):
                 f"quantize: found {x.dtype} on {x.device.type}, expected torch.float32 on cpu in int8 layers. Load without "
                 "quantize for another dtype or device."
             )
-        return linear_int8(x, self.packed, self.scale, self.sums, self.bias)
+        return linear_int8(x, *self.tensors())
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What `linear_int8` takes behind x."""
+        scale, sums = self._buffers.values()
+        (bias,) = self._parameters.values()
+        return cast("tuple[Tensor, ...]", (self.packed.tensor, scale, self.packed.zero_points, sums, bias))
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
@@ -121,7 +133,7 @@ class Int8Linear(nn.Module):
 
 
 def check_quantize(quantize: Any, device: Any, dtype: Any) -> None:
-    """Refuses what does not go together, before anything is loaded.
+    """Refuses options that conflict, before anything is loaded.
 
     Raises:
         TypeError: if `quantize` is neither None nor a text.
@@ -181,14 +193,14 @@ def is_exact(levels: int, shapes: tuple[tuple[int, ...], ...], threads: int) -> 
 
         def product(rows: Tensor) -> Tensor:
             with torch.inference_mode():
-                return linear_int8(rows, packed, scale, scale, scale)
+                return linear_int8(rows, packed.tensor, scale, packed.zero_points, scale, scale)
 
         def on_one() -> bool:
             whole = product(x)
             close = torch.allclose(whole, expected, rtol=rounding, atol=rounding * 255 * levels)
             return close and torch.equal(product(x[4:12].clone()), whole[4:12]) and all(torch.equal(each, whole) for each in on_all)
 
-        # Only this: operations on all cores wait for whatever else runs on one.
+        # Only this: operations on all cores wait for any other load on one of them.
         on_all = [product(x)] if threads > 1 else []
         return on_one_core(on_one)
 
