@@ -7,15 +7,7 @@ from torch import Tensor
 
 
 def check_padded(input_ids: Tensor, mask: Tensor, token_types: Tensor, *, longest: int, vocab_size: int, types: int) -> None:
-    """Refuses ids, a mask and token types, each [batch, length], that a model of these sizes does not take.
-
-    Args:
-        input_ids: integers below `vocab_size`.
-        mask: 0 and 1.
-        token_types: integers below `types`.
-        longest: the largest length.
-        vocab_size: how many token ids there are.
-        types: how many token types there are.
+    """Expects ids below `vocab_size`, a mask of 0 and 1, and token types below `types`, each [batch, length ≤ longest].
 
     Raises:
         ValueError: if a shape, an id, a type or a mask value is out of its range.

@@ -96,14 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
         "as in `minisbert encode`. Empty lines are not searched.",
     )
     search.add_argument("query", metavar="QUERY", help="what to search for, in quotes")
-    search.add_argument(
-        "--in",
-        dest="file",
-        default="-",
-        metavar="FILE",
-        help="UTF-8: .jsonl, .csv, .tsv, or else one sentence per line, also .gz and .zst; - is stdin (default)",
-    )
-    _add_format(search)
+    _add_file(search, "--in", dest="file")
     search.add_argument(
         "--vectors",
         type=Path,
@@ -123,14 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
         "thousand texts in memory, and gives the result its name when it is complete.\n"
         "If the model has a prompt for documents, each text gets it, as in `search`.",
     )
-    encode.add_argument(
-        "file",
-        nargs="?",
-        default="-",
-        metavar="FILE",
-        help="UTF-8: .jsonl, .csv, .tsv, or else one sentence per line, also .gz and .zst; - is stdin (default)",
-    )
-    _add_format(encode)
+    _add_file(encode, "file", nargs="?")
     encode.add_argument(
         "--out",
         required=True,
@@ -168,7 +154,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_format(parser: argparse.ArgumentParser) -> None:
+def _add_file(parser: argparse.ArgumentParser, name: str, **more: str) -> None:
+    """Adds the options for a file of texts."""
+    formats = "UTF-8: .jsonl, .csv, .tsv, or else one sentence per line, also .gz and .zst; - is stdin (default)"
+    parser.add_argument(name, default="-", metavar="FILE", help=formats, **more)  # type: ignore[arg-type]
     parser.add_argument("--format", choices=FORMATS, help="the format of FILE (default: by its name; stdin is txt)")
     parser.add_argument("--column", metavar="NAME", help="the column of a .csv or .tsv, or the field of a .jsonl, with the text")
     parser.add_argument("--delimiter", metavar="C", help="the field separator (default: a comma for .csv, a tab for .tsv)")
@@ -245,7 +234,10 @@ def _trace(options: argparse.Namespace) -> None:
     from minisbert.tracing import is_page
 
     with written_whole(options.out, is_page, "--out") as path:
-        corpus = None if options.corpus is None else _read_lines(options.corpus)
+        corpus = None
+        if options.corpus is not None:
+            with open_texts(options.corpus, "txt") as texts:
+                corpus = list(texts)
         trace = minisbert.trace(given_text(options.sentence), given_text(options.other), model=load_model(options), corpus=corpus)
         trace.save_html(path)
     pair = options.other is not None
@@ -326,12 +318,6 @@ def _corpus(options: argparse.Namespace) -> None:
     from minisbert.corpus.command import run
 
     run(options)
-
-
-def _read_lines(file: str) -> list[str]:
-    """The lines of a UTF-8 file, or of stdin."""
-    with open_texts(file, "txt") as texts:
-        return list(texts)
 
 
 @contextlib.contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,16 +98,9 @@ def _check_notes(path: Path, encoder: SentenceEncoder) -> None:
     found, expected = read_notes(path), _notes(encoder)
     if not found:
         return
-    for name, what in (
-        *(
-            ("quantize", "quantize"),
-            ("weights", "model"),
-            ("prompt", "prompt"),
-            ("max_seq_length", "max_seq_length"),
-            ("pooling", "pooling"),
-        ),
-        *((("revision", "revision"),) if found.get("revision") and expected["revision"] else ()),
-    ):
+    known = ["revision"] if found.get("revision") and expected["revision"] else []
+    for name in ("quantize", "weights", "prompt", "max_seq_length", "pooling", *known):
+        what = "model" if name == "weights" else name
         if found.get(name) != expected[name]:
             raise ValueError(
                 f"--vectors: {path} was made with the {what} {found.get(what, '')!r}, but the {what} here is {expected[what]!r}"
@@ -135,14 +130,10 @@ def encode(options: argparse.Namespace) -> None:
         notes = _notes(encoder) | {"normalize": str(options.normalize).lower()}
         with VectorFile(path, kind, encoder.dimension, notes) as vectors:
             for rows in stream:
-                try:
+                with _writing(options.out):
                     vectors.write(rows)
-                except OSError as error:
-                    raise _unwritten(options.out, error) from error
-            try:
+            with _writing(options.out):
                 vectors.finish()
-            except OSError as error:
-                raise _unwritten(options.out, error) from error
     number = vectors.rows
     say(f"wrote {number} {'vector' if number == 1 else 'vectors'} of {encoder.dimension} dimensions to {options.out}")
     if options.json:
@@ -151,8 +142,12 @@ def encode(options: argparse.Namespace) -> None:
         print(json.dumps(done))
 
 
-def _unwritten(out: Path, error: OSError) -> OSError:
-    return OSError(f"--out: the vectors cannot be written to {str(out)!r} ({error.strerror or error})")
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"--out: the vectors cannot be written to {str(out)!r} ({error.strerror or error})") from error
 
 
 def say(text: str) -> None:
@@ -164,11 +159,14 @@ def load_model(options: argparse.Namespace) -> SentenceEncoder:
     """The model that the command line names."""
     import minisbert
 
-    return minisbert.load(
-        options.model or minisbert.DEFAULT_MODEL,
-        device=options.device,
-        quantize=options.quantize,
-        revision=options.revision,
-        cache_dir=options.cache_dir,
-        local_files_only=options.local_files_only,
-    )
+    return minisbert.load(options.model or minisbert.DEFAULT_MODEL, **load_options(options))
+
+
+def load_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of every command that are those of `minisbert.load`."""
+    return named(options, "device", "quantize", "revision", "cache_dir", "local_files_only")
+
+
+def named(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Options for a function that has the same names for them."""
+    return {name: getattr(options, name) for name in names}

@@ -6,11 +6,14 @@ Every message says what was found, what was expected, and what to do. Wrong argu
 
 from __future__ import annotations
 
+import importlib
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class MinisbertError(Exception):
@@ -26,7 +29,7 @@ class ModelNotFoundError(MinisbertError):
 
 
 class MissingExtraError(MinisbertError, ImportError):
-    """An optional package is needed for what was asked; the message names the extra that installs it."""
+    """An optional package is needed for what was asked; the message says how to install it."""
 
 
 class NotFiniteError(MinisbertError):
@@ -35,6 +38,26 @@ class NotFiniteError(MinisbertError):
 
 class MinisbertWarning(UserWarning):
     """Something that changes a result, or may surprise, and is not an error."""
+
+
+def imported(name: str, package: str, place: str = "", instead: str = "") -> Any:
+    """A module of an optional package.
+
+    Args:
+        name: of the module, such as "ray.data".
+        package: what installs it, as pip names it.
+        place: what needs it, for the message.
+        instead: what else the caller could do, for the message.
+
+    Raises:
+        MissingExtraError: if it cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{place}{package} cannot be imported ({error}). Run pip install {shlex.quote(package)}{instead}."
+        ) from error
 
 
 _PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # noqa: PTH100, PTH118, PTH120 - with a slash at its end

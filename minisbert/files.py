@@ -7,7 +7,6 @@ A file of vectors begins with a header that tells how many there are, which is k
 from __future__ import annotations
 
 import contextlib
-import csv
 import ctypes
 import gzip
 import importlib
@@ -19,8 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from minisbert.errors import MissingExtraError
+from minisbert.errors import imported
 from minisbert.inference.inputs import check_text
+from minisbert.lines import json_values, long_fields, numbered, table_cells
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,16 +66,16 @@ def open_texts(
             raise ValueError(f"--delimiter: found {delimiter!r}, expected one character, such as ';', or the word tab.")
     with contextlib.ExitStack() as stack:
         opened = _stdin() if file == "-" else stack.enter_context(Path(file).open("rb"))
-        lines = _lines(_unpacked(opened, packed, name), name)
+        lines = numbered(_unpacked(opened, packed, name), name)
         if kind == "txt":
             yield (line for _, line in lines)
         elif kind == "jsonl":
             yield _json_texts(lines, name, column)
         else:
-            before = csv.field_size_limit(sys.maxsize)  # a long text is no error
-            stack.callback(csv.field_size_limit, before)
-            quotes = csv.QUOTE_MINIMAL if kind == "csv" else csv.QUOTE_NONE
-            yield _table_texts(lines, name, delimiter or ("," if kind == "csv" else "\t"), quotes, column or "")
+            stack.enter_context(long_fields())
+            delimiter = delimiter or ("," if kind == "csv" else "\t")
+            cells = table_cells(lines, name, [column or ""], delimiter, quoted=kind == "csv", option="--delimiter")
+            yield (text for _, (text,) in cells)
 
 
 def _stdin() -> BinaryIO:
@@ -104,11 +104,7 @@ def _zstd(file: BinaryIO, name: str) -> Iterator[bytes]:
     try:  # Python has it from 3.14 on
         new = importlib.import_module("compression.zstd").ZstdDecompressor
     except ImportError:
-        try:
-            package = importlib.import_module("zstandard")
-        except ImportError as error:
-            raise MissingExtraError(f"{name}: .zst needs zstandard, which is not installed. Run pip install zstandard.") from error
-        new = package.ZstdDecompressor().decompressobj
+        new = imported("zstandard", "zstandard", f"{name}: ").ZstdDecompressor().decompressobj
     frame = None
     while data := file.read(1 << 16):
         while data:  # a file may hold several frames
@@ -132,81 +128,19 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _old_line_ends(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines that end in CR alone, if the file has no LF at all; such a file is read as a whole."""
-    for number, line in enumerate(lines):
-        if number == 0 and b"\r" in line and not line.endswith(b"\n"):
-            yield from line.removesuffix(b"\r").split(b"\r")
-        else:
-            yield line
-
-
-def _lines(file: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines; a byte-order mark and the line ends (LF, CRLF, or CR if there is no LF) do not belong to them."""
-    for number, line in enumerate(_old_line_ends(file), start=1):
-        data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-        if number == 1 and not data:
-            return  # nothing but a byte-order mark
-        try:
-            yield number, data.removesuffix(b"\n").removesuffix(b"\r").decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name}, line {number}: not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
-
-
 def _json_texts(lines: Iterable[tuple[int, str]], name: str, column: str | None) -> Iterator[str]:
-    for number, line in lines:
-        place = f"{name}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{place}: not JSON ({error}). Expected one JSON value a line.") from error
+    for place, value in json_values(lines, name):
         if isinstance(value, dict):
             fields = ", ".join(map(repr, value)) or "none"
             if column is None:
                 raise ValueError(f"{place}: found an object with the fields {fields}. Name the one with the text: --column NAME.")
             if column not in value:
                 raise ValueError(f"{place}: found the fields {fields}, expected {column!r} among them.")
-            value, place = value[column], f"{place}, field {column!r}"
+            yield check_text(value[column], f"{place}, field {column!r}")
         elif column is not None:
             raise ValueError(f"{place}: found {type(value).__name__}, expected an object with a field {column!r}.")
-        yield check_text(value, place)
-
-
-def _table_texts(lines: Iterable[tuple[int, str]], name: str, delimiter: str, quotes: int, column: str) -> Iterator[str]:
-    # tsv has no quotes: a field holds neither tabs nor line ends, and a quotation mark is a plain character.
-    rows = csv.reader((line + "\n" for _, line in lines), delimiter=delimiter, quoting=quotes, strict=True)  # type: ignore[arg-type]
-    try:
-        names = next(filter(None, rows), None)
-        if names is None:
-            raise ValueError(f"{name}: found an empty file, expected a first line with the names of the columns.")
-        if names.count(column) != 1:
-            found = f"{names.count(column)} times" if column in names else "not"
-            raise ValueError(
-                f"{name}: the column {column!r} is {found} among {', '.join(map(repr, names))}; expected once."
-                + _other_delimiter(names, delimiter, column)
-            )
-        index = names.index(column)
-        for row in filter(None, rows):  # an empty line is an empty row
-            if len(row) != len(names):
-                raise ValueError(
-                    f"{name}, line {rows.line_num}: found {len(row)} fields, expected {len(names)}, as in the first line."
-                )
-            yield row[index]
-    except csv.Error as error:
-        raise ValueError(
-            f"{name}, line {rows.line_num}: not a table of fields with {delimiter!r} between them ({error})."
-        ) from error
-
-
-def _other_delimiter(names: list[str], delimiter: str, column: str) -> str:
-    """The advice for a table whose fields are separated by another character than was expected."""
-    line = delimiter.join(names)
-    for other, shown in (",", ","), (";", ";"), ("\t", "tab"), ("|", "|"):
-        if other != delimiter and [part.strip(' "') for part in line.split(other)].count(column) == 1:
-            return f" Its fields are separated by {other!r}: pass --delimiter {shown!r}."
-    return ""
+        else:
+            yield check_text(value, place)
 
 
 HEADER_BYTES = 192
@@ -320,12 +254,7 @@ def read_vectors(path: Path, rows: int) -> Any:
 
 
 def _read_npy(path: Path) -> Any:
-    try:
-        import numpy as np
-    except ImportError as error:
-        raise MissingExtraError(
-            "--vectors: .npy needs numpy, which is not installed. Run pip install 'minisbert[numpy]', or use .safetensors."
-        ) from error
+    np = imported("numpy", "numpy", f"--vectors: {path}: ", ", or use .safetensors")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -10,14 +10,13 @@ usearch no adapter is needed: `encode(..., convert_to_numpy=True)` gives them wh
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any
 
-from minisbert.errors import MissingExtraError
+from minisbert.errors import imported
 
 if TYPE_CHECKING:
     import torch
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
 
 def for_keybert(encoder: SentenceEncoder) -> Any:
     """A backend for `KeyBERT(...)`, which silently loads a model of its own in place of an object that it does not know."""
-    return _backend(_module("keybert.backend", "keybert").BaseEmbedder, encoder)
+    return _backend(imported("keybert.backend", "keybert").BaseEmbedder, encoder)
 
 
 def for_bertopic(encoder: SentenceEncoder) -> Any:
     """A backend for `BERTopic(embedding_model=...)`, which silently loads a model of its own in place of an unknown object."""
-    return _backend(_module("bertopic.backend", "bertopic").BaseEmbedder, encoder)
+    return _backend(imported("bertopic.backend", "bertopic").BaseEmbedder, encoder)
 
 
 def _backend(base: Any, encoder: SentenceEncoder) -> Any:
@@ -45,7 +44,7 @@ def _backend(base: Any, encoder: SentenceEncoder) -> Any:
 
 def for_langchain(encoder: SentenceEncoder) -> Any:
     """LangChain's `Embeddings`: documents with the checkpoint's prompt for documents, if it has one, and queries with theirs."""
-    base = _module("langchain_core.embeddings", "langchain-core").Embeddings
+    base = imported("langchain_core.embeddings", "langchain-core").Embeddings
 
     class Embeddings(base):  # type: ignore[misc, valid-type]
         def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
@@ -59,7 +58,7 @@ def for_langchain(encoder: SentenceEncoder) -> Any:
 
 def for_llama_index(encoder: SentenceEncoder) -> Any:
     """LlamaIndex's `BaseEmbedding`: texts with the checkpoint's prompt for documents, if it has one, and queries with theirs."""
-    base = _module("llama_index.core.base.embeddings.base", "llama-index-core").BaseEmbedding
+    base = imported("llama_index.core.base.embeddings.base", "llama-index-core").BaseEmbedding
 
     class Embedding(base):  # type: ignore[misc, valid-type]
         def _get_query_embedding(self, query: str) -> list[float]:
@@ -79,8 +78,8 @@ def for_llama_index(encoder: SentenceEncoder) -> Any:
 
 def for_haystack(encoder: SentenceEncoder) -> tuple[Any, Any]:
     """Haystack's components: an embedder of texts (queries), and one of documents."""
-    component = _module("haystack", "haystack-ai").component
-    document_class = _module("haystack", "haystack-ai").Document
+    component = imported("haystack", "haystack-ai").component
+    document_class = imported("haystack", "haystack-ai").Document
 
     class TextEmbedder:
         def run(self, text: str) -> dict[str, list[float]]:
@@ -107,8 +106,8 @@ def for_haystack(encoder: SentenceEncoder) -> tuple[Any, Any]:
 
 def for_mteb(encoder: SentenceEncoder) -> Any:
     """A model for `mteb.evaluate`. The prompts are the checkpoint's own, for queries and documents."""
-    base = _module("mteb.models.abs_encoder", "mteb").AbsEncoder
-    meta = _module("mteb.models.model_meta", "mteb").ModelMeta
+    base = imported("mteb.models.abs_encoder", "mteb").AbsEncoder
+    meta = imported("mteb.models.model_meta", "mteb").ModelMeta
     organisation, _, name = encoder.model.rstrip("/").rpartition("/")
 
     class Encoder(base):  # type: ignore[misc, valid-type]
@@ -182,13 +181,7 @@ class RayEncoder:
         self.options = {"show_progress_bar": False, **encode}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch and its vectors.
-
-        Args:
-            batch: arrays, among them the texts [rows].
-
-        Returns:
-            The same arrays, and the vectors as a numpy array, float32 [rows, dim].
+        """Arrays, among them the texts [rows] → the same arrays, and the vectors as a numpy array, float32 [rows, dim].
 
         Raises:
             KeyError: if there is no such column.
@@ -221,10 +214,3 @@ def for_spark(model: str | os.PathLike[str], *, threads: int | None = 1, **encod
 def _spark_worker(model: str, threads: int | None, options: dict[str, Any]) -> Callable[[Any], Any]:
     encoder = RayEncoder(model, threads=threads, **options)
     return lambda texts: encoder({"text": texts})["vector"]
-
-
-def _module(name: str, package: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(f"{package} cannot be imported ({error}). Run pip install {package}.") from error

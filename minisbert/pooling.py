@@ -15,9 +15,9 @@ Notation as in `bert.py`; `dim` is the width of a sentence vector: hidden × num
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class DenseConfig:
 
     Attributes:
         folder: where its weights lie inside the checkpoint.
-        activation: a name of `checkpoint.modules.DENSE_ACTIVATIONS`.
+        activation: a name of `ACTIVATIONS`.
     """
 
     folder: str
@@ -159,30 +159,14 @@ class Pooling(nn.Module):
         return torch.cat(rows)
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "CELU": nn.CELU,
-    "ELU": nn.ELU,
-    "GELU": nn.GELU,
-    "Hardshrink": nn.Hardshrink,
-    "Hardsigmoid": nn.Hardsigmoid,
-    "Hardswish": nn.Hardswish,
-    "Hardtanh": nn.Hardtanh,
-    "Identity": nn.Identity,
-    "LeakyReLU": nn.LeakyReLU,
-    "LogSigmoid": nn.LogSigmoid,
-    "Mish": nn.Mish,
-    "ReLU": nn.ReLU,
-    "ReLU6": nn.ReLU6,
-    "SELU": nn.SELU,
-    "SiLU": nn.SiLU,
-    "Sigmoid": nn.Sigmoid,
-    "Softplus": nn.Softplus,
-    "Softshrink": nn.Softshrink,
-    "Softsign": nn.Softsign,
-    "Tanh": nn.Tanh,
-    "Tanhshrink": nn.Tanhshrink,
+ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
+    name: getattr(nn, name)
+    for name in (
+        *("CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU", "LogSigmoid"),
+        *("Mish", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink"),
+    )
 }
-"""What `checkpoint/modules.py: DENSE_ACTIVATIONS` names."""
+"""The classes of torch.nn that work on each number by itself and need no argument: what a dense layer may have."""
 
 
 class Dense(nn.Module):
@@ -228,15 +212,12 @@ class Normalize(nn.Module):
 
 def build_modules(configs: Sequence[ModuleConfig]) -> nn.Sequential:
     """The modules after the pooling, in their order, yet without their weights."""
-    modules: list[nn.Module] = []
-    for config in configs:
-        if isinstance(config, DenseConfig):
-            modules.append(Dense(config))
-        elif isinstance(config, LayerNormConfig):
-            modules.append(LayerNorm(config))
-        else:
-            modules.append(Normalize())
-    return nn.Sequential(*modules)
+    kinds: dict[type, Callable[[Any], nn.Module]] = {
+        DenseConfig: Dense,
+        LayerNormConfig: LayerNorm,
+        NormalizeConfig: lambda _: Normalize(),
+    }
+    return nn.Sequential(*(kinds[type(config)](config) for config in configs))
 
 
 def mean_pooling(token_embeddings: Tensor | Sequence[Tensor], attention_mask: Tensor, mode: str = "mean") -> Tensor:

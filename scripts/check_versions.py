@@ -84,12 +84,16 @@ def pythons() -> dict[str, str]:
         if f"{sys.version_info[0]}.{sys.version_info[1]}" == version:
             candidates.insert(0, sys.executable)
         for candidate in candidates:
-            asked = [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"] if candidate else None
-            answer = subprocess.run(asked, capture_output=True, text=True, check=False) if asked else None
-            if answer is not None and answer.stdout.strip() == version:
+            if candidate and version_of(candidate) == version:
                 found[version] = str(candidate)
                 break
     return found
+
+
+def version_of(interpreter: str | Path) -> str:
+    """3.11 and the like; "" if it does not run."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return subprocess.run([interpreter, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def with_cuda(pip: Sequence[str], packages: Sequence[str]) -> str | None:
@@ -165,10 +169,7 @@ def main() -> int:
         parser.error(f"found {', '.join(sorted(unknown))}, expected {' or '.join(LEGS)}")
     found = pythons()
     if arguments.python:
-        found = {}
-        for interpreter in arguments.python:
-            asked = [interpreter, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-            found[subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()] = interpreter
+        found = {version_of(interpreter): interpreter for interpreter in arguments.python}
     outcomes = []
     for version, interpreter in found.items():
         for leg in arguments.legs or LEGS:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import resource
 import shutil
 import statistics
@@ -34,20 +33,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from random_checkpoint import WORDS, save_random
+from random_checkpoint import save_random, sentences
 
 LOCAL, RAY, MEMORY = 0.95, 0.9, 1.1
 
 
-def sentences(number: int, source: Path | None) -> Iterator[str]:
+def texts_of(number: int, source: Path | None) -> Iterator[str]:
     """Short texts, all different: sentences of the STS benchmark's test split with a number, or made-up ones of their length."""
-    rng = random.Random(0)  # noqa: S311
-    some: list[str] = []
-    if source is not None:
-        lines = source.read_text(encoding="utf-8").splitlines()[1:]
-        some = [sentence for line in lines for sentence in line.split("\t")[1:3]]
-    for n in range(number):
-        yield f"{some[n % len(some)]} {n}" if some else f"{' '.join(rng.choices(WORDS, k=3 + n % 12))} {n}"
+    if source is None:
+        return sentences(number)
+    from minisbert.train import read_examples
+
+    some = [text for pair in zip(*read_examples(source, ("sentence1", "sentence2")).columns, strict=True) for text in pair]
+    return (f"{some[n % len(some)]} {n}" for n in range(number))
 
 
 def write_corpus(file: Path, number: int, source: Path | None) -> None:
@@ -56,7 +54,7 @@ def write_corpus(file: Path, number: int, source: Path | None) -> None:
     import pyarrow.parquet as pq
 
     schema = pa.schema([("id", pa.string()), ("text", pa.string())])
-    texts = sentences(number, source)
+    texts = texts_of(number, source)
     with pq.ParquetWriter(file, schema) as writer:
         for start in range(0, number, 50_000):
             ids = [f"p{n}" for n in range(start, min(start + 50_000, number))]

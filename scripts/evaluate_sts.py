@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 import minisbert
+from minisbert.train import read_examples
 from minisbert.train.evaluate import pearson, spearman
 from minisbert.util import similarity_pairwise
 
@@ -80,26 +81,12 @@ def read_task(folder: Path, task: str) -> Pairs:
     Raises:
         ValueError: if a file does not have the form that the top of this file describes; the message names the file and the line.
     """
-    files = sorted(
-        path for path in folder.glob("*.tsv") if path.stem.lower() == task or path.stem.lower().startswith((task + "-", task + "."))
-    )
     pairs = Pairs([], [], [])
-    for path in files:
-        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-        if lines[0].rstrip("\r").split("\t") != ["score", "sentence1", "sentence2"]:
-            raise ValueError(f"{path}, line 1: found {lines[0]!r}, expected score, sentence1, sentence2 with tabs between them.")
-        for number, line in enumerate(lines[1:], start=2):
-            fields = line.rstrip("\r").split("\t")
-            if len(fields) != 3:
-                raise ValueError(f"{path}, line {number}: found {len(fields)} fields, expected 3 with tabs between them.")
-            try:
-                score = float(fields[0])
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: found {fields[0]!r}, expected a score.") from error
-            if not -torch.inf < score < torch.inf:
-                raise ValueError(f"{path}, line {number}: found {fields[0]!r}, expected a finite score.")
-            for values, value in zip(pairs, (score, *fields[1:]), strict=True):
-                values.append(value)
+    for path in sorted(folder.glob("*.tsv")):
+        if path.stem.lower() == task or path.stem.lower().startswith((task + "-", task + ".")):
+            data = read_examples(path, ("sentence1", "sentence2"), "score", classes={})
+            for values, more in zip(pairs, (data.labels.tolist(), *data.columns), strict=True):
+                values.extend(more)
     return pairs
 
 
@@ -182,14 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for task, row in results["minisbert"].items()
         if published and task in published.exact and not abs(row["spearman_cosine"] - published.figures[task]) <= TOLERANCE
     ]
-    difference = max(
-        (
-            abs(row[key] - results["minisbert"][task][key])
-            for by_task in results.values()
-            for task, row in by_task.items()
-            for key in row
-        ),
-    )
+    ours = results["minisbert"]
+    rows = [(task, row) for by_task in results.values() for task, row in by_task.items()]
+    difference = max(abs(row[key] - ours[task][key]) for task, row in rows for key in row)
     if options.json:
         report = {"model": options.model, "results": results, "published": published and published._asdict(), "failed": failed}
         print(json.dumps(report | ({"largest_difference": difference} if options.compare else {})))

@@ -30,6 +30,7 @@ from benchmark.exports import checkpoint, write_base
 from benchmark.workloads import Source
 
 import minisbert
+from minisbert.train import read_examples
 
 Encode = Callable[[list[str]], Any]
 SIZES = (32, 256, 1024)
@@ -77,8 +78,8 @@ def texts_of(data: Path, share: float, count_tokens: Callable[[str], int]) -> di
     """The workloads, each with its limit."""
     sentences: dict[str, None] = {}
     for file in sorted(data.glob("*.tsv")):
-        for line in file.read_text(encoding="utf-8").splitlines()[1:]:
-            sentences.update(dict.fromkeys(line.split("\t")[1:3]))
+        for pair in zip(*read_examples(file, ("sentence1", "sentence2")).columns, strict=True):
+            sentences.update(dict.fromkeys(pair))
     found = list(sentences)
     random.Random(0).shuffle(found)  # noqa: S311
     source = Source(found, 10 * share, count_tokens, random.Random(0))  # noqa: S311

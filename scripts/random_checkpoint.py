@@ -9,6 +9,7 @@ import json
 import random
 import string
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,6 +19,13 @@ from minisbert.bert import Bert, BertConfig
 from minisbert.checkpoint.families import to_hub_names
 
 WORDS = ["".join(random.Random(n).choices(string.ascii_lowercase, k=3 + n % 6)) for n in range(500)]  # noqa: S311
+
+
+def sentences(number: int) -> Iterator[str]:
+    """Short sentences of 3 to 14 words, all different, generated lazily."""
+    rng = random.Random(0)  # noqa: S311
+    for n in range(number):
+        yield f"{' '.join(rng.choices(WORDS, k=3 + n % 12))} {n}"
 
 
 def save_random(folder: Path, *, hidden: int = 32, layers: int = 2, positions: int = 128) -> None:

@@ -9,25 +9,16 @@ with 1 if they differ by more than 5 %. The default is a small random model, so 
 from __future__ import annotations
 
 import argparse
-import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from random_checkpoint import WORDS, save_random
+from random_checkpoint import save_random, sentences
 
 ALLOWED = 0.05
-
-
-def sentences(number: int) -> Iterator[str]:
-    """Short sentences of 3 to 14 words, all different, generated lazily."""
-    rng = random.Random(0)  # noqa: S311
-    for n in range(number):
-        yield f"{' '.join(rng.choices(WORDS, k=3 + n % 12))} {n}"
 
 
 def measure(model: str, number: int) -> None:

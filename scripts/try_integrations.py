@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evaluate_sts import read_task
 
 import minisbert
 from minisbert import integrations
@@ -273,11 +274,10 @@ def main() -> int:
 
     from minisbert.checkpoint.hub import locate
 
-    lines = (options.data / "stsb-test.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    texts = [text for line in lines for text in line.split("\t")[1:]]
-    scores = [float(line.split("\t")[0]) for line in lines]
+    pairs = read_task(options.data, "stsb-test")
+    texts = [text for pair in zip(pairs.first, pairs.second, strict=True) for text in pair]
     theirs = SentenceTransformer(str(locate(MODEL).find("modules.json").parent), device="cpu")
-    data = (texts, scores, minisbert.load(MODEL, device="cpu"), theirs)
+    data = (texts, pairs.scores, minisbert.load(MODEL, device="cpu"), theirs)
     rows, failed = [], False
     for name in options.only or PROGRAMS:
         run, adapter = PROGRAMS[name]

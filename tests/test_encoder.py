@@ -552,7 +552,7 @@ def test_numpy_arrays_are_given_when_asked_for(tiny: SentenceEncoder, monkeypatc
     tokens = tiny.encode(["a man", "a"], output_value="token_embeddings", convert_to_numpy=True)
     assert [(type(rows), rows.shape) for rows in tokens] == [(np.ndarray, (4, 32)), (np.ndarray, (3, 32))]
     monkeypatch.setitem(sys.modules, "numpy", None)
-    with pytest.raises(minisbert.MissingExtraError, match=naming("pip install 'minisbert[numpy]'")):
+    with pytest.raises(minisbert.MissingExtraError, match="pip install numpy"):
         tiny.encode("a man", convert_to_numpy=True)
 
 

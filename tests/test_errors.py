@@ -33,7 +33,7 @@ def test_every_error_class_of_the_file_is_among_them() -> None:
 
 def test_a_missing_extra_is_an_import_error_too() -> None:
     with pytest.raises(ImportError):
-        raise errors.MissingExtraError("pip install 'minisbert[numpy]'")
+        raise errors.MissingExtraError("pip install numpy")
 
 
 @pytest.mark.parametrize("kind", [errors.CheckpointError, errors.ModelNotFoundError, errors.NotFiniteError])

@@ -22,6 +22,7 @@ MODEL = {"bert", "pooling", "tokenizer"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "writing": set(),
+    "lines": set(),
     "parsers": set(),
     "tokenizer": set(),
     "pooling": set(),
@@ -33,12 +34,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoder": MODEL | {"inference", "checkpoint", "util"},
     "tracing": MODEL | {"inference", "checkpoint", "encoder", "writing"},
     "__init__": MODEL | {"inference", "checkpoint", "util", "encoder", "tracing"},
-    "files": {"inference"},
+    "files": {"inference", "lines"},
     "integrations": {"encoder", "__init__"},
     "commands": {"__init__", "encoder", "inference", "checkpoint", "files", "writing"},
     # Their commands are written as a user's program is, with `import minisbert`.
-    "train": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__", "writing", "commands"},
-    "corpus": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__", "commands"},
+    "train": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__", "writing", "lines", "commands"},
+    "corpus": MODEL | {"inference", "checkpoint", "util", "encoder", "__init__", "lines", "commands"},
     "cli": {
         "commands",
         "__init__",

@@ -15,7 +15,7 @@ from messages import naming
 from sentence_transformers import SentenceTransformer
 
 import minisbert
-from minisbert import MissingExtraError, integrations
+from minisbert import MissingExtraError, errors, integrations
 
 ROOT = Path(__file__).parent.parent
 
@@ -76,6 +76,6 @@ def test_a_program_that_is_not_there_is_named(adapt: Callable[[Any], Any], packa
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr(integrations.importlib, "import_module", missing)
+    monkeypatch.setattr(errors.importlib, "import_module", missing)
     with pytest.raises(MissingExtraError, match=naming(package, "No module named", f"pip install {package}")):
         adapt(None)

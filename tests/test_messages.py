@@ -48,7 +48,7 @@ OF_ENCODE: list[tuple[object, dict[str, object], str]] = [
         [LONG, "a"],
         {"on_truncate": "error"},
         (
-            "1 of 2 texts are longer than 32 tokens: the longest has 122 tokens, the first is number 1 (index 0) with 122. "
+            "1 of 2 texts is longer than 32 tokens: the longest has 122 tokens, the first is number 1 (index 0) with 122. "
             "Split long texts, or pass on_truncate='ignore' if this is meant."
         ),
     ),
@@ -136,7 +136,7 @@ def test_what_loading_says_of_missing_and_broken_files(tiny_folder: Path, tmp_pa
 
 def test_what_a_text_that_is_cut_and_an_attribute_that_is_not_here_say(encoder: minisbert.SentenceEncoder) -> None:
     said = (
-        "1 of 2 texts are longer than 32 tokens and were cut: the longest has 122 tokens, the first is number 1 (index 0) with "
+        "1 of 2 texts is longer than 32 tokens and was cut: the longest has 122 tokens, the first is number 1 (index 0) with "
         "122. Split long texts, or pass on_truncate='ignore' if this is meant."
     )
     with pytest.warns(minisbert.MinisbertWarning) as caught:

@@ -164,7 +164,7 @@ def test_vectors_in_numpy_s_form_need_numpy(
     np.save(tmp_path / "vectors.npy", np.ones((6, 32), dtype=np.float32))
     monkeypatch.setitem(sys.modules, "numpy", None)  # to import it is an ImportError, as where it is not installed
     assert main(["search", QUERY, "--model", model, "--in", str(file), "--vectors", str(tmp_path / "vectors.npy")]) == 2
-    assert naming("--vectors", ".npy", "pip install 'minisbert[numpy]'").search(capsys.readouterr().err)
+    assert naming("--vectors", ".npy", "pip install numpy").search(capsys.readouterr().err)
 
 
 def test_queries_and_documents_get_the_prompts_that_the_checkpoint_has_for_them(

@@ -222,7 +222,7 @@ def test_an_array_without_numpy_is_told_what_to_install(monkeypatch: pytest.Monk
             raise AssertionError("numpy is needed first")
 
     monkeypatch.setitem(sys.modules, "numpy", None)
-    with pytest.raises(MissingExtraError, match=naming("a:", "Array", "pip install 'minisbert[numpy]'")):
+    with pytest.raises(MissingExtraError, match=naming("a:", "Array", "pip install numpy")):
         cos_sim(Array(), [1.0, 2.0])
 
 

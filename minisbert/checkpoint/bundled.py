@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from minisbert.checkpoint.cache import sha256
 from minisbert.errors import warn
 
 
@@ -60,7 +60,7 @@ def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> 
             return None, [f"the package {bundled.package}, which bundles it: not installed"]
         folder = Path(next(iter(spec.submodule_search_locations))) / bundled.folder
         weights = folder / bundled.weights
-        found = _sha256(weights) if weights.is_file() else "no such file"
+        found = sha256(weights) if weights.is_file() else "no such file"
         if found == bundled.sha256:
             # Some installers put links to a store in place of files. They may lead to the folder of the verified weights.
             return InstalledModel(
@@ -71,11 +71,3 @@ def bundled_model(name: str, revision: str | None, load_warnings: list[str]) -> 
         warn(f"{name}: {load_warnings[-1]}")
         return None, [why_not]
     return None, []
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

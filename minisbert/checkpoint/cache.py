@@ -12,6 +12,7 @@ It is read by its documented layout; `huggingface_hub` would add a tenth of a se
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -41,6 +42,19 @@ def local_folder(model: str | os.PathLike[str]) -> Path | None:
 def absolute(path: str | os.PathLike[str]) -> Path:
     """The same place after a change of the working directory; links stay."""
     return Path(os.path.abspath(expand(path)))  # noqa: PTH100
+
+
+def sha256(path: Path) -> str:
+    """Of what is in a file.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def hub_cache() -> Path:

@@ -245,13 +245,8 @@ def decide_limit(
 ) -> Limit:
     """How many tokens a sentence may have: `max_seq_length`, else `model_max_length`, and never more than the positions.
 
-    Args:
-        bert: the encoder's sizes; it has a vector for each position up to its `max_position_embeddings`.
-        sizes: config.json.
-        wordpiece: tokenizer_config.json.
-        asked: its model_max_length.
-        sentence: sentence_bert_config.json.
-        load_warnings: what the user should be told is added here.
+    `sizes`, `wordpiece` and `sentence` are config.json, tokenizer_config.json, whose model_max_length is `asked`, and
+    sentence_bert_config.json.
 
     Raises:
         CheckpointError: if the limit is too small for [CLS], [SEP] and one word piece.

@@ -254,13 +254,13 @@ def read_bert_config(fields: Fields, load_warnings: list[str]) -> BertConfig:
             "Every head takes an equal share of it. Correct one of the two.",
         )
     for name in "hidden_dropout_prob", "attention_probs_dropout_prob":
-        sizes[name] = fields.probability(key(name), default=getattr(BertConfig, name))
+        sizes[name] = fields.below_one(key(name), default=getattr(BertConfig, name), zero=True)
     for name, value in family.fixed.items():
         fields.must_be(name, value, f"{family.name} has no other; take an unchanged copy.")
     if "type_vocab_size" not in family.fixed:
         sizes["type_vocab_size"] = fields.integer("type_vocab_size", default=BertConfig.type_vocab_size)
     if "layer_norm_eps" not in family.fixed:
-        sizes["layer_norm_eps"] = fields.positive("layer_norm_eps", default=BertConfig.layer_norm_eps)
+        sizes["layer_norm_eps"] = fields.below_one("layer_norm_eps", default=BertConfig.layer_norm_eps, zero=False)
     if family.pad_before_positions:
         sizes["position_offset"] = fields.integer("pad_token_id", minimum=0, maximum=sizes["vocab_size"] - 1) + 1
     return BertConfig(**sizes, **family.fixed, model_type=model_type)

@@ -60,18 +60,11 @@ class Fields:
             self.refuse(field, f"an integer from {minimum} to {maximum}")
         return value
 
-    def positive(self, field: str, *, default: object = _REQUIRED) -> float:
-        """A number above 0 and below 1, such as the ε of a layer norm."""
+    def below_one(self, field: str, *, default: float, zero: bool) -> float:
+        """A number above 0, or from 0 if `zero` says so, and below 1: the ε of a layer norm, a share that dropout drops."""
         value = self.values.get(field, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-            self.refuse(field, "a number above 0 and below 1")
-        return float(value)
-
-    def probability(self, field: str, *, default: float) -> float:
-        """A number from 0 and below 1, such as the probability of dropout."""
-        value = self.values.get(field, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            self.refuse(field, "a number from 0 and below 1")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1 or not (value or zero):
+            self.refuse(field, f"a number {'from' if zero else 'above'} 0 and below 1")
         return float(value)
 
     def boolean(self, field: str, *, default: bool | None) -> bool | None:
@@ -188,10 +181,16 @@ def read_fields(find: Find, file: str) -> Fields | None:
 def unknown(fields: Fields, known: set[str]) -> list[str]:
     """A load warning about fields of a module that minisbert does not know and does not use."""
     names = sorted(brief(name) for name in fields.values if name not in known)
-    if not names:
-        return []
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return [f"{fields.file}: not known here, and not used: {shown}"]
+    return [f"{fields.file}: not known here, and not used: {listed(names, 5)}"] if names else []
+
+
+def listed(items: Sequence[str], most: int) -> str:
+    """The first of them, and how many more there are.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def inside(folder: str, file: str) -> str:

@@ -117,15 +117,8 @@ def locate(
 ) -> Source:
     """Finds the place that has a model. Only the last place, the hub, needs a network, and is asked at the first file.
 
-    Args:
-        model: a folder, `organisation/name`, or a bare name of the organisation sentence-transformers. Which folders of a
-            repository hold its parts is written in its modules.json; a folder of it cannot be asked for by name, as
-            sentence-transformers has no way to either.
-        revision: a branch, tag or commit on the hub; by default the main branch. A local folder has none.
-        token: for private repositories; by default what huggingface_hub knows (its login, or `HF_TOKEN`).
-        cache_dir: the hub's cache. By default `SENTENCE_TRANSFORMERS_HOME`, if it is set, and where huggingface_hub has it
-            (`HF_HUB_CACHE`, `HF_HOME`); downloads go to the first of them.
-        local_files_only: never ask the hub.
+    The arguments are those of `minisbert.load`. A folder inside a repository cannot be asked for by name; sentence-transformers has
+    no way to either. Downloads go to the first of the caches.
 
     Raises:
         TypeError: if an argument is of the wrong type.

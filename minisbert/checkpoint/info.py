@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from minisbert.checkpoint.cache import sha256
 from minisbert.checkpoint.config import EVERY_MODELS_PROMPTS, SentenceTransformersConfig, Setting
 from minisbert.checkpoint.load import Checkpoint
 from minisbert.checkpoint.tokenizer_json import step_json
@@ -92,12 +93,7 @@ class Info:
 
 
 def describe(checkpoint: Checkpoint, usage: SentenceTransformersConfig) -> Info:
-    """See `SentenceEncoder.info`.
-
-    Args:
-        checkpoint: the parts that are in force, and what was read.
-        usage: the prompts and the like that are in force, which a program may have changed since.
-    """
+    """See `SentenceEncoder.info`; `usage` has the prompts and the like that are in force, which a program may have changed."""
     config, source, tokenizer = checkpoint.config, checkpoint.source, checkpoint.tokenizer
     given = {setting.name: setting for setting in config.settings}
 
@@ -171,15 +167,9 @@ def _revision(paths: Any) -> str | None:
 
 def _file(name: str, path: Path) -> File:
     try:
-        digest = hashlib.sha256()
-        size = 0
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-                size += len(block)
+        return File(name, str(path), path.stat().st_size, sha256(path))
     except OSError:
         return File(name, str(path), None, None)
-    return File(name, str(path), size, digest.hexdigest())
 
 
 def _table(rows: list[Any]) -> list[str]:

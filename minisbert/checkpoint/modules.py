@@ -12,16 +12,9 @@ from typing import Final, NoReturn
 
 from minisbert.checkpoint.fields import LARGEST_WIDTH, Fields, Find, brief, read_json, unknown
 from minisbert.errors import CheckpointError
-from minisbert.pooling import POOLING_MODES, DenseConfig, LayerNormConfig, ModuleConfig, NormalizeConfig, PoolingConfig
+from minisbert.pooling import ACTIVATIONS, POOLING_MODES, DenseConfig, LayerNormConfig, ModuleConfig, NormalizeConfig, PoolingConfig
 
 MOST_MODULES: Final = 1 << 6
-
-DENSE_ACTIVATIONS: Final = (
-    "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU", "LogSigmoid", "Mish",
-    "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink",
-)  # fmt: skip
-"""The classes of torch.nn that work on each value by itself and need no argument."""
-
 
 POOLING_FLAGS: Final = {
     "pooling_mode_cls_token": "cls",
@@ -191,7 +184,7 @@ def _folder(fields: Fields) -> str:
 
 _DENSE_NAMES: Final = {
     f"{package}.{name}": name
-    for name in DENSE_ACTIVATIONS
+    for name in ACTIVATIONS
     for package in (
         "torch.nn",
         "torch.nn.modules",
@@ -201,14 +194,7 @@ _DENSE_NAMES: Final = {
 
 
 def read_module(module: Module, fields: Fields, dimension: int, load_warnings: list[str]) -> ModuleConfig:
-    """A module after the pooling.
-
-    Args:
-        module: its row in modules.json.
-        fields: its config.json.
-        dimension: of the vector that comes to it.
-        load_warnings: what the user should be told is added here.
-    """
+    """A module after the pooling, from its row in modules.json and its config.json; `dimension` is that of its input."""
     why = "minisbert has only the sentence vector there. Load this checkpoint with sentence-transformers."
     for name in "module_input_name", "module_output_name", "key_name":  # key_name: once written, never read
         if fields.values.get(name) is not None:
@@ -233,7 +219,7 @@ def read_module(module: Module, fields: Fields, dimension: int, load_warnings: l
     if name not in _DENSE_NAMES:
         fields.refuse(
             "activation_function",
-            "a class of torch.nn: one of " + ", ".join(DENSE_ACTIVATIONS),
+            "a class of torch.nn: one of " + ", ".join(ACTIVATIONS),
             "It is looked up in a table, and no code is ever imported by name; load this checkpoint with sentence-transformers.",
         )
     load_warnings.extend(unknown(fields, known | {size, "out_features", "bias", "activation_function", "use_residual"}))

@@ -12,6 +12,7 @@ lists, and the parts of its weights that their index lists. Any other file stops
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+from minisbert.checkpoint.cache import WEIGHTS
 
 PART_OF_WEIGHTS = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)", re.ASCII)
 
@@ -156,7 +157,7 @@ def _remove(folder: Path) -> None:
 def beside(target: Path) -> Iterator[Path]:
     """An empty folder on the same disk, gone afterwards whatever happens; also removes those that killed processes have left."""
     start = f".{target.name}.saving-"
-    for left in sorted(target.parent.glob(f"{_literal(start)}????????")):
+    for left in sorted(target.parent.glob(f"{glob.escape(start)}????????")):
         if not left.is_symlink() and (lock := _lock(left)) is not None:  # no process holds it
             _clear(left, target)
             os.close(lock)
@@ -189,10 +190,6 @@ def _clear(folder: Path, target: Path) -> None:
         if {path.name for path in folder.iterdir()} == {MARK}:
             (folder / MARK).unlink()
             folder.rmdir()
-
-
-def _literal(text: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", text)
 
 
 def _lock(folder: Path) -> int | None:

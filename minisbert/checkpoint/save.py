@@ -25,7 +25,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from minisbert.bert import Bert, BertConfig
+from minisbert.bert import BertConfig
 from minisbert.checkpoint.cache import expand
 from minisbert.checkpoint.config import SentenceTransformersConfig
 from minisbert.checkpoint.families import FAMILIES, to_hub_config, to_hub_names
@@ -80,7 +80,9 @@ def write(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: Pat
         for number, (path, kind) in enumerate(modules)
     ]
     _write_json(folder / "modules.json", rows)  # first: it accounts for the folders, should the process be killed now
-    _write_json(folder / "config.json", _bert_json(checkpoint.bert))
+    dtype = str(checkpoint.bert.dtype).removeprefix("torch.")  # as torch_dtype, its name until transformers 4.56, which all read
+    sizes = {**to_hub_config(checkpoint.bert.config), "position_embedding_type": "absolute", "torch_dtype": dtype}
+    _write_json(folder / "config.json", sizes)
     write_safetensors(to_hub_names(checkpoint.bert), folder / "model.safetensors")
     lower_first = _write_tokenizer(wordpiece, folder, config.bert, lower_first=config.lower_case_first)
     limits = {"max_seq_length": wordpiece.max_length, "do_lower_case": lower_first}
@@ -104,14 +106,6 @@ def write(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: Pat
 
 def _kind(settings: ModuleConfig) -> str:
     return type(settings).__name__.removesuffix("Config")
-
-
-def _bert_json(bert: Bert) -> dict[str, Any]:
-    return {
-        **to_hub_config(bert.config),
-        "position_embedding_type": "absolute",
-        "torch_dtype": str(bert.dtype).removeprefix("torch."),  # its name until transformers 4.56, which newer ones read as well
-    }
 
 
 def _pooling_json(config: PoolingConfig) -> dict[str, Any]:

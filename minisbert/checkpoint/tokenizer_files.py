@@ -17,7 +17,7 @@ from tokenizers.processors import RobertaProcessing, TemplateProcessing
 
 from minisbert.checkpoint.config import CheckpointConfig, WordPieceConfig
 from minisbert.checkpoint.families import FAMILIES
-from minisbert.checkpoint.fields import LARGEST_JSON, Fields, Find, MissingFileError, brief, inside, read_fields
+from minisbert.checkpoint.fields import LARGEST_JSON, Fields, Find, MissingFileError, brief, inside, listed, read_fields
 from minisbert.checkpoint.tokenizer_json import check_unknown, parts_of, read_tokenizer_json, step_json, unknown_token
 from minisbert.errors import CheckpointError, rust_errors
 from minisbert.tokenizer import TextTokenizer
@@ -50,11 +50,9 @@ class TokenizerClass:
 
 _BERT = TokenizerClass("WordPiece", BERT_TOKENS)
 CLASSES = {
-    "BertTokenizer": _BERT,
-    "DistilBertTokenizer": _BERT,
-    "ElectraTokenizer": _BERT,
     **dict.fromkeys(
         (
+            *("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"),
             *("DPRQuestionEncoderTokenizer", "DPRContextEncoderTokenizer", "DPRReaderTokenizer", "MobileBertTokenizer"),
             *("LayoutLMTokenizer", "LxmertTokenizer", "SqueezeBertTokenizer", "ConvBertTokenizer"),
         ),
@@ -127,11 +125,9 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> TextTokenizer:
                 f"gives vocab_size {config.bert.vocab_size}. The tokenizer and the model do not belong together."
             )
         check_unknown(tokenizer, file)
-        if config.lower_case_first and not _lowers(tokenizer):
-            steps = [normalizers.Lowercase()]
-            if tokenizer.normalizer is not None:
-                steps.append(tokenizer.normalizer)
-            tokenizer.normalizer = normalizers.Sequence(steps)
+        given = tokenizer.normalizer
+        if config.lower_case_first and not (isinstance(given, BertNormalizer) and given.lowercase):
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([] if given is None else [given])])
         names = {role: token.content for role, token in settings.named.items()}
         return TextTokenizer(tokenizer, config.max_seq_length, (side or "right").lower(), load_warnings, names)
 
@@ -146,10 +142,6 @@ def _nothing_found(find: Find, folder: str) -> str:
         else "Add the tokenizer the model was trained with."
     )
     return f"{inside(folder, 'tokenizer.json')} and {inside(folder, 'vocab.txt')}: {found}, expected one of them. {remedy}"
-
-
-def _lowers(tokenizer: Tokenizer) -> bool:
-    return isinstance(tokenizer.normalizer, BertNormalizer) and tokenizer.normalizer.lowercase
 
 
 class _Settings:
@@ -244,7 +236,8 @@ class _Settings:
                     f"{file}: its model has other settings than {self.tokenizer_class}'s, which are taken, as in transformers"
                 )
         there = tokenizer.get_added_tokens_decoder()
-        if not same_model or (self.has_decoder and {n: _plain(t) for n, t in there.items()} != self._plain_added()):
+        plain = [{number: _plain(token) for number, token in added.items()} for added in (there, self.added)]
+        if not same_model or (self.has_decoder and plain[0] != plain[1]):
             values = json.loads(tokenizer.to_str()) | {"added_tokens": []}
             values["model"] |= settings
             tokenizer = Tokenizer.from_str(json.dumps(values))
@@ -329,9 +322,6 @@ class _Settings:
             if tokenizer.token_to_id(token.content) is not None or tokenizer.get_vocab_size() < room:
                 tokenizer.add_tokens([token])
                 known.add(token.content)
-
-    def _plain_added(self) -> dict[int, object]:
-        return {token_id: _plain(token) for token_id, token in self.added.items()}
 
     def _special(self, content: str, role: str) -> AddedToken:
         takes_space = role == "mask_token" and self.kind is not None and self.kind.mask_takes_space
@@ -423,8 +413,7 @@ def _read_vocab(path: Path, file: str, load_warnings: list[str]) -> dict[str, in
             odd.append(f"line {number + 1} is {token!r}, as line {vocab[token] + 1} is")
         vocab[token] = number
     if odd:
-        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
         load_warnings.append(
-            f"{file}: {', '.join(odd[:3])}{more}; as in transformers, an empty line is no token, and the last of equal ones holds"
+            f"{file}: {listed(odd, 3)}; as in transformers, an empty line is no token, and the last of equal ones holds"
         )
     return vocab

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minisbert.bert import Bert
 from minisbert.checkpoint.families import FAMILIES, current_name, is_ignored, is_superfluous, names
-from minisbert.checkpoint.fields import Fields, Find, MissingFileError, brief, inside, read_fields
+from minisbert.checkpoint.fields import Fields, Find, MissingFileError, brief, inside, listed, read_fields
 from minisbert.errors import CheckpointError, rust_errors
 
 FLOATS = {
@@ -101,7 +101,7 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
         load_warnings.append(f"the names of the weights begin with {wrapper!r}, as a wrapper such as DataParallel leaves them")
     unused = [found[name].name for name in found if name not in used and not is_ignored(name)]
     if unused:
-        load_warnings.append(f"the checkpoint has tensors that are not used: {_some(unused)}")
+        load_warnings.append(f"the checkpoint has tensors that are not used: {listed(unused, 20)}")
     if dtype == torch.float32 and any(found[name].dtype == torch.float64 for name in used):
         load_warnings.append(
             "the checkpoint's weights are float64 and were rounded to float32; ask for dtype=torch.float64 to keep them"
@@ -136,19 +136,9 @@ def _wrapper_of(stored: Sequence[str], needed: Sequence[str], own: str) -> tuple
 
 
 def load_module(module: nn.Module, stored: Sequence[StoredTensor], dtype: torch.dtype, config: str) -> list[str]:
-    """Fills a module of `pooling.build_modules`, whose tensors have the checkpoint's own names, with the same strict check.
+    """`load_weights` for a module of `pooling.build_modules`, whose tensors have the checkpoint's own names.
 
-    Args:
-        module: built on the meta device.
-        stored: the tensors that lie in its folder.
-        dtype: the precision to hold them in.
-        config: the file that gave the shapes, for messages.
-
-    Returns:
-        What a user should be told.
-
-    Raises:
-        CheckpointError: listing every tensor that is missing, misshapen, not floating-point, or not finite.
+    `stored` lie in the module's folder; `config` is the file that gave the shapes, for messages.
     """
     found = {tensor.name: tensor for tensor in stored}
     problems = []
@@ -168,7 +158,7 @@ def load_module(module: nn.Module, stored: Sequence[StoredTensor], dtype: torch.
         raise _complaint(problems, found.values(), config)
     module.load_state_dict({name: value.clone() for name, value in values.items()}, assign=True)
     unused = [name for name in found if name not in values]
-    return [f"{stored[0].file} has tensors that are not used: {_some(unused)}"] if unused else []
+    return [f"{stored[0].file} has tensors that are not used: {listed(unused, 20)}"] if unused else []
 
 
 def non_finite(values: Tensor) -> str:
@@ -183,14 +173,10 @@ def non_finite(values: Tensor) -> str:
     return f"found {what}, expected finite values of at most {LARGEST_VALUE:,.0f}"
 
 
-def _some(items: list[str], most: int = 20) -> str:
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
-
-
 def _complaint(problems: list[str], found: Iterable[StoredTensor], config: str = "config.json", hint: str = "") -> CheckpointError:
     files = sorted({tensor.file for tensor in found}) or ["the weights"]
     return CheckpointError(
-        f"{_some(files)}: {len(problems)} of the tensors are not what {config} asks for. The weights and {config} must come "
+        f"{listed(files, 20)}: {len(problems)} of the tensors are not what {config} asks for. The weights and {config} must come "
         f"from the same model; take an unchanged copy of both.{hint}\n  " + _lines(problems)
     )
 
@@ -212,10 +198,6 @@ def open_weights(find: Find, folder: str) -> list[StoredTensor]:
 
     The first that is there, as in transformers: `model.safetensors`, its parts (`model.safetensors.index.json`),
     `pytorch_model.bin`, its parts.
-
-    Args:
-        find: where a file of the checkpoint lies.
-        folder: the folder inside the checkpoint; "" is its root.
 
     Raises:
         CheckpointError: if there is no such file, or if one is broken, or not what the list of parts says.

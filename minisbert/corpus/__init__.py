@@ -18,9 +18,9 @@ A run has these steps, one file each:
 - `verify.py`: checksums of all shards, and a sample of rows computed anew.
 - `command.py`: what `minisbert corpus` runs.
 
-pyarrow is imported only when a corpus is encoded or verified: `pip install 'minisbert[corpus]'`.
+pyarrow is imported only when a corpus is encoded or verified: `pip install pyarrow`.
 
-It imports encoder, checkpoint, inference and commands. It is imported by cli, for the command.
+It imports encoder, checkpoint, inference, lines and commands. It is imported by cli, for the command.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from minisbert.commands import say
+from minisbert.commands import load_options, named, say
 
 
 def run(options: argparse.Namespace) -> None:
@@ -19,29 +19,14 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("corpus: found no INPUT, expected files, folders or globs.")
     if options.out is None:
         raise ValueError("corpus: --out is missing, expected the folder of the shards.")
+    same = ("model", "text_column", "id_column", "columns", "engine", "address", "workers", "threads", "dtype", "prompt_name")
     summary = encode_corpus(
         options.inputs,
         options.out,
-        model=options.model,
-        text_column=options.text_column,
-        id_column=options.id_column,
-        columns=options.columns,
         rows_per_shard=ROWS_PER_SHARD if options.rows_per_shard is None else options.rows_per_shard,
-        engine=options.engine,
-        address=options.address,
-        workers=options.workers,
-        threads=options.threads,
-        dtype=options.dtype,
         normalize_embeddings=options.normalize,
-        prompt_name=options.prompt_name,
-        on_error=options.on_error,
-        on_truncate=options.on_truncate,
-        format=options.format,
-        device=options.device,
-        quantize=options.quantize,
-        revision=options.revision,
-        cache_dir=options.cache_dir,
-        local_files_only=options.local_files_only,
+        **named(options, *same, "on_error", "on_truncate", "format"),
+        **load_options(options),
     )
     kept = summary.rows - summary.new_rows
     say(

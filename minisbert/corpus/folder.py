@@ -16,7 +16,6 @@ A shard is renamed to its name first, and gets its line in the journal then. Wha
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -27,7 +26,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
-from minisbert.checkpoint.cache import absolute
+from minisbert.checkpoint.cache import absolute, sha256
+from minisbert.corpus.inputs import is_uri
 from minisbert.corpus.shards import sync_folder
 from minisbert.errors import MinisbertError, warn
 
@@ -48,7 +48,7 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         text = os.fspath(path)
-        if "://" in text:
+        if is_uri(text):
             raise ValueError(
                 f"out: found {text!r}, expected a folder on a disk, because a shard takes its name by renaming. "
                 "Write to a folder, and copy it there."
@@ -133,14 +133,9 @@ class Folder:
             os.fsync(file.fileno())
 
     def finish(self, header: dict[str, Any], entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        """Writes the errors and the whole manifest, and removes what only an unfinished corpus needs.
+        """Writes the errors and the whole manifest, which it returns, and removes what only an unfinished corpus needs.
 
-        Args:
-            header: see `open`.
-            entries: of all shards.
-
-        Returns:
-            The manifest.
+        The header is that of `open`; the entries are those of all shards.
         """
         machines: list[dict[str, Any]] = []
         shards: list[dict[str, Any]] = []
@@ -235,17 +230,13 @@ class Folder:
 
 def damage(path: Path, entry: dict[str, Any]) -> str | None:
     """What is wrong with a shard's file; None if its bytes are those that were written."""
-    digest = hashlib.sha256()
     try:
         size = path.stat().st_size
         if size != entry["bytes"]:
             return f"found {size} bytes, expected {entry['bytes']}"
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return None if sha256(path) == entry["sha256"] else "its sha256 is not the one that the manifest has"
     except FileNotFoundError:
         return "it is gone"
-    return None if digest.hexdigest() == entry["sha256"] else "its sha256 is not the one that the manifest has"
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:

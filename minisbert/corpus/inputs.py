@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from minisbert.checkpoint.cache import absolute
-from minisbert.errors import MissingExtraError, warn
+from minisbert.errors import imported, warn
 
 SUFFIXES = {
     ".parquet": "parquet",
@@ -33,21 +33,7 @@ def arrow(name: str = "pyarrow") -> Any:
     Raises:
         MissingExtraError: if it is not installed.
     """
-    return optional(name, "corpus")
-
-
-def optional(name: str, extra: str) -> Any:
-    """A module that an extra of minisbert installs.
-
-    Raises:
-        MissingExtraError: naming the extra, if it cannot be imported.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name.partition('.')[0]} cannot be imported ({error}). Run pip install 'minisbert[{extra}]'."
-        ) from error
+    return imported(name, "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -67,7 +53,7 @@ class Source:
     @property
     def remote(self) -> bool:
         """Whether it is named by a URI."""
-        return "://" in self.path
+        return is_uri(self.path)
 
     def open_raw(self) -> Any:
         """The file as it is stored, for random access: a `pyarrow.NativeFile`.
@@ -100,6 +86,11 @@ class Source:
         while offset > 0 and (dropped := len(stream.read(min(offset, 1 << 20)))):
             offset -= dropped
         return stream
+
+
+def is_uri(name: str) -> bool:
+    """Whether a name is a URI, such as s3://bucket/file, and not the path of a file here."""
+    return "://" in name
 
 
 def file_system(uri: str) -> tuple[Any, str]:
@@ -143,7 +134,7 @@ def find_sources(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str
         raise ValueError("inputs: found none, expected files, folders or globs.")
     sources: list[Source] = []
     for name in [os.fspath(name) for name in names]:
-        sources += _remote(name, kind) if "://" in name else _local(name, kind)
+        sources += _remote(name, kind) if is_uri(name) else _local(name, kind)
     seen: set[str] = set()
     for source in sources:
         if source.path in seen:
@@ -191,7 +182,7 @@ def _without_options(uri: str) -> tuple[str, str]:
     >>> _without_options("s3://bucket/x?.csv?region=eu-west-1&scheme=http")
     ('s3://bucket/x?.csv', '?region=eu-west-1&scheme=http')
     """
-    name = re.sub(r"\?\w+=.*", "", uri)
+    name = re.sub(r"\?\w+=.*", "", uri) if is_uri(uri) else uri
     return name, uri[len(name) :]
 
 
@@ -223,7 +214,7 @@ def _of_folder(name: str, folder: str, files: list[str], kind: str | None, optio
 
 def _kind(path: str) -> tuple[str | None, str | None]:
     """The format and the compression that a name says."""
-    stem, suffix = os.path.splitext(_without_options(path)[0] if "://" in path else path)  # noqa: PTH122
+    stem, suffix = os.path.splitext(_without_options(path)[0])  # noqa: PTH122
     compression = COMPRESSIONS.get(suffix.lower())
     if compression is not None:
         suffix = os.path.splitext(stem)[1]  # noqa: PTH122

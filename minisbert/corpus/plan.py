@@ -15,7 +15,8 @@ from itertools import islice
 from typing import IO, Any
 
 from minisbert.corpus.inputs import Source, arrow
-from minisbert.corpus.rows import Layout, Piece, broken_is_an_error, layout_of_table, open_parquet, table_rows
+from minisbert.corpus.rows import Layout, Piece, broken_is_an_error, layout_of_table, open_parquet, source_rows
+from minisbert.lines import BYTE_ORDER_MARK, column_index
 
 SAMPLE = 1000
 """Rows of a jsonl file from which the types of its fields are inferred."""
@@ -131,23 +132,19 @@ def _types(source: Source, text: str, names: Sequence[str]) -> list[tuple[str, A
     if source.kind == "parquet":
         with open_parquet(source) as file:
             schema = file.schema_arrow
-        _see_columns(source, [text, *names], schema.names)
+        for name in (text, *names):
+            column_index(name, schema.names, source.path)
         kind = schema.field(text).type
         inner = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_string_view(inner)):
             raise ValueError(f"{source.path}: the column {text!r} is {kind}, expected string.")
         return [(name, schema.field(name).type) for name in names]
     if source.kind in ("csv", "tsv"):
-        _see_columns(source, [text, *names], layout_of_table(source))
+        header = layout_of_table(source)
+        for name in (text, *names):
+            column_index(name, header, source.path)
         return [(name, pa.string()) for name in names]
     return _json_types(source, names)
-
-
-def _see_columns(source: Source, wanted: Sequence[str], found: Sequence[str]) -> None:
-    for name in wanted:
-        if found.count(name) != 1:
-            there = f"{found.count(name)} times" if name in found else "not"
-            raise ValueError(f"{source.path}: the column {name!r} is {there} among {', '.join(map(repr, found))}; expected once.")
 
 
 def _json_types(source: Source, names: Sequence[str]) -> list[tuple[str, Any]]:
@@ -177,18 +174,17 @@ def _json_types(source: Source, names: Sequence[str]) -> list[tuple[str, Any]]:
 
 def _measure(source: Source, first: int, step: int) -> tuple[dict[str, Any], dict[int, int]]:
     """The facts of a file, and the byte offsets of rows `first`, `first + step`, … (row 0 is in the facts, as "begin")."""
-    digest = hashlib.sha256()
+    digest, begin = hashlib.sha256(), 0
     if source.kind == "parquet":
         with open_parquet(source) as file:
             rows = file.metadata.num_rows
-        marks = dict.fromkeys(range(first, rows, step), 0)
-        size = _hash_parquet(source, digest)
-        return {"path": source.path, "bytes": size, "rows": rows, "sha256": digest.hexdigest(), "begin": 0}, marks
-    with contextlib.closing(source.open_lines()) as stream:
-        if source.kind == "csv":
-            rows, size, begin, marks = _mark_records(source, stream, digest.update, first, step)
-        else:
-            rows, size, begin, marks = _mark_lines(stream, digest.update, first, step, header=source.kind == "tsv")
+        marks, size = dict.fromkeys(range(first, rows, step), 0), _hash_parquet(source, digest)
+    else:
+        with contextlib.closing(source.open_lines()) as stream:
+            if source.kind == "csv":
+                rows, size, begin, marks = _mark_records(source, stream, digest.update, first, step)
+            else:
+                rows, size, begin, marks = _mark_lines(stream, digest.update, first, step, header=source.kind == "tsv")
     return {"path": source.path, "bytes": size, "rows": rows, "sha256": digest.hexdigest(), "begin": begin}, marks
 
 
@@ -228,7 +224,7 @@ def _mark_lines(
             line += step
         lines += count
         position += len(block)
-        last = block[-1:] if position > 3 or block != b"\xef\xbb\xbf" else b"\n"
+        last = block[-1:] if position > 3 or block != BYTE_ORDER_MARK else b"\n"
     rows = lines + (last not in (b"", b"\n")) - before
     return max(rows, 0), position, begin, marks
 
@@ -244,9 +240,9 @@ def _mark_records(
         for number, line in enumerate(stream):
             hashed(line)
             position += len(line)
-            yield line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
+            yield line.removeprefix(BYTE_ORDER_MARK) if number == 0 else line
 
-    records = table_rows(source, lines())
+    records = source_rows(source, lines())
     next(records, None)
     begin = position
     marks: dict[int, int] = {}

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from minisbert.corpus.folder import CorpusError, differences
-from minisbert.corpus.inputs import optional
 from minisbert.corpus.plan import Shard
-from minisbert.corpus.rows import Reader, long_fields
+from minisbert.corpus.rows import Reader
 from minisbert.corpus.shards import Job, model_facts, write_shard
-from minisbert.errors import MinisbertError
+from minisbert.errors import MinisbertError, imported
+from minisbert.lines import long_fields
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -64,7 +64,7 @@ def start(address: str | None, workers: int | None, threads: int | None) -> RayO
         ConnectionError: if there is no cluster at that address.
         ValueError: if the pool does not fit the cluster.
     """
-    ray = optional("ray", "ray")
+    ray = imported("ray", "ray[data]")
     own = not ray.is_initialized()
     if own:
         more = {"include_dashboard": False} if address is None else {"address": address}
@@ -91,20 +91,12 @@ def start(address: str | None, workers: int | None, threads: int | None) -> RayO
 def run(
     job: Job, todo: Sequence[Shard], load: Callable[[], SentenceEncoder], model: dict[str, Any], options: RayOptions
 ) -> Iterator[dict[str, Any]]:
-    """Has shards made by the pool, and yields the entry of each when it is done, in any order.
-
-    Args:
-        job: what every shard needs to know.
-        todo: the shards.
-        load: gives the encoder, in each actor.
-        model: what the encoder must be, see `shards.model_facts`.
-        options: see `start`.
+    """Has shards made by the pool, and yields the entry of each when it is done, in any order; for the arguments see `ShardWorker`.
 
     Raises:
         ValueError, OSError, MinisbertError: what the first failing shard raised, as in the local engine.
     """
-    ray = optional("ray", "ray")
-    data = optional("ray.data", "ray")
+    ray, data = (imported(name, "ray[data]") for name in ("ray", "ray.data"))
     try:
         if not todo:
             return
@@ -161,8 +153,8 @@ class ShardWorker:
     Args:
         job: what every shard needs to know.
         todo: the shards.
-        load: gives the encoder.
-        model: what it must be.
+        load: gives the encoder, in each actor.
+        model: what the encoder must be, see `shards.model_facts`.
         threads: cores to compute on.
     """
 

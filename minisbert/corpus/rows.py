@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from minisbert.corpus.inputs import Source, arrow
+from minisbert.lines import BYTE_ORDER_MARK, table_rows
 
 BLOCK = 8192
 """The most rows in one block, and the rows in one row group of the output."""
@@ -183,13 +182,18 @@ def _texts(column: Any) -> tuple[list[str | None], dict[int, str]]:
             except UnicodeDecodeError as error:
                 values.append(None)
                 reasons[index] = f"not UTF-8 ({error.reason})"
+    return _only_texts(values, reasons), reasons
+
+
+def _only_texts(values: Iterable[object], reasons: dict[int, str]) -> list[str | None]:
+    """The values that are texts; why another one is none is added to the reasons."""
     texts: list[str | None] = []
     for index, value in enumerate(values):
         reason = reasons.get(index) or why_no_text(value)
         if reason:
             reasons[index] = reason
         texts.append(None if reason else value)  # type: ignore[arg-type]
-    return texts, reasons
+    return texts
 
 
 def why_no_text(value: object) -> str | None:
@@ -235,13 +239,8 @@ def _blocks(records: Iterable[Record], source: Source, layout: Layout, row: int)
 
 
 def _block(records: list[Record], source: Source, layout: Layout, row: int) -> Block:
-    texts: list[str | None] = []
-    reasons: dict[int, str] = {}
-    for index, record in enumerate(records):
-        reason = record.reason or why_no_text(record.text)
-        if reason:
-            reasons[index] = reason
-        texts.append(None if reason else record.text)  # type: ignore[arg-type]
+    reasons = {index: record.reason for index, record in enumerate(records) if record.reason}
+    texts = _only_texts((record.text for record in records), reasons)
     columns = []
     for position, (name, kind) in enumerate(layout.fields):
         columns.append(_array([record.values[position] for record in records], name, kind, reasons))
@@ -279,10 +278,10 @@ def _records(source: Source, stream: Iterable[bytes], layout: Layout, *, at_star
         header = layout_of_table(source)
         index = header.index(layout.text)
         fields = [header.index(name) for name, _ in layout.fields]
-        rows = table_rows(source, lines)
+        rows = source_rows(source, lines)
         if at_start:
             next(rows)
-        for row in rows:
+        for _, row in rows:
             if len(row) != len(header):
                 yield Record(None, [None] * len(fields), f"found {len(row)} fields, expected {len(header)}, as in the first line")
             else:
@@ -296,49 +295,24 @@ def layout_of_table(source: Source) -> list[str]:
         ValueError: if the file is empty.
     """
     with contextlib.closing(source.open_lines()) as stream, broken_is_an_error(source):
-        names = next(table_rows(source, without_mark(stream)), None)
-    if names is None:
-        raise ValueError(f"{source.path}: found an empty file, expected a first line with the names of the columns.")
-    return names
+        for _, names in source_rows(source, without_mark(stream)):
+            return names
+    raise ValueError(f"{source.path}: found an empty file, expected a first line with the names of the columns.")
 
 
 def without_mark(stream: Iterable[bytes]) -> Iterator[bytes]:
     """The lines without a byte-order mark at the beginning."""
     for number, line in enumerate(stream):
-        data = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
+        data = line.removeprefix(BYTE_ORDER_MARK) if number == 0 else line
         if data:
             yield data
 
 
-def table_rows(source: Source, lines: Iterable[bytes]) -> Iterator[list[str]]:
-    """The rows of a csv file, or of a tsv file, which has no quotes.
-
-    What is not UTF-8 becomes lone surrogates, so that only this row fails.
-
-    Raises:
-        ValueError: if the quotes of a csv file are broken.
-    """
+def source_rows(source: Source, lines: Iterable[bytes]) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a csv file, or of a tsv file, which has no quotes. What is not UTF-8 becomes lone surrogates: its row fails."""
     texts = (line.decode("utf-8", "surrogateescape") for line in lines)
-    if source.kind == "tsv":
-        yield from (text.removesuffix("\n").removesuffix("\r").split("\t") for text in texts)
-        return
-    rows = csv.reader(texts, strict=True)
-    try:
-        yield from rows
-    except csv.Error as error:
-        raise ValueError(
-            f"{source.path}, line {rows.line_num} of what was read: no table of fields with ',' between them ({error})."
-        ) from error
-
-
-@contextlib.contextmanager
-def long_fields() -> Iterator[None]:
-    """Lets csv fields be longer than Python's default limit of 128 KiB."""
-    before = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+    quoted = source.kind == "csv"
+    return table_rows(texts, f"{source.path}, in what was read", "," if quoted else "\t", quoted=quoted)
 
 
 def _plain(line: bytes) -> Record:

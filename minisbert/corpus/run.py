@@ -8,23 +8,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from minisbert.checkpoint.cache import absolute, local_folder
+from minisbert.corpus import ray_engine
 from minisbert.corpus.folder import FORMAT, Folder
 from minisbert.corpus.inputs import arrow, find_sources
 from minisbert.corpus.plan import Plan, Shard, find_layout, make_plan
 from minisbert.corpus.progress import Progress
-from minisbert.corpus.rows import Reader, long_fields
+from minisbert.corpus.rows import Reader
 from minisbert.corpus.shards import FORMULAS, Advance, Job, model_facts, output_schema, write_shard
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import warn
-from minisbert.inference.inputs import choose_prompt
-
-if TYPE_CHECKING:
-    from minisbert.corpus.ray_engine import RayOptions
+from minisbert.inference.inputs import choice, choose_prompt, count
+from minisbert.inference.stream import too_long
+from minisbert.lines import long_fields
 
 ROWS_PER_SHARD = 65_536
 """Rows in a shard: 100 MB at 384 dimensions in float32, and half a minute of work for two cores and a small model."""
@@ -153,18 +153,14 @@ def encode_corpus(
     began = time.time()
     arrow()
     sources = find_sources(inputs, format)
-    _check("rows_per_shard", rows_per_shard)
-    for name, value, choices in (
-        ("engine", engine, ("local", "ray")),
-        ("dtype", dtype, tuple(FORMULAS)),
-        ("on_error", on_error, ("raise", "skip")),
-        ("on_truncate", on_truncate, ("warn", "error", "ignore")),
-    ):
-        if value not in choices:
-            raise ValueError(f"{name}: found {value!r}, expected one of {', '.join(choices)}.")
+    count("rows_per_shard", rows_per_shard, optional=False)
+    choice("engine", engine, ("local", "ray"))
+    choice("dtype", dtype, tuple(FORMULAS))
+    choice("on_error", on_error, ("raise", "skip"))
+    choice("on_truncate", on_truncate, ("warn", "error", "ignore"))
     for name, number in ("workers", workers), ("threads", threads):
         if number is not None:
-            _check(name, number)
+            count(name, number)
             if engine == "local":
                 raise ValueError(f"{name}: found {number}, expected None with engine='local', which uses all cores.")
     find_layout(sources, text_column, id_column, columns)  # a wrong name is known before anything is made
@@ -174,11 +170,9 @@ def encode_corpus(
         load = _loader(model, device=device, quantize=quantize, **where)
         encoder = load()
         plan = make_plan(sources, text_column=text_column, id_column=id_column, columns=columns, rows_per_shard=rows_per_shard)
-        ray_options: RayOptions | None = None
+        ray_options: ray_engine.RayOptions | None = None
         if engine == "ray":
-            from minisbert.corpus.ray_engine import start
-
-            ray_options = start(address, workers, threads)
+            ray_options = ray_engine.start(address, workers, threads)
         job = Job(
             sources=plan.sources,
             layout=plan.layout,
@@ -199,9 +193,10 @@ def encode_corpus(
         done = sum(entry["rows"] for entry in entries.values())
         first = time.time()
         with Progress(show_progress_bar, plan.rows, done) as progress:
-            made = (
-                _local(job, todo, encoder, progress.advance) if ray_options is None else _ray(job, todo, load, header, ray_options)
-            )
+            if ray_options is None:
+                made = _local(job, todo, encoder, progress.advance)
+            else:
+                made = ray_engine.run(job, todo, load, header["model"], ray_options)
             for entry in made:
                 if "began" in entry:  # by a worker elsewhere
                     first = min(entry.pop("began"), first) if progress.new else entry.pop("began")
@@ -235,8 +230,8 @@ def encode_corpus(
     )
     if summary.cut and on_truncate == "warn":
         warn(
-            f"{summary.cut} of {summary.rows} texts are longer than {summary.limit} tokens and were cut: the longest has "
-            f"{summary.longest} tokens. Split long texts, or pass on_truncate='ignore' if this is meant.",
+            f"{too_long(summary.cut, summary.rows, summary.limit)}: the longest has {summary.longest} tokens. Split long texts, "
+            "or pass on_truncate='ignore' if this is meant."
         )
     return summary
 
@@ -246,12 +241,6 @@ def _local(job: Job, todo: Sequence[Shard], encoder: SentenceEncoder, advance: A
     reader = Reader(job.sources, job.layout)
     for shard in todo:
         yield write_shard(job, shard, encoder, reader, advance)
-
-
-def _ray(job: Job, todo: Sequence[Shard], load: Callable[[], SentenceEncoder], header: dict[str, Any], options: Any) -> Entries:
-    from minisbert.corpus.ray_engine import run
-
-    return run(job, todo, load, header["model"], options)
 
 
 def _loader(model: str | os.PathLike[str] | SentenceEncoder | None, **options: Any) -> Callable[[], SentenceEncoder]:
@@ -310,10 +299,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _check(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: found {type(value).__name__}, expected an int.")
-    if value < 1:
-        raise ValueError(f"{name}: found {value}, expected at least 1.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import uuid
@@ -15,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from minisbert.checkpoint.cache import sha256
 from minisbert.corpus.inputs import Source, arrow
 from minisbert.corpus.plan import Shard
 from minisbert.corpus.rows import BLOCK, Block, Layout, Reader
 from minisbert.errors import MinisbertError
+from minisbert.inference.stream import too_long
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -69,49 +70,8 @@ class Job:
     threads: int
 
 
-class HashingFile:
-    """A file that is written from front to back, and hashed on the way."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("xb")
-        self._digest = hashlib.sha256()
-        self.bytes = 0
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        """Appends bytes."""
-        view = memoryview(data)
-        self._digest.update(view)
-        self._file.write(view)
-        self.bytes += view.nbytes
-        return view.nbytes
-
-    def tell(self) -> int:
-        """Bytes written so far."""
-        return self.bytes
-
-    def flush(self) -> None:
-        """Nothing: `sync` has all on the disk."""
-
-    def sync(self) -> str:
-        """Has everything on the disk, and returns the sha256."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._digest.hexdigest()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self.closed = True
-        self._file.close()
-
-
 def stored_type(dtype: str, dimension: int) -> Any:
-    """The Arrow type of a stored vector: a list of fixed size.
-
-    Args:
-        dtype: one of `FORMULAS`.
-        dimension: of a vector.
-    """
+    """The Arrow type of a stored vector, a list of fixed size; `dtype` is one of `FORMULAS`."""
     pa = arrow()
     items = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8(), "binary": pa.uint8()}
     return pa.list_(items[dtype], -(-dimension // 8) if dtype == "binary" else dimension)
@@ -197,14 +157,12 @@ def write_shard(job: Job, shard: Shard, encoder: SentenceEncoder, reader: Reader
     temporary = job.writing / f"{shard.name}.{uuid.uuid4().hex}"
     tally = Tally()
     try:
-        file = HashingFile(temporary)
-        try:
-            with pq.ParquetWriter(file, schema, **_options(job)) as writer:
-                for table in tables(job, shard, encoder, reader, schema, tally, advance):
-                    writer.write_table(table, row_group_size=BLOCK)
-            digest = file.sync()
-        finally:
-            file.close()
+        with pq.ParquetWriter(temporary, schema, **_options(job)) as writer:
+            for table in tables(job, shard, encoder, reader, schema, tally, advance):
+                writer.write_table(table, row_group_size=BLOCK)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        size, digest = temporary.stat().st_size, sha256(temporary)
         temporary.replace(job.final / shard.name)
         sync_folder(job.final)
     except OSError as error:
@@ -218,7 +176,7 @@ def write_shard(job: Job, shard: Shard, encoder: SentenceEncoder, reader: Reader
         temporary.unlink(missing_ok=True)
         raise
     entry = {"shard": shard.index, "file": shard.name, "rows": shard.rows, "failed": len(tally.errors), "cut": tally.cut}
-    entry |= {"longest": tally.longest, "tokens": tally.tokens, "bytes": file.bytes, "sha256": digest}
+    entry |= {"longest": tally.longest, "tokens": tally.tokens, "bytes": size, "sha256": digest}
     return entry | {"machine": this_machine(encoder, job.threads), "errors": tally.errors}
 
 
@@ -291,8 +249,8 @@ def tables(
     tally.tokens, tally.cut, tally.longest = stream.tokens, stream.cut, stream.longest
     if tally.cut and job.refuse_cut:
         raise ValueError(
-            f"{shard.name}: {tally.cut} of its texts are longer than {encoder.max_seq_length} tokens, the longest has "
-            f"{tally.longest}. Split long texts, or pass on_truncate='warn' to cut them."
+            f"{shard.name}: {too_long(tally.cut, shard.rows, encoder.max_seq_length, '')}, the longest has {tally.longest}. "
+            "Split long texts, or pass on_truncate='warn' to cut them."
         )
 
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from minisbert.corpus.folder import CorpusError, Folder, damage, differences
-from minisbert.corpus.inputs import Source, arrow, find_sources
+from minisbert.corpus.inputs import arrow, find_sources
 from minisbert.corpus.plan import Shard, make_plan
-from minisbert.corpus.rows import Reader, long_fields
+from minisbert.corpus.rows import Reader
 from minisbert.corpus.shards import SCALE, VECTOR, model_facts, same_kind, store, this_machine
 from minisbert.encoder import SentenceEncoder
+from minisbert.lines import long_fields
 
 ROUNDING = 1e-6
 """The tolerance for each value between processors of different kinds, times the largest value if that is above 1."""
@@ -111,7 +112,7 @@ def _encoder(manifest: dict[str, Any], model: Any, device: Any) -> SentenceEncod
 
 def _recompute(path: Path, manifest: dict[str, Any], sample: int, seed: int, encoder: SentenceEncoder) -> tuple[int, float, int]:
     settings = manifest["settings"]
-    sources: list[Source] = [source for entry in manifest["inputs"] for source in _source(entry["path"], manifest)]
+    sources = find_sources([entry["path"] for entry in manifest["inputs"]], settings["format"])
     plan = make_plan(
         sources,
         text_column=settings["text_column"],
@@ -139,11 +140,6 @@ def _recompute(path: Path, manifest: dict[str, Any], sample: int, seed: int, enc
     return exact, largest, rows
 
 
-def _source(path: str, manifest: dict[str, Any]) -> list[Source]:
-    kinds = manifest["settings"].get("format")
-    return find_sources(path, kinds)
-
-
 def _compare(
     file: Path, shard: Shard, reader: Reader, wanted: list[int], manifest: dict[str, Any], encoder: SentenceEncoder, *, equal: bool
 ) -> float:
@@ -154,7 +150,9 @@ def _compare(
     """
     pa = arrow()
     settings = manifest["settings"]
-    table = arrow("pyarrow.parquet").read_table(file, columns=_columns(settings)).take(pa.array(wanted, pa.int64()))
+    names = ["file", "row"] if settings["id_column"] is None else [settings["id_column"]]
+    stored_as = [VECTOR, *([SCALE] if settings["dtype"] == "int8" else [])]
+    table = arrow("pyarrow.parquet").read_table(file, columns=[*names, *stored_as]).take(pa.array(wanted, pa.int64()))
     texts: list[str | None] = []
     ids: list[object] = []
     at, chosen = 0, set(wanted)
@@ -166,7 +164,6 @@ def _compare(
                     position = {"file": block.path, "row": block.first + index}
                     ids.append(position if settings["id_column"] is None else block.columns[0][index].as_py())
             at += len(block)
-    names = [settings["id_column"]] if settings["id_column"] is not None else ["file", "row"]
     stored_ids = [row if settings["id_column"] is None else row[names[0]] for row in table.select(names).to_pylist()]
     present = [text is not None for text in texts]
     vectors = encoder.encode(
@@ -177,7 +174,7 @@ def _compare(
         show_progress_bar=False,
     )
     computed = store(vectors, present, settings["dtype"])
-    stored = [table.column(name).combine_chunks() for name in _columns(settings)[len(names) :]]
+    stored = [table.column(name).combine_chunks() for name in stored_as]
     for index, row in enumerate(wanted):
         where = f"{file.name}, row {row}"
         if ids[index] != stored_ids[index]:
@@ -197,11 +194,6 @@ def _compare(
             f"expected {'equal bits, because a processor of this kind made it' if equal else 'rounding only'}."
         )
     return float(difference.max())
-
-
-def _columns(settings: dict[str, Any]) -> list[str]:
-    names = ["file", "row"] if settings["id_column"] is None else [settings["id_column"]]
-    return [*names, VECTOR, *([SCALE] if settings["dtype"] == "int8" else [])]
 
 
 def _tensor(arrays: list[Any], present: list[bool], dimension: int, dtype: str) -> Tensor:

@@ -77,18 +77,13 @@ core (sentences per second of all-MiniLM-L6-v2 at 128, 192, 256, 384 and 512 tok
 
 
 def balanced_batches(lengths: Sequence[int], threads: int, batch_size: int | None = None) -> list[Batch]:
-    """Packs sentences for this number of threads, which compute batches and should finish at about the same time.
+    """`plan` for this number of threads, which compute batches and should finish at about the same time.
 
     Longest first, ties in the caller's order. There are as many batches for each thread, of equal shares of the tokens, which lie
     between about `LEAST_TOKENS` and `MOST_TOKENS`; a longer sentence makes a batch of its own. A batch may end a quarter below its
     share at most, where it needs the fewest padding tokens (see `bucket_size`), if batches to come make up for it.
     Against steps of 256 tokens, whatever is left over, this computes 1.2 % fewer tokens for the 2,552 short sentences of
     scripts/benchmark, and 16 % fewer on the busier of 2 cores for 64 of them.
-
-    Args:
-        lengths: tokens of each sentence.
-        threads: how many batches are computed at the same time.
-        batch_size: the most sentences of one batch; None: no limit.
 
     >>> [batch.tokens for batch in balanced_batches([10] * 30, threads=2)]
     [150, 150]

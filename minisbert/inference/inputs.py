@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from minisbert.errors import MissingExtraError, warn
+from minisbert.errors import imported, warn
 
 
 def read_texts(sentences: object) -> tuple[list[str], bool]:
@@ -237,12 +237,7 @@ def read_options(
     if truncate_dim is not None and of_tokens:
         raise ValueError(f"truncate_dim: found {truncate_dim}, expected None with token_embeddings, which are not pooled yet.")
     if as_numpy:
-        try:
-            import numpy  # noqa: F401 (torch uses it)
-        except ImportError as error:
-            raise MissingExtraError(
-                "convert_to_numpy: numpy is not installed. Run pip install 'minisbert[numpy]', or take the tensors."
-            ) from error
+        imported("numpy", "numpy", "convert_to_numpy: ", ", or take the tensors")  # torch uses it
     return Options(
         prompt=prompt,
         prompt_tokens=prompt_tokens,

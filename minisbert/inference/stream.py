@@ -96,13 +96,7 @@ class TruncationReport:
         self.first = (0, 0)
 
     def add(self, texts: Sequence[str], unique: Sequence[str], tokenized: Tokenized) -> None:
-        """Counts one more window of texts.
-
-        Args:
-            texts: the caller's.
-            unique: each of them once.
-            tokenized: the ids of `unique`.
-        """
+        """Counts one more window: the caller's texts, each of them once, and the ids of those."""
         lengths = {unique[index]: tokenized.untruncated_lengths[index] for index in tokenized.cut}
         if lengths:
             cut = [index for index, text in enumerate(texts) if text in lengths]
@@ -112,14 +106,25 @@ class TruncationReport:
             self.longest = max(self.longest, *lengths.values())
         self.texts += len(texts)
 
-    def message(self, happened: str = " and were cut") -> str:
-        """The whole story in one line, if there is one."""
+    def message(self, happened: str = "cut") -> str:
+        """The whole story in one line, if there is one; `happened` is "" if they were not cut."""
         index, tokens = self.first
+        which = f"the longest has {self.longest} tokens, the first is number {index + 1} (index {index}) with {tokens}"
         return (
-            f"{self.cut} of {self.texts} texts are longer than {self.limit} tokens{happened}: the longest has {self.longest} "
-            f"tokens, the first is number {index + 1} (index {index}) with {tokens}. "
+            f"{too_long(self.cut, self.texts, self.limit, happened)}: {f'it has {tokens} tokens' if self.texts == 1 else which}. "
             "Split long texts, or pass on_truncate='ignore' if this is meant."
         )
+
+
+def too_long(longer: int, texts: int, limit: int, happened: str = "cut") -> str:
+    """How many of the texts are longer than the limit, and what happened to them.
+
+    >>> too_long(1, 2, 32), too_long(1, 1, 32, "")
+    ('1 of 2 texts is longer than 32 tokens and was cut', 'the text is longer than 32 tokens')
+    """
+    which = "the text" if texts == 1 else f"{longer} of {texts} texts"
+    verb, past = ("is", "was") if longer == 1 else ("are", "were")
+    return f"{which} {verb} longer than {limit} tokens" + (f" and {past} {happened}" if happened else "")
 
 
 def progress_bar(**options: Any) -> tqdm | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from minisbert.errors import MissingExtraError
+from minisbert.errors import imported
+from minisbert.inference.inputs import count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,12 +52,8 @@ def _is_vector(value: Any) -> bool:
     return len(shape) == 1 and shape[0] > 0 and str(getattr(value, "dtype", None)) != "object"
 
 
-def check_positive(name: str, value: int) -> None:
-    """Refuses an option that is not an integer from 1 up."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: found {type(value).__name__}, expected an int.")
-    if value < 1:
-        raise ValueError(f"{name}: found {value}, expected at least 1.")
+check_positive = partial(count, optional=False)
+"""Refuses an option that is not an integer from 1 up."""
 
 
 def check_same_width(name_a: str, a: Any, name_b: str, b: Any) -> None:
@@ -161,11 +159,4 @@ def _is_array(value: Any) -> bool:
 
 
 def _as_array(name: str, value: Any) -> Any:
-    try:
-        import numpy as np
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name}: a {type(value).__name__} needs numpy, which is not installed. Run pip install 'minisbert[numpy]', "
-            "or pass a tensor."
-        ) from error
-    return np.asarray(value)
+    return imported("numpy", "numpy", f"{name}: found {type(value).__name__}, but ", ", or pass a tensor").asarray(value)

@@ -3,7 +3,7 @@
     record.py   hooks note what the model's parts give while a sentence is encoded
     pairs.py    how much each pair of tokens adds to the cosine
     page.py     the trace as an HTML page: `answer.py` is its head, `steps.py`, `layers.py` and `comparison.py` say what each step
-                shows; `html.py` and `pictures.py` have the pieces; `page.html`, `page.css` and `page.js` are the frame around them
+                shows; `html.py`, `formulas.py` and `pictures.py` have the pieces; `page.html`, `page.css`, `page.js` are the frame
     card.py     the answer as one SVG picture
     serve.py    the page at an address of this machine, with a form for other sentences
 
@@ -22,6 +22,7 @@ from functools import partial
 
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import warn
+from minisbert.inference.inputs import check_text
 from minisbert.inference.threads import in_default_state
 from minisbert.tracing.pairs import Traced
 from minisbert.tracing.record import Neighbours, SentenceTrace, corpus_texts, layer_neighbours, trace_sentence
@@ -92,11 +93,9 @@ def is_card(head: bytes) -> bool:
 
 def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequence[str] | None = None) -> Trace:
     """See `minisbert.trace`, which is this for a model by name."""
-    for name, text in (("a", a), *([("b", b)] if b is not None else ())):
-        if not isinstance(text, str):
-            raise TypeError(f"{name}: found {type(text).__name__}, expected str.")
+    given = [check_text(a, "a"), *([check_text(b, "b")] if b is not None else [])]
     texts = corpus_texts(corpus)
-    sentences = [in_default_state(partial(trace_sentence, encoder, text)) for text in ([a] if b is None else [a, b])]
+    sentences = [in_default_state(partial(trace_sentence, encoder, text)) for text in given]
     for name, sentence in zip("ab", sentences, strict=False):
         if sentence.cut:
             warn(

@@ -40,9 +40,8 @@ def ramp(full: float, what: str) -> str:
     """The legend of a fixed scale of colours."""
     return (
         f'<span class="ramp" role="img" aria-label="From {decimal(-full, 4)} over 0 to {decimal(full, 4)}"></span> '
-        f"<span>takes away <b>{decimal(-full, 4)}</b> … <b>{decimal(full, 4)}</b> adds: {what}. The scale is the same on every "
-        f"page."
-        "</span>"
+        f"<span>takes away <b>{decimal(-full, 4)}</b> … <b>{decimal(full, 4)}</b> adds: {what}. The scale is the same on "
+        "every page.</span>"
     )
 
 
@@ -109,16 +108,14 @@ def head(trace: Traced, sentences: Named, facts: list[str]) -> str:
     if matrix is not None and trace.b is not None:
         tokens = min(matrix.shape)
         share = f"1/{matrix.shape[0]}" if len(set(matrix.shape)) == 1 else f"1/{matrix.shape[0]} in A, 1/{matrix.shape[1]} in B"
+        equal = ", and in the mean each counts as much as a word" if trace.encoder.pooling.modes == ("mean",) else ""
+        full = f"the colour is full at an even share of a cosine of 1 ({share})"
         answer += (
             f'<output class="say big" id="pair-say" aria-live="polite">{together_and_apart(matrix)}<span class="js-only"> Point '
-            f"at a "
-            "token, or use Tab and ← →, to see its partners in the other sentence; a click or Enter pins it, Esc releases "
-            "it.</span>"
-            f'</output><p class="note legend">{ramp(1 / tokens, f"the colour is full at an even share of a cosine of 1 ({share})")}'
-            '</p><p class="note fading"><button type="button" id="fade" class="js-only" aria-pressed="false">Fade special tokens '
-            "and "
-            f"punctuation</button> They count too, and can be dark, because attention has mixed the whole sentence into their "
-            f"vectors{', and in the mean each counts as much as a word' if trace.encoder.pooling.modes == ('mean',) else ''}.</p>"
+            "at a token, or use Tab and ← →, to see its partners in the other sentence; a click or Enter pins it, Esc releases it."
+            f'</span></output><p class="note legend">{ramp(1 / tokens, full)}</p><p class="note fading"><button type="button" '
+            'id="fade" class="js-only" aria-pressed="false">Fade special tokens and punctuation</button> They count too, and can '
+            f"be dark, because attention has mixed the whole sentence into their vectors{equal}.</p>"
         )
     return (
         f'<header class="top" id="text"><p class="kicker">minisbert trace</p><h1 tabindex="-1">{title}</h1>'

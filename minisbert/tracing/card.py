@@ -87,11 +87,9 @@ def render(trace: Traced) -> str:
     label = f"Cosine {decimal(trace.cosine, 4)} of “{trace.a.text}” and “{b.text}”, with what each token and each pair adds"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {bottom + 18}" width="{width:.0f}" '
-        f'height="{bottom + 18}" '
-        f'role="img" aria-label="{escaped(label)}"><!-- minisbert trace --><title>{escaped(label)}</title><style>{STYLE}</style>'
-        f'<rect class="paper" width="100%" height="100%" rx="12"/><text class="soft" x="16" y="34">minisbert trace · '
-        f"{escaped(model)}"
-        f"</text>{''.join(drawn)}</svg>\n"
+        f'height="{bottom + 18}" role="img" aria-label="{escaped(label)}"><!-- minisbert trace --><title>{escaped(label)}</title>'
+        f'<style>{STYLE}</style><rect class="paper" width="100%" height="100%" rx="12"/><text class="soft" x="16" y="34">'
+        f"minisbert trace · {escaped(model)}</text>{''.join(drawn)}</svg>\n"
     )
 
 

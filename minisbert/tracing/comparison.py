@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from minisbert.tracing.answer import pair_colour, ramp, together_and_apart
-from minisbert.tracing.html import (
-    bar,
-    call,
-    decimal,
-    escaped,
-    folded,
-    fraction,
-    html_table,
-    math_block,
-    mi,
-    mo,
-    norm,
-    piece,
-    shortened,
-    source,
-    sub,
-    sum_over,
-)
+from minisbert.tracing.formulas import COSINE, PAIRS
+from minisbert.tracing.html import bar, decimal, escaped, folded, html_table, piece, shortened, source
 from minisbert.tracing.pairs import Traced, contributions, pair_matrix
 from minisbert.tracing.pictures import cosine_chart, grid, signs
 from minisbert.tracing.record import SentenceTrace, layer_neighbours
@@ -32,16 +14,6 @@ from minisbert.tracing.steps import STRONGEST, Named, Step, how_computed, is_mar
 
 LARGEST_TABLE = 1 << 12
 """Up to this number of cells, all pairs of tokens are shown as a table of values; above it, as a picture."""
-COSINE = math_block(
-    call("cos", mi("u"), mo(","), mi("v")), mo("="), fraction(f"{mi('u')}{mo('·')}{mi('v')}", norm("u") + norm("v"))
-)
-PAIRS = math_block(
-    call("cos", mi("u"), mo(","), mi("v")),
-    mo("="),
-    sum_over(mi("i")),
-    sum_over(mi("j")),
-    fraction(f"{sub('u', mi('i'))}{mo('·')}{sub('v', mi('j'))}", norm("u") + norm("v")),
-)
 
 
 def cosine_step(trace: Traced) -> Step:
@@ -64,13 +36,9 @@ def cosine_step(trace: Traced) -> Step:
             COSINE,
             f"[{len(values)}], a cosine after each",
             "Reimers &amp; Gurevych 2019, Sentence-BERT, section 3",
-            source(_getter(Traced, "layer_cosines"), "Trace.layer_cosines", "cosine_similarity"),
+            source(vars(Traced)["layer_cosines"].func, "Trace.layer_cosines", "cosine_similarity"),
         ),
     )
-
-
-def _getter(cls: type, name: str) -> Callable[..., object]:
-    return cls.__dict__[name].func
 
 
 def pairs_step(trace: Traced, b: SentenceTrace) -> Step:
@@ -91,6 +59,7 @@ def pairs_step(trace: Traced, b: SentenceTrace) -> Step:
     rows, columns = strongest(matrix.abs().sum(dim=1)), strongest(matrix.abs().sum(dim=0))
     some = len(rows) < len(a.tokens) or len(columns) < len(b.tokens)
     heat = _matrix(trace.a, b, matrix, rows, columns, "pair-matrix")
+    full = f"the colour is full at twice an even share of a cosine of 1 (2/{pairs})"
     if some and pairs <= LARGEST_TABLE:
         whole = _matrix(trace.a, b, matrix, [*range(len(a.tokens))], [*range(len(b.tokens))], "whole-matrix")
         heat += folded(f"Show all {len(a.tokens)} × {len(b.tokens)} tokens", whole)
@@ -106,15 +75,11 @@ def pairs_step(trace: Traced, b: SentenceTrace) -> Step:
         f'<output class="say" id="matrix-say" aria-live="polite">Each cell is what a pair adds to the cosine or takes away.<span '
         'class="js-only"> Point at a cell or a token, or Tab to the table and use the arrow keys; a click or Enter pins it, Esc '
         f'releases it.</span></output><div class="beside"><div>{heat}<p class="note '
-        f'legend">{ramp(2 / pairs, _twice(matrix))}</p></div>'
+        f'legend">{ramp(2 / pairs, full)}</p></div>'
         f'<div class="tops">{_top(trace.a, b, matrix, 1)}{_top(trace.a, b, matrix, -1)}</div></div>',
         how,
         "wide",
     )
-
-
-def _twice(matrix: Tensor) -> str:
-    return f"the colour is full at twice an even share of a cosine of 1 (2/{matrix.shape[0] * matrix.shape[1]})"
 
 
 def _top(a: SentenceTrace, b: SentenceTrace, matrix: Tensor, sign: int) -> str:
@@ -171,10 +136,8 @@ def _matrix(a: SentenceTrace, b: SentenceTrace, matrix: Tensor, rows: list[int],
     which = f", the {len(rows)} × {len(columns)} strongest tokens" if any(others) else ""
     return (
         f'<div class="scroll"><table class="heat{dense}" id="{identity}" tabindex="0" aria-describedby="matrix-say"><caption>What '
-        f"each "
-        f'pair of tokens adds to the cosine{which}</caption><thead><tr><th scope="col" class="corner">A ↓ B →</th>{head}<th '
-        f'scope="col" '
-        f'class="sum">sum</th></tr></thead><tbody>{body}</tbody><tfoot>{foot}</tfoot></table></div>'
+        f'each pair of tokens adds to the cosine{which}</caption><thead><tr><th scope="col" class="corner">A ↓ B →</th>{head}'
+        f'<th scope="col" class="sum">sum</th></tr></thead><tbody>{body}</tbody><tfoot>{foot}</tfoot></table></div>'
     )
 
 
@@ -202,8 +165,7 @@ def neighbours_step(trace: Traced, sentences: Named) -> Step:
         ("Neighbours", f"{len(trace.corpus)} texts"),
         "The neighbours, layer by layer",
         "Which texts of the corpus would be closest to the sentence if the model ended after this layer? Blank lines and the "
-        "sentence "
-        "itself are left out.",
+        "sentence itself are left out.",
         f'<div class="pair">{"".join(figures)}</div>',
         how_computed(
             COSINE,

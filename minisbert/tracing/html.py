@@ -1,4 +1,4 @@
-"""The pieces that the page of a trace is put together from: text, tables, pictures, source code and formulas, as HTML.
+"""The pieces that the page of a trace is put together from: text, tables and source code, as HTML.
 
 They know nothing of a trace. Any text that they are given comes out as text, never as HTML. The looks
 are in `page.css`.
@@ -86,9 +86,7 @@ def _code(text: str) -> str:
 
 
 def source(function: Callable[..., object], name: str, *parts: str) -> str:
-    """The lines of a function, as they are installed, that hold one of the parts; with their numbers, and closed until asked "
-    "for.
-    """
+    """The lines of a function that hold one of the parts, as they are installed, with their numbers; closed until asked for."""
     try:
         lines, first = inspect.getsourcelines(function)
         file = Path(inspect.getfile(function)).relative_to(PACKAGE).as_posix()
@@ -123,48 +121,3 @@ def source(function: Callable[..., object], name: str, *parts: str) -> str:
         f"<span>minisbert/{escaped(file)}, line {first + wanted[0][0] - 1}</span></summary>"
         f'<pre tabindex="0" role="region" aria-label="Source of {escaped(name)}"><code>{"".join(shown)}</code></pre></details>'
     )
-
-
-# Formulas, in MathML
-
-
-def mi(name: str) -> str:
-    """A variable."""
-    return f"<mi>{name}</mi>"
-
-
-def mo(sign: str) -> str:
-    """An operator."""
-    return f"<mo>{sign}</mo>"
-
-
-def sub(base: str, index: str) -> str:
-    """A variable with an index."""
-    return f"<msub><mi>{base}</mi><mrow>{index}</mrow></msub>"
-
-
-def call(name: str, *inside: str) -> str:
-    """A function of something."""
-    return (
-        f'<mrow><mi mathvariant="normal">{name}</mi><mo stretchy="false">(</mo>{"".join(inside)}<mo stretchy="false">)</mo></mrow>'
-    )
-
-
-def fraction(above: str, below: str) -> str:
-    """One above the other."""
-    return f"<mfrac><mrow>{above}</mrow><mrow>{below}</mrow></mfrac>"
-
-
-def norm(name: str) -> str:
-    """The length of a vector."""
-    return f"<mrow><mo>‖</mo><mi>{name}</mi><mo>‖</mo></mrow>"
-
-
-def sum_over(index: str) -> str:
-    """∑ over an index."""
-    return f"<munder><mo>∑</mo><mrow>{index}</mrow></munder>"
-
-
-def math_block(*parts: str) -> str:
-    """A formula in a line of its own."""
-    return f'<math display="block">{"".join(parts)}</math>'

@@ -7,23 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minisbert import bert
-from minisbert.tracing.html import (
-    bar,
-    call,
-    decimal,
-    escaped,
-    folded,
-    fraction,
-    html_table,
-    legend,
-    math_block,
-    mi,
-    mo,
-    piece,
-    shortened,
-    source,
-    sub,
-)
+from minisbert.tracing.formulas import ATTENTION, BIASED_ATTENTION, LAYER, call, math_block, mi, mo, sub
+from minisbert.tracing.html import bar, decimal, escaped, folded, html_table, legend, piece, shortened, source
 from minisbert.tracing.pairs import Traced
 from minisbert.tracing.pictures import flow_picture, grid, heat, signs
 from minisbert.tracing.record import SentenceTrace, attention_weights
@@ -31,14 +16,6 @@ from minisbert.tracing.steps import Named, Step, how_computed, is_mark, sentence
 
 SCORES_SHOWN = 5 << 16
 """The most scores for which the page holds every head; for longer sentences it holds each layer's average."""
-
-Q_K = "<mrow><mi>Q</mi><msup><mi>K</mi><mi>T</mi></msup></mrow>"
-SCORES = fraction(Q_K, "<msqrt><mi>d</mi></msqrt>")
-ATTENTION = math_block(call("softmax", SCORES), mi("V"))
-BIASED_ATTENTION = math_block(call("softmax", SCORES, mo("+"), mi("B")), mi("V"))
-LAYER = math_block(mi("x"), mo("←"), call("LayerNorm", mi("x"), mo("+"), call("Attention", mi("x")))) + math_block(
-    mi("x"), mo("←"), call("LayerNorm", mi("x"), mo("+"), call("FFN", mi("x")))
-)
 
 
 def heads_are_shown(sentences: Named) -> bool:
@@ -115,9 +92,8 @@ def layers_step(trace: Traced, sentences: Named) -> Step:
     click = "Click a token to see its query, the keys, the scores and the softmax. " if heads_are_shown(sentences) else ""
     hint = (
         f'<p class="hint">{chosen}<span class="js-only">{click}With the keyboard: Tab to a picture, ↑ ↓ choose a token, ← → '
-        f"another "
-        'one, Enter pins, Esc releases.</span></p><p class="js-only"><button type="button" id="all-layers">Open all '
-        "layers</button></p>"
+        'another one, Enter pins, Esc releases.</span></p><p class="js-only"><button type="button" id="all-layers">Open all layers'
+        "</button></p>"
     )
     return step_html(
         "layers",
@@ -151,8 +127,7 @@ def _hows(trace: Traced, sentences: Named) -> str:
         f"{_bias(sentences) if biased else ''}"
         f'<div class="hows"><div><h3>Attention</h3><p>In each of {count} heads, a token compares its query with the key of every '
         "token of its sentence. The softmax turns these scores into weights that add up to 1, and the token takes the weighted "
-        "mean "
-        "of the values.</p>"
+        "mean of the values.</p>"
         + how_computed(
             BIASED_ATTENTION if biased else ATTENTION,
             f"[tokens, {hidden}] → [{count} heads, tokens, tokens] → [tokens, {hidden}]",
@@ -266,8 +241,7 @@ def _layer(name: str, one: SentenceTrace, number: int, head: int, sentences: Nam
         f'{quote}</p><div class="look" role="group" tabindex="0" aria-describedby="{described}" aria-label="Attention in layer '
         f'{number + 1}, sentence {name.upper()}: the arrow keys choose tokens">{flow_picture(one.tokens, shown)}{picture}</div>'
         f'<output class="say" id="{described}" aria-live="polite">{which.capitalize()}. Left: the token that attends; right: what '
-        f"it "
-        f'attends to. A thicker line is a larger weight.</output><div class="scores" tabindex="0" role="group" '
-        f'aria-label="Scores" hidden></div>'
+        'it attends to. A thicker line is a larger weight.</output><div class="scores" tabindex="0" role="group" '
+        'aria-label="Scores" hidden></div>'
         f"{folded(f'What layer {number + 1} did to each token', table + note)}</div>"
     )

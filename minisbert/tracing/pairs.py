@@ -15,14 +15,7 @@ from minisbert.tracing.record import Neighbours, SentenceTrace
 
 
 class Traced:
-    """What happened to one sentence, or to two, and what follows from it: the cosines, and what each pair of tokens adds.
-
-    Attributes:
-        a: the first sentence.
-        b: the second, or None.
-        encoder: the encoder that was traced.
-        corpus: the texts among which neighbours were looked for; empty without a corpus.
-    """
+    """What happened to one sentence, or to two, and what follows from it; the attributes are described in `Trace`."""
 
     def __init__(self, encoder: SentenceEncoder, a: SentenceTrace, b: SentenceTrace | None, corpus: list[str]) -> None:
         self.encoder = encoder

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from minisbert.bert import Bert, LengthGroup
 from minisbert.encoder import SentenceEncoder
 from minisbert.inference.engine import compute, finish, pack, same_on_all_cores
+from minisbert.inference.inputs import check_text
 from minisbert.inference.threads import computing, workers
 from minisbert.pooling import kept_tokens, token_weights
 
@@ -112,12 +113,10 @@ def corpus_texts(corpus: object) -> list[str]:
         return []
     if not isinstance(corpus, Sequence) or isinstance(corpus, (str, bytes, bytearray, memoryview)):
         raise TypeError(f"corpus: found {type(corpus).__name__}, expected a sequence of str such as a list.")
-    for index, text in enumerate(corpus):
-        if not isinstance(text, str):
-            raise TypeError(f"corpus[{index}]: found {type(text).__name__}, expected str.")
-    if not any(text.strip() for text in corpus):
+    texts = [check_text(text, f"corpus[{index}]") for index, text in enumerate(corpus)]
+    if not any(text.strip() for text in texts):
         raise ValueError("corpus: found no text, expected at least one.")
-    return list(corpus)
+    return texts
 
 
 def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:

@@ -13,25 +13,8 @@ from torch.nn import functional as F
 from minisbert import bert, pooling
 from minisbert.inference.engine import finish
 from minisbert.tokenizer import TextTokenizer
-from minisbert.tracing.html import (
-    bar,
-    call,
-    decimal,
-    direction,
-    escaped,
-    folded,
-    fraction,
-    html_table,
-    legend,
-    math_block,
-    mi,
-    mo,
-    norm,
-    piece,
-    source,
-    sub,
-    sum_over,
-)
+from minisbert.tracing.formulas import EMBEDDING, EMBEDDING_WITHOUT_SEGMENTS, POOL, call, fraction, math_block, mi, mo, norm, sub
+from minisbert.tracing.html import bar, decimal, direction, escaped, folded, html_table, legend, piece, source
 from minisbert.tracing.pairs import Traced, contributions
 from minisbert.tracing.pictures import signs, sum_picture
 from minisbert.tracing.record import SentenceTrace
@@ -60,13 +43,6 @@ def is_mark(one: SentenceTrace) -> list[bool]:
 def strongest(strength: Tensor, count: int = STRONGEST) -> list[int]:
     """[tokens] → the tokens of the largest values, in the order of the sentence."""
     return sorted(strength.topk(min(count, len(strength))).indices.tolist())
-
-
-# Formulas
-
-EMBEDDING = math_block(mi("x"), mo("="), call("LayerNorm", mi("w"), mo("+"), mi("p"), mo("+"), mi("s")))
-EMBEDDING_WITHOUT_SEGMENTS = math_block(mi("x"), mo("="), call("LayerNorm", mi("w"), mo("+"), mi("p")))
-POOL = math_block(mi("s"), mo("="), sum_over(mi("i")), sub("w", mi("i")), sub("h", mi("i")))
 
 
 PIECES = {
@@ -155,9 +131,8 @@ def tokens_step(trace: Traced, sentences: Named) -> Step:
         if unknown is not None and unknown in one.tokens:
             note += f'<p class="note">{escaped(unknown)} stands for what no piece of the vocabulary can spell.</p>'
         figures.append(
-            f'<div class="sentence">{sentence_badge(name, sentences)}<ol class="words" aria-label="Words and their '
-            f'pieces">{"".join(words)}</ol>'
-            f"{cut}{note}</div>"
+            f'<div class="sentence">{sentence_badge(name, sentences)}<ol class="words" aria-label="Words and their pieces">'
+            f"{''.join(words)}</ol>{cut}{note}</div>"
         )
     size = trace.encoder.bert.config.vocab_size
     counts = " and ".join(str(len(one.tokens)) for _, one in sentences)

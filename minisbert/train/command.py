@@ -8,28 +8,19 @@ from pathlib import Path
 
 import torch
 
-from minisbert.commands import load_model, say
+from minisbert.commands import load_model, named, say
+from minisbert.train import losses
 from minisbert.train.data import Examples, read_examples
 from minisbert.train.evaluate import EmbeddingSimilarityEvaluator, TripletEvaluator
 from minisbert.train.loop import fit
-from minisbert.train.losses import (
-    ContrastiveLoss,
-    CoSENTLoss,
-    CosineSimilarityLoss,
-    Loss,
-    MatryoshkaLoss,
-    MultipleNegativesRankingLoss,
-    SoftmaxLoss,
-    TripletLoss,
-)
 
-LOSSES: dict[str, type[Loss]] = {
-    "softmax": SoftmaxLoss,
-    "cosine": CosineSimilarityLoss,
-    "cosent": CoSENTLoss,
-    "contrastive": ContrastiveLoss,
-    "triplet": TripletLoss,
-    "negatives": MultipleNegativesRankingLoss,
+LOSSES: dict[str, type[losses.Loss]] = {
+    "softmax": losses.SoftmaxLoss,
+    "cosine": losses.CosineSimilarityLoss,
+    "cosent": losses.CoSENTLoss,
+    "contrastive": losses.ContrastiveLoss,
+    "triplet": losses.TripletLoss,
+    "negatives": losses.MultipleNegativesRankingLoss,
 }
 WITHOUT_LABELS = ("triplet", "negatives")
 
@@ -39,32 +30,23 @@ def run(options: argparse.Namespace) -> None:
     data = _read(options, options.data)
     evaluate = None if options.evaluate is None else _evaluator(options, _read(options, options.evaluate))
     encoder = load_model(options)
-    loss: Loss
+    loss: losses.Loss
     if options.loss == "softmax" and data.labels is not None:
-        loss = SoftmaxLoss(encoder.config.dimension, max(2, int(data.labels.max()) + 1), seed=options.seed)
+        loss = losses.SoftmaxLoss(encoder.config.dimension, max(2, int(data.labels.max()) + 1), seed=options.seed)
     else:
         loss = LOSSES[options.loss]()
     if options.matryoshka:
-        loss = MatryoshkaLoss(loss, options.matryoshka)
+        loss = losses.MatryoshkaLoss(loss, options.matryoshka)
+    same = ("epochs", "batch_size", "learning_rate", "warmup", "weight_decay", "seed", "evaluate_every", "save_every")
     try:
         history = fit(
             encoder,
             data,
             loss=loss,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            warmup=options.warmup,
-            weight_decay=options.weight_decay,
-            seed=options.seed,
             evaluate=evaluate,
-            evaluate_every=options.evaluate_every,
             save_to=options.out,
-            save_every=options.save_every,
-            gradient_accumulation=options.gradient_accumulation,
             precision=torch.bfloat16 if options.bfloat16 else None,
-            no_duplicates=options.no_duplicates,
-            gradient_checkpointing=options.gradient_checkpointing,
+            **named(options, *same, "gradient_accumulation", "no_duplicates", "gradient_checkpointing"),
         )
     except KeyboardInterrupt as stop:
         if stop.args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,8 +13,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from minisbert.errors import MissingExtraError, warn
+from minisbert.errors import imported, warn
 from minisbert.inference.inputs import check_text
+from minisbert.lines import column_index, json_values, numbered, table_cells
 
 NLI_LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
 """The classes of SNLI, MultiNLI and SICK in the order of sentence-transformers. Upper and lower case are one."""
@@ -163,7 +163,7 @@ def read_examples(
         if count:
             warn(f"{file}: {count} rows with {reason} are left out.")
     if not columns[0]:
-        raise ValueError(f"{file}: found no rows to learn from, expected one at least.")
+        raise ValueError(f"{file}: found no rows, expected one at least.")
     integers = all(isinstance(value, int) for value in labels)
     numbers = torch.tensor(labels, dtype=torch.int64 if integers else torch.float32) if label is not None else None
     return Examples(columns, numbers)
@@ -177,7 +177,8 @@ def _label(cell: Any, classes: Mapping[str, int], max_score: float, place: str) 
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{place}: found {cell!r:.80}, expected a finite number or one of {', '.join(map(repr, classes))}.")
+        expected = " or one of ".join(filter(None, ("a finite number", ", ".join(map(repr, classes)))))
+        raise ValueError(f"{place}: found {cell!r:.80}, expected {expected}.")
     whole = max_score == 1 and number.is_integer() and "." not in str(cell)
     return int(number) if whole else number / max_score
 
@@ -186,69 +187,34 @@ Rows: TypeAlias = Iterator[tuple[str, list[Any]]]
 """Where a row stands, in words, and its cells in the wanted order."""
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Where each line stands, and its text; empty ones are skipped, as in the other commands."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            place = f"{path}, line {number}"
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{place}: not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
-            if text:
-                yield place, text
-
-
 def _tsv_rows(path: Path, wanted: Sequence[str]) -> Rows:
-    lines = _lines(path)
-    place, first = next(lines, (str(path), ""))
-    if not first:
-        raise ValueError(f"{path}: found an empty file, expected a first line with the names of the columns.")
-    names = first.split("\t")
-    places = [_place_of(name, names, place) for name in wanted]
-    for place, line in lines:
-        cells = line.split("\t")
-        if len(cells) != len(names):
-            raise ValueError(f"{place}: found {len(cells)} fields, expected {len(names)}, as in the first line.")
-        yield place, [cells[index] for index in places]
+    with path.open("rb") as file:
+        yield from table_cells(numbered(file, str(path)), str(path), wanted, "\t", quoted=False)
 
 
 def _jsonl_rows(path: Path, wanted: Sequence[str]) -> Rows:
-    for place, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{place}: not JSON ({error}). Expected one object a line.") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{place}: found {type(row).__name__}, expected an object with named fields.")
-        for name in wanted:
-            _place_of(name, list(row), place)
-        yield place, [row[name] for name in wanted]
+    with path.open("rb") as file:
+        for place, row in json_values(numbered(file, str(path)), str(path)):
+            if not isinstance(row, dict):
+                raise ValueError(f"{place}: found {type(row).__name__}, expected an object with named fields.")
+            for name in wanted:
+                column_index(name, list(row), place)
+            yield place, [row[name] for name in wanted]
 
 
 def _parquet_rows(path: Path, wanted: Sequence[str]) -> Rows:
-    try:
-        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
-    except ImportError as error:
-        message = f"{path}: .parquet needs pyarrow. Run pip install 'minisbert[train]', or use .tsv or .jsonl."
-        raise MissingExtraError(message) from error
+    arrow, parquet = (imported(name, "pyarrow", f"{path}: ", ", or use .tsv or .jsonl") for name in ("pyarrow", "pyarrow.parquet"))
     try:
         with parquet.ParquetFile(path) as file:
             for name in wanted:
-                _place_of(name, file.schema_arrow.names, str(path))
+                column_index(name, file.schema_arrow.names, str(path))
             number = 0
             for batch in file.iter_batches(columns=list(wanted)):
                 for row in batch.to_pylist():
                     yield f"{path}, row {number}", [row[name] for name in wanted]
                     number += 1
-    except ArrowException as error:
+    except arrow.ArrowException as error:
         raise ValueError(f"{path}: the parquet file is broken ({str(error).rstrip('.')}). Replace it.") from error
-
-
-def _place_of(name: str, names: Sequence[str], place: str) -> int:
-    if names.count(name) != 1:
-        raise ValueError(f"{place}: found the columns {', '.join(map(repr, names))}, expected {name!r} once among them.")
-    return names.index(name)
 
 
 def batches(

@@ -62,12 +62,9 @@ def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None 
 
 
 def vectors(encoder: SentenceEncoder, ids: Sequence[Tensor], prompt_tokens: int = 0) -> Tensor:
-    """Token ids, a tensor [length] for each text → [texts, dim].
+    """Token ids, a tensor [length] for each text, special tokens included → [texts, dim].
 
-    Args:
-        encoder: the model.
-        ids: of each text, special tokens included; one text at least.
-        prompt_tokens: how many tokens at the start the pooling leaves out.
+    The pooling leaves out `prompt_tokens` tokens at the start.
     """
     order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))  # equal lengths side by side, as the model wants them
     groups = length_groups([len(ids[index]) for index in order])

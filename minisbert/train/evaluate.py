@@ -72,7 +72,8 @@ class EmbeddingSimilarityEvaluator:
         Args:
             encoder: the model to look at.
         """
-        first, second = _vectors(encoder, self.sentences1, self.sentences2)
+        # In one call, so that a text that occurs on both sides is encoded once.
+        first, second = encoder.encode([*self.sentences1, *self.sentences2], convert_to_tensor=True).chunk(2)
         closeness = encoder.similarity_pairwise(first, second)  # [pairs]
         name = encoder.similarity_fn_name
         return {f"spearman_{name}": spearman(closeness, self.scores), f"pearson_{name}": pearson(closeness, self.scores)}
@@ -196,12 +197,6 @@ def retrieval_measures(found: Tensor, relevant: Tensor, cutoffs: Sequence[int]) 
         hits = found[:, :k].sum(dim=1)  # [queries]
         values |= {f"accuracy@{k}": (hits > 0).double(), f"precision@{k}": hits / k, f"recall@{k}": hits / relevant}
     return {name: float(value.mean()) for name, value in values.items()}
-
-
-def _vectors(encoder: SentenceEncoder, *columns: list[str]) -> tuple[Tensor, ...]:
-    """The vectors of several columns of texts; a text that occurs in more than one is encoded once."""
-    vectors = encoder.encode([text for column in columns for text in column], convert_to_tensor=True)
-    return vectors.split([len(column) for column in columns])
 
 
 def _same_length(**columns: Sequence[object] | Tensor) -> None:

@@ -22,7 +22,7 @@ from minisbert.checkpoint.replace import check_replaceable
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import MinisbertWarning, NotFiniteError, warn
 from minisbert.inference.inputs import choose_prompt, count, flag
-from minisbert.inference.stream import on_terminal, progress_bar
+from minisbert.inference.stream import on_terminal, progress_bar, too_long
 from minisbert.inference.threads import computes, in_default_state
 from minisbert.train.data import Examples, ExamplesLike, as_examples, batches
 from minisbert.train.embedding import recomputing, trainable, vectors
@@ -311,12 +311,7 @@ class _Run:
 
 
 def optimizer_for(weights: Mapping[str, nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with the usual exceptions: biases and the weights of norms, which are all vectors, are not decayed.
-
-    Args:
-        weights: every parameter by name.
-        weight_decay: of the others.
-    """
+    """AdamW with the usual exceptions: biases and the weights of norms, which are all vectors, are not decayed."""
     decayed = [weight for name, weight in weights.items() if weight.dim() > 1 and "bias" not in name]
     others = [weight for name, weight in weights.items() if weight.dim() <= 1 or "bias" in name]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -326,11 +321,6 @@ def optimizer_for(weights: Mapping[str, nn.Parameter], weight_decay: float) -> t
 
 def learning_rate_factor(done: int, steps: int, warmup_steps: int) -> float:
     """What the learning rate is multiplied by: up from 0 in a line, then down to 0; the first step of a warm-up has 0.
-
-    Args:
-        done: steps taken so far.
-        steps: of the whole run.
-        warmup_steps: in which it rises.
 
     >>> [learning_rate_factor(done, steps=6, warmup_steps=2) for done in range(6)]
     [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]
@@ -350,7 +340,7 @@ def _tokenized(encoder: SentenceEncoder, column: list[str], prompt: str) -> list
         lengths = [len(row) for row in tokenized.ids]
         ids.extend(torch.tensor([piece for row in tokenized.ids for piece in row], dtype=torch.int32).split(lengths))
     if cut:
-        warn(f"{cut} of {len(column)} texts are longer than {encoder.max_seq_length} tokens, and are cut.")
+        warn(f"{too_long(cut, len(column), encoder.max_seq_length)}.")
     return ids
 
 

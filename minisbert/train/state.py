@@ -70,15 +70,9 @@ def write_state(
     history: History,
     settings: Mapping[str, Any],
 ) -> None:
-    """Writes where the run stands; whenever the machine stops, there is the old state or the new one.
+    """Writes where the run stands after `step` steps; whenever the machine stops, there is the old state or the new one.
 
-    Args:
-        file: where to.
-        weights: every parameter by name.
-        optimizer: None at the end of a run, when the weights are in the model's own folder and only the history is kept.
-        step: how many steps were taken.
-        history: of the run.
-        settings: what it was started with.
+    At the end of a run, `optimizer` is None: the weights are in the model's own folder then, and only the history is kept.
 
     Raises:
         CheckpointError: if a weight is not finite; the old state stays.

@@ -1,8 +1,9 @@
-"""What the recipes share: options, the STS tasks, a table."""
+"""What the recipes share: options, the STS tasks, the runs, a table."""
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 import minisbert
-from minisbert.train import EmbeddingSimilarityEvaluator, Examples, read_examples
+from minisbert.train import EmbeddingSimilarityEvaluator, Examples, History, read_examples
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from evaluate_sts import evaluate, read_task
@@ -36,7 +37,7 @@ def options(description: str | None, **defaults: Any) -> argparse.ArgumentParser
     parser.add_argument(
         "--rows", type=int, metavar="N", help="train on the first N rows only, and evaluate on N pairs of each task"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="save the model of the first seed")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="save the model of the first seed, and a plot beside it")
     parser.add_argument("--compare", action="store_true", help="the same in sentence-transformers, with the same seeds and batches")
     return parser
 
@@ -72,9 +73,43 @@ def spearman(chosen: argparse.Namespace, encode: Encode) -> Row:
     return {task: row["spearman_cosine"] for task, row in evaluate(encode, some).items()}
 
 
-def ours(encoder: minisbert.SentenceEncoder) -> Encode:
-    """The encode of minisbert."""
-    return lambda texts: encoder.encode(texts, on_truncate="ignore")
+def ours(chosen: argparse.Namespace, encoder: minisbert.SentenceEncoder) -> Row:
+    """`spearman` of an encoder of minisbert."""
+    return spearman(chosen, lambda texts: encoder.encode(texts, on_truncate="ignore"))
+
+
+def run(
+    title: str,
+    chosen: argparse.Namespace,
+    before: dict[str, Row],
+    untrained: minisbert.SentenceEncoder,
+    train: Callable[[minisbert.SentenceEncoder, int], History],
+    theirs: Callable[[int], Row],
+    measure: Callable[[minisbert.SentenceEncoder], Row] | None = None,
+) -> int:
+    """Trains once for each seed, and prints the table; with --compare, the same training in sentence-transformers too.
+
+    Args:
+        title: of the table.
+        chosen: the options.
+        before: rows of the table that are known before training.
+        untrained: each run begins with a copy of it.
+        train: an encoder and a seed; trains the encoder.
+        theirs: a seed → the row of sentence-transformers.
+        measure: a trained encoder → its row. Default: `ours`.
+    """
+    rows: dict[str, list[Row]] = {name: [row] for name, row in before.items()} | {"minisbert": []}
+    for seed in chosen.seeds:
+        encoder = copy.deepcopy(untrained)
+        history = train(encoder, seed)
+        rows["minisbert"].append(measure(encoder) if measure else ours(chosen, encoder))
+        if chosen.out and seed == chosen.seeds[0]:
+            encoder.save(chosen.out)
+            history.save_svg(chosen.out.with_suffix(".svg"))
+    if chosen.compare:
+        rows["sentence-transformers"] = [theirs(seed) for seed in chosen.seeds]
+    print_table(f"{chosen.model}, {title}", rows)
+    return 0
 
 
 def print_table(title: str, rows: dict[str, list[Row]]) -> None:

@@ -12,14 +12,12 @@ import copy
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 import common
 import reference
 
 import minisbert
-from minisbert.train import DistillationLoss, Examples, fit
+from minisbert.train import DistillationLoss, Examples, History, fit
 
 
 def first_layers(encoder: minisbert.SentenceEncoder, layers: int) -> minisbert.SentenceEncoder:
@@ -41,25 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = list(dict.fromkeys(text for column in common.read_sts(chosen, "train").columns for text in column))
     data = Examples([texts], teacher.encode(texts, on_truncate="ignore"))
     untrained = first_layers(teacher, chosen.layers)
-    rows = {
-        f"teacher, {len(teacher.bert.layers)} layers": [common.spearman(chosen, common.ours(teacher))],
-        f"{chosen.layers} layers, before": [common.spearman(chosen, common.ours(untrained))],
-        "minisbert": [],
-    }
-    for seed in chosen.seeds:
-        student = copy.deepcopy(untrained)
-        fit(student, data, loss=DistillationLoss(), seed=seed, **common.settings(chosen))
-        rows["minisbert"].append(common.spearman(chosen, common.ours(student)))
-        if chosen.out and seed == chosen.seeds[0]:
-            student.save(chosen.out)
-    if chosen.compare:
+
+    def train(student: minisbert.SentenceEncoder, seed: int) -> History:
+        return fit(student, data, loss=DistillationLoss(), seed=seed, **common.settings(chosen))
+
+    def theirs(seed: int) -> common.Row:
         from sentence_transformers.sentence_transformer import losses
 
-        rows["sentence-transformers"] = [
-            common.spearman(chosen, reference.theirs(untrained, data, losses.MSELoss, chosen, seed)) for seed in chosen.seeds
-        ]
-    common.print_table(f"{chosen.model}, {len(texts)} sentences: Spearman × 100", rows)
-    return 0
+        return reference.theirs(untrained, data, losses.MSELoss, chosen, seed)
+
+    before = {
+        f"teacher, {len(teacher.bert.layers)} layers": common.ours(chosen, teacher),
+        f"{chosen.layers} layers, before": common.ours(chosen, untrained),
+    }
+    return common.run(f"{len(texts)} sentences: Spearman × 100", chosen, before, untrained, train, theirs)
 
 
 if __name__ == "__main__":

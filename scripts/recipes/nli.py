@@ -9,19 +9,16 @@ counts is not how often the class is right, but what it does to the vectors: Spe
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 import common
 import reference
+import torch
 
 import minisbert
-from minisbert.train import Examples, SoftmaxLoss, fit, read_examples
+from minisbert.train import Examples, History, SoftmaxLoss, fit, read_examples
 
 
 def read_nli(files: Sequence[Path], rows: int | None) -> Examples:
@@ -42,25 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     data = read_nli(chosen.nli, chosen.rows)
     untrained = minisbert.load(chosen.model)
-    rows = {"before": [common.spearman(chosen, common.ours(untrained))], "minisbert": []}
-    for seed in chosen.seeds:
-        encoder = copy.deepcopy(untrained)
-        fit(encoder, data, loss=SoftmaxLoss(encoder.dimension, 3, seed=seed), seed=seed, **common.settings(chosen))
-        rows["minisbert"].append(common.spearman(chosen, common.ours(encoder)))
-        if chosen.out and seed == chosen.seeds[0]:
-            encoder.save(chosen.out)
-    if chosen.compare:
+
+    def train(encoder: minisbert.SentenceEncoder, seed: int) -> History:
+        loss = SoftmaxLoss(encoder.dimension, 3, seed=seed)
+        return fit(encoder, data, loss=loss, seed=seed, **common.settings(chosen))
+
+    def theirs(seed: int) -> common.Row:
         from sentence_transformers.sentence_transformer import losses
 
-        rows["sentence-transformers"] = [
-            common.spearman(
-                chosen,
-                reference.theirs(untrained, data, lambda model: losses.SoftmaxLoss(model, untrained.dimension, 3), chosen, seed),
-            )
-            for seed in chosen.seeds
-        ]
-    common.print_table(f"{chosen.model}, {len(data)} pairs with classes: Spearman × 100", rows)
-    return 0
+        return reference.theirs(untrained, data, lambda model: losses.SoftmaxLoss(model, untrained.dimension, 3), chosen, seed)
+
+    title = f"{len(data)} pairs with classes: Spearman × 100"
+    return common.run(title, chosen, {"before": common.ours(chosen, untrained)}, untrained, train, theirs)
 
 
 if __name__ == "__main__":

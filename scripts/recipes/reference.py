@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import Encode
+from common import Row, spearman
 from torch import Tensor
 
 import minisbert
@@ -82,7 +82,13 @@ def train_theirs(
     return model.eval()
 
 
-def theirs(*arguments: Any, **settings: Any) -> Encode:
-    """The encode of what `train_theirs` gives."""
-    model = train_theirs(*arguments, **settings)
-    return lambda texts: model.encode(texts, convert_to_tensor=True, show_progress_bar=False).cpu()
+def theirs(
+    encoder: minisbert.SentenceEncoder,
+    data: Examples,
+    make_loss: Callable[[Any], torch.nn.Module],
+    chosen: argparse.Namespace,
+    *more: Any,
+) -> Row:
+    """`common.spearman` of what `train_theirs` gives."""
+    model = train_theirs(encoder, data, make_loss, chosen, *more)
+    return spearman(chosen, lambda texts: model.encode(texts, convert_to_tensor=True, show_progress_bar=False).cpu())

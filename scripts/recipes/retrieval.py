@@ -9,18 +9,15 @@ split: MRR@10 × 100 of such pairs among all second sentences, with the first 38
 
 from __future__ import annotations
 
-import argparse
-import copy
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 import common
 import reference
 
 import minisbert
-from minisbert.train import Examples, InformationRetrievalEvaluator, MatryoshkaLoss, MultipleNegativesRankingLoss, fit
+from minisbert.train import Examples, History, InformationRetrievalEvaluator, MatryoshkaLoss, MultipleNegativesRankingLoss, fit
 
 LEAST_SCORE = 0.8
 WIDTHS = (384, 192, 96, 48)
@@ -59,48 +56,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     data, judge = alike(common.read_sts(chosen, "train")), searches(common.read_sts(chosen, "test"))
     untrained = minisbert.load(chosen.model)
-    loss = MatryoshkaLoss(MultipleNegativesRankingLoss(), [width for width in WIDTHS if width <= untrained.config.dimension])
-    rows = {"before": [measure(untrained, judge)], "minisbert": []}
-    for seed in chosen.seeds:
-        encoder = copy.deepcopy(untrained)
-        fit(encoder, data, loss=loss, no_duplicates=True, seed=seed, **common.settings(chosen))
-        rows["minisbert"].append(measure(encoder, judge))
-        if chosen.out and seed == chosen.seeds[0]:
-            encoder.save(chosen.out)
-    if chosen.compare:
-        rows["sentence-transformers"] = [compare(chosen, untrained, data, judge, seed) for seed in chosen.seeds]
-    common.print_table(f"{chosen.model}, {len(data)} pairs that say the same: MRR@10 × 100 at each width", rows)
-    return 0
-
-
-def compare(
-    chosen: argparse.Namespace,
-    untrained: minisbert.SentenceEncoder,
-    data: Examples,
-    judge: InformationRetrievalEvaluator,
-    seed: int,
-) -> common.Row:
-    """The same in sentence-transformers; its vectors are looked at by its own evaluator."""
-    from sentence_transformers.sentence_transformer import evaluation, losses
-
     widths = [width for width in WIDTHS if width <= untrained.config.dimension]
-    relevant = {
-        query: {list(judge.corpus)[place] for place in found.tolist()}
-        for query, found in zip(judge.queries, judge.relevant, strict=True)
-    }
-    model = reference.train_theirs(
-        untrained,
-        data,
-        lambda model: losses.MatryoshkaLoss(model, losses.MultipleNegativesRankingLoss(model), widths),
-        chosen,
-        seed,
-        no_duplicates=True,
-    )
-    row = {}
-    for width in widths:
-        theirs = evaluation.InformationRetrievalEvaluator(judge.queries, judge.corpus, relevant, truncate_dim=width)
-        row[f"{width}"] = 100 * theirs(model)["cosine_mrr@10"]
-    return row
+
+    def train(encoder: minisbert.SentenceEncoder, seed: int) -> History:
+        loss = MatryoshkaLoss(MultipleNegativesRankingLoss(), widths)
+        return fit(encoder, data, loss=loss, no_duplicates=True, seed=seed, **common.settings(chosen))
+
+    def theirs(seed: int) -> common.Row:
+        """Its vectors are looked at by its own evaluator."""
+        from sentence_transformers.sentence_transformer import evaluation, losses
+
+        def make_loss(model: Any) -> Any:
+            return losses.MatryoshkaLoss(model, losses.MultipleNegativesRankingLoss(model), widths)
+
+        model = reference.train_theirs(untrained, data, make_loss, chosen, seed, no_duplicates=True)
+        documents = list(judge.corpus)
+        answers = [{documents[place] for place in found.tolist()} for found in judge.relevant]
+        asked = judge.queries, judge.corpus, dict(zip(judge.queries, answers, strict=True))
+        judges = {width: evaluation.InformationRetrievalEvaluator(*asked, truncate_dim=width) for width in widths}
+        return {f"{width}": 100 * each(model)["cosine_mrr@10"] for width, each in judges.items()}
+
+    title = f"{len(data)} pairs that say the same: MRR@10 × 100 at each width"
+    before = {"before": measure(untrained, judge)}
+    return common.run(title, chosen, before, untrained, train, theirs, lambda encoder: measure(encoder, judge))
 
 
 if __name__ == "__main__":

@@ -9,18 +9,14 @@ test split is looked at once, at the end.
 
 from __future__ import annotations
 
-import argparse
-import copy
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 import common
 import reference
 
 import minisbert
-from minisbert.train import CosineSimilarityLoss, Examples, fit
+from minisbert.train import CosineSimilarityLoss, History, fit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,38 +25,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data, judge = common.read_sts(chosen, "train"), common.judge(chosen)
     every = max(1, -(-len(data) // chosen.batch_size) // 4)
     untrained = minisbert.load(chosen.model)
-    rows = {"before": [common.spearman(chosen, common.ours(untrained))], "minisbert": []}
-    for seed in chosen.seeds:
-        encoder = copy.deepcopy(untrained)
-        history = fit(
-            encoder,
-            data,
-            loss=CosineSimilarityLoss(),
-            seed=seed,
-            evaluate=judge,
-            evaluate_every=every,
-            **common.settings(chosen),
-        )
-        rows["minisbert"].append(common.spearman(chosen, common.ours(encoder)))
-        if chosen.out and seed == chosen.seeds[0]:
-            encoder.save(chosen.out)
-            history.save_svg(chosen.out.with_suffix(".svg"))
-    if chosen.compare:
-        rows["sentence-transformers"] = [compare(chosen, untrained, data, every, seed) for seed in chosen.seeds]
-    common.print_table(f"{chosen.model}, {len(data)} pairs with scores: Spearman × 100", rows)
-    return 0
 
+    def train(encoder: minisbert.SentenceEncoder, seed: int) -> History:
+        options = common.settings(chosen) | {"evaluate": judge, "evaluate_every": every}
+        return fit(encoder, data, loss=CosineSimilarityLoss(), seed=seed, **options)
 
-def compare(chosen: argparse.Namespace, untrained: minisbert.SentenceEncoder, data: Examples, every: int, seed: int) -> common.Row:
-    """The same in sentence-transformers, with its own evaluator."""
-    from sentence_transformers.sentence_transformer import evaluation, losses
+    def theirs(seed: int) -> common.Row:
+        from sentence_transformers.sentence_transformer import evaluation, losses
 
-    dev = common.judge(chosen)
-    judge = evaluation.EmbeddingSimilarityEvaluator(dev.sentences1, dev.sentences2, dev.scores.tolist())
-    encode = reference.theirs(
-        untrained, data, losses.CosineSimilarityLoss, chosen, seed, lambda model: judge(model)["spearman_cosine"], every
-    )
-    return common.spearman(chosen, encode)
+        dev = evaluation.EmbeddingSimilarityEvaluator(judge.sentences1, judge.sentences2, judge.scores.tolist())
+        loss = losses.CosineSimilarityLoss
+        return reference.theirs(untrained, data, loss, chosen, seed, lambda model: dev(model)["spearman_cosine"], every)
+
+    title = f"{len(data)} pairs with scores: Spearman × 100"
+    return common.run(title, chosen, {"before": common.ours(chosen, untrained)}, untrained, train, theirs)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning
-from minisbert.checkpoint.modules import DENSE_ACTIVATIONS
 from minisbert.inference.engine import finish
 from minisbert.pooling import ACTIVATIONS
 
@@ -33,12 +32,6 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_activation_of_the_table_is_that_class_of_torch() -> None:
-    assert set(DENSE_ACTIVATIONS) == set(ACTIVATIONS)
-    for name, kind in ACTIVATIONS.items():
-        assert kind is getattr(nn, name)
-
-
 def test_the_table_has_every_activation_of_torch_that_works_on_each_value_alone_and_needs_no_argument() -> None:
     from torch.nn.modules import activation
 
@@ -50,10 +43,10 @@ def test_the_table_has_every_activation_of_torch_that_works_on_each_value_alone_
         "Softmax", "Softmax2d", "Softmin", "LogSoftmax",  # look at the whole vector, along a dimension that is not given
         "Threshold",  # needs arguments
     }  # fmt: skip
-    assert set(DENSE_ACTIVATIONS) == (set(activation.__all__) - left_out) | {"Identity"}
+    assert set(ACTIVATIONS) == (set(activation.__all__) - left_out) | {"Identity"}
 
 
-@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_dense_layer_with_any_activation_gives_what_sentence_transformers_gives(
     healthy: Path, tmp_path: Path, activation: str
 ) -> None:

@@ -129,18 +129,25 @@ def test_a_figure_that_is_missed_is_a_failure_of_the_check(
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        ("score,sentence1,sentence2\n", ("stsb-test.tsv", "line 1", "'score,sentence1,sentence2'", "score, sentence1, sentence2")),
-        ("", ("stsb-test.tsv", "line 1", "''", "score, sentence1, sentence2")),
+        ("score,sentence1,sentence2\n", ("stsb-test.tsv", "'sentence1'", "'score,sentence1,sentence2'")),
+        ("", ("stsb-test.tsv", "empty")),
         (HEADER + "1\ta\n", ("stsb-test.tsv", "line 2", 2, 3)),
-        (HEADER + "1\ta\tb\nbad\ta\tb\n", ("stsb-test.tsv", "line 3", "'bad'", "score")),
+        (HEADER + "1\ta\tb\nbad\ta\tb\n", ("stsb-test.tsv", "line 3", "'bad'")),
         (HEADER + "nan\ta\tb\n", ("stsb-test.tsv", "line 2", "'nan'", "finite")),
-        (HEADER, ("stsb-test", "stsb-test.tsv")),
+        (HEADER, ("stsb-test.tsv", "no rows")),
+        (None, ("stsb-test", "stsb-test.tsv")),
     ],
 )
 def test_a_file_of_another_form_is_named(
-    script: ModuleType, model: str, tmp_path: Path, content: str, parts: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+    script: ModuleType,
+    model: str,
+    tmp_path: Path,
+    content: str | None,
+    parts: tuple[object, ...],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "stsb-test.tsv").write_text(content)
+    if content is not None:
+        (tmp_path / "stsb-test.tsv").write_text(content)
     assert script.main(["--model", model, "--data", str(tmp_path), "--tasks", "stsb-test"]) == 2
     assert naming(*parts).search(capsys.readouterr().err)
 
