@@ -81,7 +81,7 @@ def test_a_vector_depends_on_its_text_alone(saved: Saved) -> None:
 
 def test_the_limit_is_the_positions_less_the_offset(saved: Saved) -> None:
     long = "the red cat " * 200
-    with pytest.warns(MinisbertWarning, match=naming("1 of 1", "150 tokens")):
+    with pytest.warns(MinisbertWarning, match=naming("150 tokens")):
         assert saved.encoder.encode(long).isfinite().all()
     with pytest.raises(ValueError, match=naming("max_seq_length", LIMIT + 1, 3, LIMIT)):
         saved.encoder.max_seq_length = LIMIT + 1
