@@ -48,8 +48,8 @@ def encoder(minilm_folder: Path) -> SentenceEncoder:
 
 @pytest.fixture
 def ours(encoder: SentenceEncoder) -> SentenceEncoder:
-    """With settings of its own, which a test may change."""
-    return copy.deepcopy(encoder)
+    """With settings of its own, which a test may change, and the weights of all."""
+    return copy.deepcopy(encoder, {id(encoder.bert): encoder.bert})
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from parity.conftest import Both
 
 LIMIT = 128
 CHOICES: dict[str, Callable[[list[str]], list[str]]] = {
-    "sentences": lambda sentences: sentences[::200],
+    "sentences": lambda sentences: sentences[::400],
     "below and beyond the limit": lambda sentences: [" ".join(sentences[:12]), " ".join(sentences[:30]), ""],
 }
 

@@ -156,6 +156,7 @@ def test_a_plain_bert_is_trained_and_read_by_both_references(tmp_path: Path) -> 
 
 PROGRAM = """
 import os, sys, traceback, torch, minisbert
+import torch._dynamo  # the first optimizer of a process imports it; here once for all forks
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 from train.made import evaluator, rows
