@@ -14,12 +14,11 @@ Everything but attention computes each token alone. Attention takes the sentence
 
 Notation, used in the shapes beside the code:
 
-    tokens      all tokens of a batch, of all its sentences, end to end
+    tokens      all tokens of a batch, end to end;      batch: rows of the padded interface, in `Bert.forward` only
     group       (sentences, length): the number of neighbouring sentences of exactly that length; a batch is a list of groups
     length      tokens of a sentence;      hidden: size of a token's vector, 768 in bert-base
     heads       attention heads of head_dim each:      heads × head_dim = hidden
     inner       size inside the feed-forward step, usually 4 × hidden
-    batch       rows of the padded interface, in `Bert.forward` only
 """
 
 from __future__ import annotations
@@ -63,7 +62,6 @@ class BertConfig:
 
 
 LengthGroup = tuple[int, int]  # (sentences, length)
-
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,  # exact: x Φ(x), with the error function (Hendrycks & Gimpel 2016)
     "gelu_new": partial(F.gelu, approximate="tanh"),
@@ -132,8 +130,7 @@ class SelfAttention(nn.Module):
         dropout, contexts = self.dropout if self.training else 0.0, []
         for block, bias in zip(split(self.qkv(x), groups), biases, strict=True):  # a block's sentences are equally long: no mask
             query, key, value = block.view(*block.shape[:2], 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
-            context = attend(query, key, value, bias, dropout)  # [sentences, heads, length, head_dim]
-            contexts.append(context.transpose(1, 2).flatten(2))  # [sentences, length, hidden]
+            contexts.append(attend(query, key, value, bias, dropout).transpose(1, 2).flatten(2))  # [sentences, length, hidden]
         return self.out(join(contexts, x.shape[0]))  # [tokens, hidden]
 
 
@@ -161,7 +158,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
     >>> torch.allclose(attend(query, key, value), weights @ value, atol=1e-5)
     True
     """
-    head_dim = query.shape[-1]
+    head_dim = int(query.shape[-1])  # an int in a recorded graph too (inference/graphs.py)
     if missing := -head_dim % 4:  # up to 16 bytes: otherwise the last bits depend on the alignment in memory
         query, key, value = (F.pad(x, (0, missing)) for x in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=head_dim**-0.5)[..., :head_dim]
@@ -248,6 +245,9 @@ class Bert(nn.Module):
             positions: [tokens], rows of the position table; by default those that `_positions` gives each sentence.
             token_types: [tokens]; by default all 0, the first segment.
             columns: [tokens], each token's place in its sentence, for a relative bias; by default each sentence counts 0, 1, 2 …
+
+        Returns:
+            [tokens, hidden].
         """
         if positions is None:
             positions = join([self._positions(of_group) for of_group in split(ids, groups)], ids.shape[0])

@@ -6,20 +6,20 @@ graph serves all layers of a kind, in all models, with the weights as they are a
 bits are.
 
 Layers run their graphs only where nobody can tell: in inference mode, on a processor, in PyTorch's default state, without hooks,
-and with parts of the types in `LEAVES`. Everything else goes through `Layer.forward`. So does a layer whose graph cannot be
+and with everything in a layer as `load` makes it. All else goes through `Layer.forward`. So does a layer whose graph cannot be
 recorded, or has other bits than `forward` for the batch that it was recorded with.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import islice
-from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,9 +29,10 @@ from torch.jit._trace import TracerWarning
 from torch.nn import functional as F
 from torch.nn.modules import module as all_modules
 
-from minisbert.bert import Bert, FeedForward, Layer, Layers, LengthGroup, SelfAttention
+from minisbert.bert import ACTIVATIONS, Bert, FeedForward, Layer, Layers, LengthGroup, SelfAttention
 from minisbert.inference.kernels import ChosenLinear, onednn
 from minisbert.inference.quantization import Int8Linear, linear_int8
+from minisbert.inference.threads import _native, when_forked
 
 PLAIN_CALLS = 128
 """Calls of layers before one of their kind is recorded, which takes about as long. Many a program is over by then."""
@@ -39,13 +40,10 @@ PLAIN_CALLS = 128
 MOST_GROUPS = 8
 """Length groups of a batch that is worth a graph: each number of groups has one of its own."""
 
-LEAVES: dict[type[nn.Module], Callable[[Any], tuple[Any, Iterable[Tensor]]]] = {
-    nn.LayerNorm: lambda norm: (norm.eps, norm._parameters.values()),
-    nn.Linear: lambda linear: (F.linear, linear._parameters.values()),
-    ChosenLinear: lambda linear: (linear.product, linear._parameters.values()),
-    Int8Linear: lambda linear: (linear_int8, linear.tensors()),
+KNOWN: dict[type[nn.Module], Callable[..., Tensor]] = {
+    part: part.forward for part in (Layer, SelfAttention, FeedForward, nn.LayerNorm, nn.Linear, ChosenLinear, Int8Linear)
 }
-"""What a part with weights computes, a product or a layer norm with that ε, and with which tensors."""
+"""The types that a layer and its parts may have, with their `forward` as it was when this module was imported."""
 
 IN_PLACE: dict[Any, Callable[[Tensor], Tensor]] = {F.gelu: torch.ops.aten.gelu_, F.relu: torch.relu_}
 """Activations that need no memory of their own in a graph, where nobody else holds their input."""
@@ -58,7 +56,7 @@ Graph = Callable[..., Tensor]
 
 _graphs: dict[Kind, Graph | None] = {}  # None: there is no graph of this kind
 _calls: Counter[Kind] = Counter()
-_recording = Lock()
+_recording = _native.allocate_lock()
 
 
 class GraphLayers(Layers):
@@ -66,29 +64,28 @@ class GraphLayers(Layers):
 
     def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
         """As `Layers` does, with the same bits."""
-        layers = list(self._modules.values())
-        described = _described(layers, x, groups, biases)
+        described = [] if torch.compiler.is_compiling() else _described(self, x, groups, biases)
         if not described:
             return super().forward(x, groups, biases)
         shared = [_of_shape(*group) for group in groups] + [bias for bias in biases if bias is not None]
-        for layer, (kind, weights) in zip(layers, described, strict=True):
+        for layer, (kind, weights) in zip(self, described, strict=True):
             graph = _graphs.get(kind)
             if graph is not None:
                 x = graph(x, *shared, *weights)
             else:
                 before, x = x, layer(x, groups, biases)
                 if kind not in _graphs:
-                    _count(kind, layer, (before, *shared, *weights), groups, biases, x)
+                    _count(kind, layer, (before, *shared, *weights), len(groups), [bias is None for bias in biases], x)
         return x
 
 
 def use_graphs(bert: Bert) -> None:
     """Has the layers of a model recorded when they have been called often enough."""
-    bert.layers = GraphLayers(bert.layers)
+    bert.layers = GraphLayers(bert.layers).train(bert.layers.training)
 
 
 def _described(
-    layers: Sequence[Any], x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]
+    layers: Layers, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]
 ) -> list[tuple[Kind, list[Tensor]]]:
     """The kind of each layer's graph, and its weights; nothing if only `Layer.forward` will do.
 
@@ -106,36 +103,66 @@ def _described(
         or all_modules._global_forward_pre_hooks
     ):
         return []
-    without_filler = sum(map(math.prod, groups)) == len(x)
-    of_batch = x.dtype, without_filler, *[bias is None for bias in biases]
+    of_batch = x.dtype, sum(map(math.prod, groups)) == len(x), *[bias is None for bias in biases]
     described = []
-    for layer in layers:
-        attention, feed_forward, leaves = _parts(layer)
-        if type(layer) is not Layer or type(attention) is not SelfAttention or type(feed_forward) is not FeedForward:
+    for layer in layers._modules.values():
+        found = _of_layer(layer)
+        if found is None:
             return []
-        if any(
-            part.training or part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__
-            for part in (layer, attention, feed_forward, *leaves)
-        ):
-            return []
-        kind = [of_batch, attention.heads, attention.head_dim, feed_forward.activation]
-        weights: list[Tensor] = []
-        for leaf in leaves:
-            if type(leaf) not in LEAVES:
-                return []
-            function, tensors = LEAVES[type(leaf)](leaf)
-            kind.append(function)
-            weights += tensors
-        described.append(((*kind, *[weight.dtype for weight in weights]), weights))
+        described.append(((*of_batch, *found[0]), found[1]))
     return described
 
 
-def _parts(layer: Any) -> tuple[Any, Any, list[Any]]:
-    """The attention and the feed-forward step of a layer, and the six parts with weights."""
-    modules = layer._modules
-    attention, feed_forward = modules["attention"], modules["feed_forward"]
-    (qkv, out), (up, down) = attention._modules.values(), feed_forward._modules.values()
-    return attention, feed_forward, [qkv, out, modules["attention_norm"], up, down, modules["feed_forward_norm"]]
+def _of_layer(layer: Any) -> tuple[list[Any], list[Tensor]] | None:
+    """What a layer's graph depends on, and its weights; None if anything is not as `load` makes it."""
+    if type(layer) is not Layer or len(layer._modules) != 4:
+        return None
+    inside = layer._modules
+    attention, feed_forward = inside.get("attention"), inside.get("feed_forward")
+    if type(attention) is not SelfAttention or type(feed_forward) is not FeedForward:
+        return None
+    if len(attention._modules) != 2 or len(feed_forward._modules) != 2 or feed_forward.activation not in _ACTIVATIONS:
+        return None
+    leaves = _leaves(layer)
+    for part in (layer, attention, feed_forward, *leaves):
+        if KNOWN.get(type(part)) is not type(part).forward or part.training or part._forward_hooks or part._forward_pre_hooks:
+            return None
+        if "forward" in part.__dict__:
+            return None
+    kind = [attention.heads, attention.head_dim, feed_forward.activation]
+    weights: list[Tensor] = []
+    for leaf in leaves:
+        function, tensors = _computed(leaf)
+        if any(type(tensor) not in (nn.Parameter, Tensor) for tensor in tensors):
+            return None
+        kind.append(function)
+        weights += tensors
+    return kind + [weight.dtype for weight in weights], weights
+
+
+def _leaves(layer: Any) -> list[Any]:
+    """The parts of a layer that have weights, None where there is none of that name."""
+    inside = layer._modules
+    attention, feed_forward = inside["attention"]._modules, inside["feed_forward"]._modules
+    return [
+        *(attention.get("qkv"), attention.get("out"), inside.get("attention_norm")),
+        *(feed_forward.get("up"), feed_forward.get("down"), inside.get("feed_forward_norm")),
+    ]
+
+
+def _computed(leaf: Any) -> tuple[Any, Sequence[Any]]:
+    """What a part computes, a product or a layer norm with this ε, and with which tensors, None where one is missing."""
+    if type(leaf) is Int8Linear:
+        return linear_int8, leaf.tensors()
+    parameters = leaf._parameters
+    weight, bias = parameters.get("weight"), parameters.get("bias")
+    if type(leaf) is nn.LayerNorm:
+        return leaf.eps, (weight, bias)
+    suited = type(leaf) is ChosenLinear and weight is not None and weight.dtype == leaf.product_dtype
+    return leaf.product if suited else F.linear, (weight, bias)
+
+
+_ACTIVATIONS = tuple(ACTIVATIONS.values())  # compared one by one: an owner's may not be hashable
 
 
 @lru_cache(maxsize=1024)
@@ -147,65 +174,57 @@ def _of_shape(sentences: int, length: int) -> Tensor:
 # Recording
 
 
-def _count(
-    kind: Kind,
-    layer: Any,
-    inputs: tuple[Tensor, ...],
-    groups: Sequence[LengthGroup],
-    biases: Sequence[Tensor | None],
-    expected: Tensor,
-) -> None:
+def _count(kind: Kind, layer: Any, inputs: tuple[Tensor, ...], groups: int, without_bias: Sequence[bool], expected: Tensor) -> None:
     """Counts a call, and records the layer if there were enough. Other threads go on meanwhile as before."""
     _calls[kind] += 1
-    if _calls[kind] >= PLAIN_CALLS and _recording.acquire(blocking=False):
-        try:
-            _graphs[kind] = _recorded(layer, inputs, groups, biases, expected)
-        finally:
-            _recording.release()
+    if _calls[kind] < PLAIN_CALLS or not expected.isfinite().all() or not _recording.acquire(False):
+        return
+    try:
+        if kind not in _graphs:
+            _graphs[kind] = _recorded(layer, inputs, groups, without_bias, expected)
+    finally:
+        _recording.release()
 
 
-def _recorded(
-    layer: Any, inputs: tuple[Tensor, ...], groups: Sequence[LengthGroup], biases: Sequence[Tensor | None], expected: Tensor
-) -> Graph | None:
+def _recorded(layer: Any, inputs: tuple[Tensor, ...], groups: int, without_bias: Sequence[bool], expected: Tensor) -> Graph | None:
     """The graph of a layer; None if it cannot be recorded or has other bits than expected."""
-    weights: list[list[Tensor]] = []
-
-    def leaf(place: int, function: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda x: function(x, *weights[place])
-
-    known = [LEAVES[type(part)](part) for part in _parts(layer)[2]]
-    counts = [len(list(tensors)) for _, tensors in known]
-    activation = layer.feed_forward.activation
-    qkv, out, attention_norm, up, down, feed_forward_norm = (
-        leaf(place, _traceable(function)) for place, (function, _) in enumerate(known)
-    )
-    whole = _with(
-        layer,
-        attention=_with(layer.attention, qkv=qkv, out=out),
-        attention_norm=attention_norm,
-        feed_forward=_with(layer.feed_forward, up=up, down=down, activation=IN_PLACE.get(activation, activation)),
-        feed_forward_norm=feed_forward_norm,
-    )
+    if sys.version_info >= (3, 14):  # where `torch.jit.trace` "may break"
+        return None
+    known = [_computed(leaf) for leaf in _leaves(layer)]
+    functions, counts = [_traceable(function) for function, _ in known], [len(tensors) for _, tensors in known]
+    settings = [_settings(part) for part in (layer, layer.attention, layer.feed_forward)]  # not the layer: a graph stays in memory
 
     def forward(x: Tensor, *others: Tensor) -> Tensor:
         rest = iter(others)
-        shapes = [tuple(next(rest).shape) for _ in groups]  # in a trace, sizes that are not fixed
-        given = [None if bias is None else next(rest) for bias in biases]
-        weights[:] = [list(islice(rest, count)) for count in counts]
-        return whole(x, shapes, given)
+        shapes: list[Any] = [tuple(next(rest).shape) for _ in range(groups)]  # in a trace, sizes that are not fixed
+        biases = [None if missing else next(rest) for missing in without_bias]
+        qkv, out, attention_norm, up, down, feed_forward_norm = (
+            partial(_apply, function, list(islice(rest, count))) for function, count in zip(functions, counts, strict=True)
+        )
+        whole, attention, feed_forward = (SimpleNamespace(**some) for some in settings)
+        vars(attention).update(qkv=qkv, out=out)
+        vars(feed_forward).update(up=up, down=down, activation=IN_PLACE.get(feed_forward.activation, feed_forward.activation))
+        vars(whole).update(attention_norm=attention_norm, feed_forward_norm=feed_forward_norm)
+        vars(whole).update(attention=partial(KNOWN[SelfAttention], attention))
+        vars(whole).update(feed_forward=partial(KNOWN[FeedForward], feed_forward))
+        return KNOWN[Layer](whole, x, shapes, biases)
 
     try:
         with _silent():
-            graph: Graph = torch.jit.trace(forward, inputs, check_trace=False)
+            graph = torch.jit.trace(forward, inputs, check_trace=False)
         # PyTorch optimizes a graph at its first and its second call.
-        return graph if all(torch.equal(graph(*inputs), expected) for _ in range(3)) else None
-    except (RuntimeError, AttributeError, TypeError):  # an operation that is not recorded, or a PyTorch that cannot do this
-        return None
+        same = isinstance(graph, torch.jit.ScriptFunction) and all(torch.equal(graph(*inputs), expected) for _ in range(3))
+    except (RuntimeError, AttributeError, TypeError, ValueError, Warning):
+        return None  # an operation that is not recorded, or a PyTorch that cannot do this; the plain layer goes on
+    return graph if same else None
 
 
-def _with(module: Any, **parts: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The `forward` of a module with other parts in it."""
-    return partial(type(module).forward, SimpleNamespace(**vars(module) | parts))
+def _settings(part: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(part).items() if not name.startswith("_")}
+
+
+def _apply(function: Callable[..., Tensor], weights: Sequence[Tensor], x: Tensor) -> Tensor:
+    return function(x, *weights)
 
 
 def _traceable(function: Any) -> Callable[..., Tensor]:
@@ -215,6 +234,13 @@ def _traceable(function: Any) -> Callable[..., Tensor]:
     if function is onednn:
         return _operator(ONEDNN)
     return partial(linear_int8, product=_operator(INTEGER_PRODUCT)) if function is linear_int8 else function
+
+
+@when_forked
+def _renew_lock() -> None:
+    """It may have been held at the moment of the fork."""
+    global _recording  # noqa: PLW0603 (a lock of this process)
+    _recording = _native.allocate_lock()
 
 
 # The operators of `kernels.onednn` and `quantization.integer_product`, with the same arguments. `torch.jit.trace` cannot record
@@ -253,12 +279,14 @@ def _operator(text: str) -> Callable[..., Tensor]:
 def _silent() -> Iterator[None]:
     """Without the warnings of `torch.jit.trace`: that it is deprecated, and that a condition is recorded as it is now.
 
-    `warnings.catch_warnings` would also put back what other threads set meanwhile.
+    `warnings.catch_warnings` would also put back what other threads set meanwhile. One of theirs may exchange the list of filters.
     """
     ours: list[Any] = [("ignore", None, category, None, 0) for category in (TracerWarning, DeprecationWarning)]
-    warnings.filters[:0] = ours  # type: ignore[index]
+    filters: Any = warnings.filters
+    filters[:0] = ours
     try:
         yield
     finally:
-        for entry in ours:
-            warnings.filters.remove(entry)  # type: ignore[attr-defined]
+        now: Any = warnings.filters
+        for some in (filters, now):  # by identity: Python's own list has equal entries
+            some[:] = [entry for entry in some if not any(entry is one for one in ours)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -137,11 +140,42 @@ def alter_the_activation(bert: Bert) -> None:
     bert.layers[0].get_submodule("feed_forward").activation = torch.sin  # type: ignore[assignment]
 
 
+def alter_the_order(bert: Bert) -> None:
+    norm = bert.layers[2].get_submodule("attention_norm")
+    weight, norm.weight = norm.weight, None  # type: ignore[assignment]
+    del norm.weight
+    norm.register_parameter("weight", nn.Parameter(weight + 1))  # type: ignore[operator]
+
+
+def alter_a_bias(bert: Bert) -> None:
+    bert.layers[0].get_submodule("feed_forward.down").bias = None  # type: ignore[assignment]
+
+
+def alter_a_layer(bert: Bert) -> None:
+    bert.layers[1] = Twice(bert.layers[1])
+
+
+class Twice(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, *rest: Any) -> Tensor:
+        return self.layer(self.layer(x, *rest), *rest)
+
+
+def alter_with_a_module(bert: Bert) -> None:
+    bert.layers[0].get_submodule("feed_forward").activation = nn.SiLU()  # type: ignore[assignment]
+
+
 def alter_epsilon(bert: Bert) -> None:
     bert.layers[2].attention_norm.eps = 0.5  # type: ignore[union-attr,assignment]
 
 
-@pytest.mark.parametrize("alter", [alter_by_hook, alter_a_part, alter_forward, alter_the_activation, alter_epsilon])
+ODD = alter_the_order, alter_a_bias, alter_a_layer, alter_with_a_module
+
+
+@pytest.mark.parametrize("alter", [alter_by_hook, alter_a_part, alter_forward, alter_the_activation, alter_epsilon, *ODD])
 def test_what_the_owner_changes_holds(alter: Callable[[Bert], None]) -> None:
     bert = made()
     before, _ = both(bert, [(2, 6)])
@@ -166,6 +200,26 @@ def test_outside_of_plain_inference_there_are_no_graphs() -> None:
     bert.train()
     with torch.inference_mode():
         assert not torch.equal(bert.forward_packed(ids, groups), bert.forward_packed(ids, groups))  # dropout
+
+
+def test_a_class_that_is_patched_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bert = made()
+    before, _ = both(bert, [(2, 6)])
+    monkeypatch.setattr(nn.LayerNorm, "forward", lambda self, x: x * self.weight)
+    given, plain = both(bert, [(2, 6)])
+    assert torch.equal(given, plain)
+    assert not torch.equal(given, before)
+
+
+def test_a_graph_keeps_no_model_in_memory_and_no_mode_is_changed() -> None:
+    bert = made()
+    assert not any(module.training for module in bert.modules())
+    both(bert, [(2, 6)])
+    assert recorded() == 1
+    weight = weakref.ref(bert.layers[0].get_parameter("attention.qkv.weight"))
+    del bert
+    gc.collect()
+    assert weight() is None
 
 
 def test_recording_warns_nobody_and_threads_may_ask_for_it_at_once() -> None:
