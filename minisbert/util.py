@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 import torch
 from torch import Tensor
 
-from minisbert.inference.search import Scoring, best_pairs, block_size, dot_product, nearest, normalized
+from minisbert.inference.search import Scoring, best_pairs, cosines, dot_product, nearest, normalized
 from minisbert.inference.stream import progress_bar
 from minisbert.inference.threads import apart, computes
 from minisbert.inference.vectors import (
@@ -220,8 +220,7 @@ def semantic_search(
     found: list[list[Hit]] = []
     for start, block in blocks_of("query_embeddings", queries, query_chunk_size, dtype):
         check_finite("query_embeddings", block, start)
-        parts = blocks_of("corpus_embeddings", corpus, block_size(corpus_chunk_size), dtype)
-        values, ids = nearest(block, parts, top_k, scoring, "corpus_embeddings")
+        values, ids = nearest(block, corpus, corpus_chunk_size, top_k, scoring, "corpus_embeddings")
         for row_ids, row_values in zip(ids.tolist(), values.tolist(), strict=True):
             found.append([Hit(corpus_id=i, score=value) for i, value in zip(row_ids, row_values, strict=True)])
     return found
@@ -311,14 +310,13 @@ def paraphrase_mining_embeddings(
         check_positive(name, value)
     check_positive("query_chunk_size", query_chunk_size)
     check_positive("corpus_chunk_size", corpus_chunk_size)
-    scoring = _scoring(score_function)
+    scoring = _scoring(score_function, symmetric=True)
     dtype = as_matrix("embeddings", corpus[:0]).dtype
     found: list[tuple[Tensor, Tensor]] = []  # scores, and for the pair (i, j) the number i · rows + j
     least = -torch.inf
     for start, block in blocks_of("embeddings", corpus, query_chunk_size, dtype):
         check_finite("embeddings", block, start)
-        parts = blocks_of("embeddings", corpus, block_size(corpus_chunk_size), dtype)
-        values, ids = nearest(block, parts, top_k, scoring, "embeddings", own=start)
+        values, ids = nearest(block, corpus, corpus_chunk_size, top_k, scoring, "embeddings", own=start)
         rows = torch.arange(start, start + len(block), device=ids.device)[:, None]
         # Where fewer than top_k others are there, a row finds itself as well, with score -inf.
         kept = (rows != ids) & (values >= least)
@@ -411,21 +409,26 @@ def _known(fn: str, name: str = "fn") -> str:
     return fn
 
 
-def _scoring(score_function: Any) -> Scoring:
+def _scoring(score_function: Any, *, symmetric: bool = False) -> Scoring:
     for name, functions in _FUNCTIONS.items():
         if score_function is functions[0]:
             score_function = name
     if isinstance(score_function, str):
         name = _known(score_function, "score_function")
         if name == "cosine":
-            return Scoring(normalized, dot_product, shows_bad_rows=True)
+            return Scoring(normalized, _symmetric_cosines if symmetric else cosines, shows_bad_rows=True)
         if name == "dot":
             return Scoring(_as_it_is, dot_product, shows_bad_rows=True)
         return Scoring(_as_it_is, _FUNCTIONS[name][0])
     if not callable(score_function):
         names = ", ".join(map(repr, _FUNCTIONS))
         raise TypeError(f"score_function: found {type(score_function).__name__}, expected one of {names}, or a function.")
-    return Scoring(_as_it_is, score_function)
+    return Scoring(_as_it_is, score_function, threaded=False)
+
+
+def _symmetric_cosines(rows: Tensor, block: Tensor) -> Tensor:
+    """The cosines of normalized rows with a block: a pair has the same bits from either side."""
+    return dot_product(rows, normalized(block))
 
 
 def _as_it_is(vectors: Tensor) -> Tensor:

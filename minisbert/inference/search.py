@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from _queue import SimpleQueue
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minisbert.inference.threads import computing
-from minisbert.inference.vectors import all_finite, check_finite
+from minisbert.inference.threads import Task, computing, workers
+from minisbert.inference.vectors import all_finite, as_matrix, check_finite
 
 STEP = 48
 """MKL's kernels take so many rows of a corpus at once, or a divisor of it: 24 in float64 with AVX-512, where rows beyond a multiple
 of that get other bits. It is also the number of scores of which only the largest is compared at first."""
+
+ROWS = 4096
+"""The most rows in one block: with their scores, the block stays in the cache."""
 
 SHORT, LONG = 2.0**-50, 2.0**50
 """Between these lengths, float32 holds the square of every value that matters."""
@@ -25,20 +31,22 @@ class Scoring:
     """How blocks of vectors are scored against each other.
 
     Attributes:
-        prepare: what is done with each block first.
-        score: from two prepared blocks, [queries, dim] and [rows, dim], to [queries, rows].
+        prepare: what is done with the queries first.
+        score: from prepared queries, [queries, dim], and a block, [rows, dim], to [queries, rows].
         shows_bad_rows: whether no score of a row with NaN or infinity is finite, so that it is enough to look at the scores.
+        threaded: whether several threads may call `score` at once.
     """
 
     prepare: Callable[[Tensor], Tensor]
     score: Callable[[Tensor, Tensor], Tensor]
     shows_bad_rows: bool = False
+    threaded: bool = True
 
     def scores(self, queries: Tensor, block: Tensor, name: str, start: int) -> Tensor:
         """The scores of prepared queries with the rows of `name` from `start` on: finite floating-point numbers."""
         if not self.shows_bad_rows:
             check_finite(name, block, start)
-        scores = self.score(queries, self.prepare(block))
+        scores = self.score(queries, block)
         if not isinstance(scores, Tensor) or scores.shape != (len(queries), len(block)):
             found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise ValueError(f"score_function: it gave {found}, expected a tensor {[len(queries), len(block)]}.")
@@ -53,30 +61,74 @@ class Scoring:
 
 
 def nearest(
-    queries: Tensor,
-    corpus: Iterable[tuple[int, Tensor]],
-    top_k: int,
-    scoring: Scoring,
-    name: str,
-    own: int | None = None,
+    queries: Tensor, corpus: Any, size: int, top_k: int, scoring: Scoring, name: str, own: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The best `top_k` scores of each query and their rows in the corpus, both [queries, k], by score and then by row.
 
-    `corpus` gives blocks of the vectors that the caller knows as `name`, and the number of their first row. With `own`, the
+    `corpus` holds the vectors that the caller knows as `name`; it is read in blocks of at most `size` rows. With `own`, the
     queries are the rows of the corpus from `own` on, and each row's score with itself is minus infinity.
+
+    On a processor each worker scores its own blocks on one core: a product of few queries is too small to share.
     """
-    best = Best(queries, top_k)
-    queries = scoring.prepare(queries)
-    for start, block in corpus:
-        scores = scoring.scores(queries, block, name, start)
-        if own is not None:
-            itself = torch.arange(own, own + len(queries), device=scores.device) - start  # the column of each row
-            (here,) = ((itself >= 0) & (itself < len(block))).nonzero(as_tuple=True)
-            if len(here):
-                scores = scores.clone()  # it may be the function's own
-                scores[here, itself[here]] = -torch.inf
-        best.add(scores, start)
-    return best.found()
+    threads = torch.get_num_threads() if queries.device.type == "cpu" and scoring.threaded else 1
+    size = block_size(min(size, ROWS) if scoring.threaded else size)
+    starts = deque(range(0, len(corpus), size))
+    bests = [Best(queries, top_k) for _ in range(max(1, min(threads, len(starts))))]
+    idle, errors = deque(bests), list[tuple[int, Exception]]()
+    prepared = scoring.prepare(queries)
+
+    def step() -> None:
+        best = idle.popleft()  # before the block, so that each of them gets its blocks in the order of their rows
+        start = -1
+        try:
+            start = starts.popleft()
+            block = as_matrix(name, corpus[start : start + size]).to(queries.dtype)
+            scores = scoring.scores(prepared, block, name, start)
+            best.add(scores if own is None else _without_itself(scores, own - start), start)
+        except Exception as error:
+            if start >= 0:  # else another block failed, and none is left
+                errors.append((start, error))
+            starts.clear()
+        finally:
+            idle.append(best)
+
+    if len(bests) == 1:
+        while starts:
+            step()
+    else:
+        done: SimpleQueue[Task[None]] = SimpleQueue()
+        tasks = [Task(step, done) for _ in starts]
+        pool = workers(threads)
+        try:
+            for task in tasks:
+                pool.submit(task)
+            for _ in tasks:
+                done.get().result()
+        finally:
+            starts.clear()
+            Task.drop(tasks)
+    if errors:
+        try:
+            raise min(errors, key=lambda found: found[0])[1]  # the earliest row, whichever thread was first
+        finally:
+            errors.clear()  # or the error and this frame would keep each other alive
+    values, ids = (torch.cat(parts, dim=1) for parts in zip(*(best.found() for best in bests), strict=True))
+    if len(bests) > 1:
+        order = ids.argsort(dim=1)
+        values, ids = values.gather(1, order), ids.gather(1, order)
+        values, order = values.sort(dim=1, descending=True, stable=True)
+        values, ids = values[:, :top_k], ids.gather(1, order)[:, :top_k]
+    return values, ids
+
+
+def _without_itself(scores: Tensor, first: int) -> Tensor:
+    """The scores of rows whose own columns begin at `first`, where each row's score with itself is minus infinity."""
+    itself = torch.arange(first, first + len(scores), device=scores.device)  # the column of each row
+    (here,) = ((itself >= 0) & (itself < scores.shape[1])).nonzero(as_tuple=True)
+    if len(here):
+        scores = scores.clone()  # it may be the function's own
+        scores[here, itself[here]] = -torch.inf
+    return scores
 
 
 class Best:
@@ -89,6 +141,7 @@ class Best:
     def __init__(self, queries: Tensor, top_k: int) -> None:
         self._top_k = top_k
         self._first = [queries.new_empty(len(queries), 0)]  # all scores of the first rows, as long as they are fewer than top_k
+        self._rows: list[Tensor] = []  # of the corpus, for each column of these
         self._values = self._ids = torch.empty(0)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, scores, rows
         self._number = 0  # of rows in `_first`, or of scores in `_waiting`
@@ -97,6 +150,7 @@ class Best:
         """Takes in the scores of the next block, [queries, rows], whose first row is `start`."""
         if self._first:
             self._first.append(scores if scores.shape[1] >= self._top_k else scores.clone())  # it may be the function's own
+            self._rows.append(torch.arange(start, start + scores.shape[1], device=scores.device))
             self._number += scores.shape[1]
             if self._number >= self._top_k:
                 self._fill()
@@ -116,8 +170,9 @@ class Best:
         return self._values, self._ids
 
     def _fill(self) -> None:
-        self._values, self._ids = best_of(torch.cat(self._first, dim=1), self._top_k)
-        self._first, self._number = [], 0
+        self._values, columns = best_of(torch.cat(self._first, dim=1), self._top_k)
+        self._ids = torch.cat(self._rows)[columns] if self._rows else columns
+        self._first, self._rows, self._number = [], [], 0
 
     def _settle(self) -> None:
         if self._waiting:
@@ -135,13 +190,9 @@ def larger(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
     >>> larger(torch.tensor([[1.0, 3.0], [2.0, 3.0]]), torch.tensor([[1.0], [1.0]]))
     (tensor([0, 1, 1]), tensor([1, 0, 1]))
     """
-    if scores.shape[1] % STEP:
-        rows, columns = (scores > least).nonzero(as_tuple=True)
-        return rows, columns
-    groups = scores.unflatten(1, (-1, STEP))
-    rows, group = (groups.amax(dim=2) > least).nonzero(as_tuple=True)
-    hits, place = (groups[rows, group] > least[rows]).nonzero(as_tuple=True)
-    return rows[hits], group[hits] * STEP + place
+    (some,) = (scores.amax(dim=1) > least[:, 0]).nonzero(as_tuple=True)  # the fastest look; late blocks have few such rows
+    rows, columns = (scores[some] > least[some]).nonzero(as_tuple=True)
+    return some[rows], columns
 
 
 def best_of(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -198,6 +249,19 @@ def dot_product(a: Tensor, b: Tensor) -> Tensor:
     a, b = (F.pad(block, (0, 0, 0, -len(block) % step)) if len(block) % step else block for block, step in ((a, 4), (b, STEP)))
     with computing():
         return (a @ b.T)[:rows, :columns]
+
+
+def cosines(queries: Tensor, block: Tensor) -> Tensor:
+    """The cosines of normalized queries [queries, dim] with the rows of a block [rows, dim]: [queries, rows].
+
+    The lengths divide the scores, since a normalized copy of the block would take longer than the product of a single query.
+    """
+    length = torch.linalg.vector_norm(block, dim=-1, keepdim=True)  # [rows, 1]
+    ordinary = (length > SHORT) & (length < LONG)
+    if not ordinary.all():
+        block = torch.where(ordinary, block, _normalized_by_largest(block))
+        length = length.where(ordinary, 1)
+    return dot_product(queries, block) / length[:, 0]
 
 
 def normalized(vectors: Tensor) -> Tensor:
