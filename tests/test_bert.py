@@ -23,7 +23,7 @@ LENGTHS = (1, 2, 15, 16, 17, 63, 64, 65, 128, POSITIONS)
 def random_bert(dtype: torch.dtype = torch.float64, **sizes: Any) -> Bert:
     """Every parameter moved at random, so that no two can be mistaken for each other and no bias is zero."""
     given = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 17} | sizes
-    config = BertConfig(vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, type_vocab_size=SEGMENTS, **given)
+    config = BertConfig(**{"vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS, "type_vocab_size": SEGMENTS} | given)
     bert = Bert(config).to(dtype)
     generator = torch.Generator().manual_seed(0)
     for parameter in bert.parameters():
@@ -136,6 +136,16 @@ def test_by_default_positions_count_from_0_and_all_is_the_first_segment(bert: Be
     ids, groups = random_ids(7), [(2, 2), (1, 3)]
     given = bert.forward_packed(ids, groups, torch.tensor([0, 1, 0, 1, 0, 1, 2]), torch.zeros(7, dtype=torch.int64))
     assert torch.equal(bert.forward_packed(ids, groups), given)
+
+
+def test_a_relative_bias_counts_the_columns_of_each_sentence_from_0() -> None:
+    bert, ids = random_bert(relative_attention_num_buckets=8), random_ids(2, 6)
+    same(bert.forward_packed(ids.flatten(), [(2, 6)]), bert(ids).flatten(0, 1))  # which tests/parity compares with transformers
+
+
+def test_padding_of_id_0_has_position_0_and_is_not_counted() -> None:
+    bert, ids = random_bert(position_offset=1), torch.tensor([[5, 0, 7, 9]])  # RoBERTa's rule, with pad_token_id 0
+    same(bert(ids)[0], bert.forward_packed(ids[0], [(1, 4)], positions=torch.tensor([1, 0, 2, 3])))
 
 
 def test_positions_are_counted_on_the_device_of_the_ids() -> None:
@@ -266,6 +276,16 @@ IDS = torch.zeros(2, 4, dtype=torch.int64)
 def test_a_wrong_input_is_named(bert: Bert, arguments: tuple[Any, ...], error: type[Exception], parts: tuple[Any, ...]) -> None:
     with pytest.raises(error, match=naming(*parts)):
         bert(*arguments)
+
+
+def test_positions_before_the_first_token_and_types_that_a_model_lacks_are_no_part_of_the_bounds() -> None:
+    bert = random_bert(position_offset=2, type_vocab_size=0)
+    ids = torch.full((1, POSITIONS - 2), 5)
+    assert bert(ids).isfinite().all()
+    with pytest.raises(ValueError, match=naming("input_ids", [1, 149], "[batch, length ≤ 148]")):
+        bert(torch.full((1, POSITIONS - 1), 5))
+    with pytest.raises(ValueError, match=naming("token_type_ids", 1, 1, 0, 0)):
+        bert(ids, None, torch.ones_like(ids))
 
 
 def test_the_bounds_themselves_are_in_range(bert: Bert) -> None:

@@ -17,7 +17,7 @@ import minisbert
 from minisbert import CheckpointError
 from minisbert.checkpoint.config import read_checkpoint
 from minisbert.checkpoint.families import FAMILIES as ROWS
-from minisbert.checkpoint.families import OTHER_ARCHITECTURES, names
+from minisbert.checkpoint.families import OTHER_ARCHITECTURES, names, to_hub_config
 
 Change = Callable[[Path], object]
 
@@ -234,6 +234,33 @@ def test_a_row_names_every_parameter_once_with_the_names_that_transformers_write
     assert table.keys() == dict(bert.named_parameters()).keys()
     hub = [name for row in table.values() for name in row]
     assert sorted(hub) == sorted(load_file(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_the_configuration_goes_back_as_transformers_wrote_it(model_type: str, tmp_path: Path) -> None:
+    save_tiny(tmp_path, model_type=model_type)
+    theirs = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    ours = to_hub_config(read_checkpoint(finder(tmp_path)).bert)
+    assert ours == {name: theirs.get(name) for name in ours}
+    assert {"architectures", "model_type", "vocab_size", "max_position_embeddings"} < ours.keys()
+
+
+@pytest.mark.parametrize(("model_type", "name"), [("roberta", "position_offset"), ("distilbert", "hidden_size")])
+def test_a_setting_under_another_name_comes_from_the_file_too(model_type: str, name: str, tmp_path: Path) -> None:
+    save_tiny(tmp_path, model_type=model_type)
+    (source,) = (setting.source for setting in read_checkpoint(finder(tmp_path)).settings if setting.name == name)
+    assert source == "config.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "largest"),
+    [("vocab_size", 2**24), ("hidden_size", 2**16), ("num_attention_heads", 2**16), ("num_hidden_layers", 2**10)],
+)
+def test_a_size_above_the_largest_is_refused(name: str, largest: int, tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    field("config.json", **{name: largest + 1})(tmp_path)
+    with pytest.raises(CheckpointError, match=naming("config.json", f"'{name}'", largest + 1, 1, largest)):
+        minisbert.load(tmp_path)
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)

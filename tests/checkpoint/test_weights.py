@@ -28,7 +28,18 @@ from minisbert import CheckpointError, MinisbertWarning
 from minisbert.bert import Bert, BertConfig
 from minisbert.checkpoint.config import read_checkpoint
 from minisbert.checkpoint.families import HUB_NAMES, IGNORED, current_name, names, to_hub_names
-from minisbert.checkpoint.weights import FLOATS, LARGEST_VALUE, MOST_SHARDS, load_weights, non_finite, open_file, open_weights
+from minisbert.checkpoint.fields import MissingFileError
+from minisbert.checkpoint.weights import (
+    FLOATS,
+    LARGEST_VALUE,
+    MOST_SHARDS,
+    _wrapper_of,
+    checksum,
+    load_weights,
+    non_finite,
+    open_file,
+    open_weights,
+)
 
 WORDS = "embeddings.word_embeddings.weight"
 QUERY, KEY, VALUE = (f"encoder.layer.1.attention.self.{part}.weight" for part in ("query", "key", "value"))
@@ -177,6 +188,21 @@ def test_a_prefix_of_no_wrapper_and_two_models_in_one_file_are_named_and_not_tak
     del other[f"text.tower.{KEY}"]
     replace_weights(folder, other)
     assert '"text.tower."' not in refused(folder, 37, KEY, "missing")
+
+
+@pytest.mark.parametrize(
+    ("stored", "wrapper", "named"),
+    [
+        (["roberta.e.w"], "", ""),
+        (["module.roberta.e.w"], "module.", ""),
+        (["tower.roberta.e.w", "other"], "", '"tower."'),
+        (["tower.x"], "", ""),
+    ],
+)
+def test_a_wrapper_stands_before_the_prefix_of_any_family(stored: list[str], wrapper: str, named: str) -> None:
+    found, hint = _wrapper_of(stored, ["e.w"], "roberta.")
+    assert (found, bool(hint)) == (wrapper, bool(named))
+    assert named in hint
 
 
 def test_what_transformers_saves_with_a_masked_word_head_loads_without_a_word(folder: Path, tmp_path: Path) -> None:
@@ -591,8 +617,9 @@ def test_parts_are_looked_for_in_the_folder_of_their_index(index: Path, expected
 
 
 def test_without_weights_the_files_are_named_where_they_are_expected(folder: Path) -> None:
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(MissingFileError) as caught:
         open_weights(finder(folder), "2_Dense")
+    assert caught.value.folder == "2_Dense"
     assert str(caught.value) == (
         "2_Dense/model.safetensors and 2_Dense/pytorch_model.bin: neither is in the checkpoint, nor a list of parts "
         "(.index.json), expected one of them. Add the weights, or download the checkpoint anew."
@@ -604,3 +631,18 @@ def test_a_file_without_tensors_is_told_so(folder: Path, name: str) -> None:
     (folder / "model.safetensors").unlink()
     save_file({}, folder / name) if name.endswith("safetensors") else torch.save({}, folder / name)
     refused(folder, name, "no tensors", "weights")
+
+
+def test_a_safetensors_file_under_the_name_of_a_pickle_is_told_so(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    refused(folder, "pytorch_model.bin", "found a safetensors file")
+
+
+def test_the_checksum_is_the_sum_of_the_bits_of_all_weights_and_buffers() -> None:
+    """1.0 is 0x3F800000 in float32, 0x3C00 in float16, 0x3FF0000000000000 in float64 (IEEE 754)."""
+    model = torch.nn.Linear(3, 1, bias=False)
+    model.weight.data = torch.ones(1, 3)
+    model.register_buffer("scale", torch.ones(2, dtype=torch.float16))
+    other = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    other.weight.data.fill_(1.0)
+    assert checksum(model, other) == 3 * 0x3F800000 + 2 * 0x3C00 + 0x3FF0000000000000
