@@ -486,6 +486,30 @@ def test_a_search_through_many_blocks_is_that_of_sentence_transformers(score_fun
                 assert [hit["corpus_id"] for hit in hits] == [hit["corpus_id"] for hit in expected]
 
 
+@EVERY_NAME
+def test_a_search_has_the_same_bits_on_any_number_of_threads(name: str, vectors: Tensor) -> None:
+    """Each worker scores other blocks at every run. Every vector occurs ten times, so that scores tie across blocks."""
+    corpus, queries = vectors[torch.arange(3000) % 300].float() * 3, vectors[280:320].float()
+    bad = corpus.clone()
+    bad[[700, 2900], 3] = math.inf
+    before, found, mined = torch.get_num_threads(), [], []
+    try:
+        for threads, size in (1, 16384), (2, 500), (2, 16384), (3, 33), (5, 96):
+            torch.set_num_threads(threads)
+            blocks = {"score_function": name, "corpus_chunk_size": size}
+            found.append(semantic_search(queries, corpus, top_k=25, **blocks))
+            mined.append(paraphrase_mining_embeddings(corpus[:700], max_pairs=900, **blocks))
+            with pytest.raises(ValueError, match=r"corpus_embeddings: row 700 holds inf"):
+                semantic_search(queries, bad, **blocks)
+    finally:
+        torch.set_num_threads(before)
+    assert found[1:] == found[:1] * 4
+    assert mined[1:] == mined[:1] * 4
+    best = [row.sort(descending=True, stable=True).indices[:25].tolist() for row in ALL[name](queries.double(), corpus.double())]
+    first, theirs = ([[i % 300 for i in row] for row in rows] for rows in (ids(found[0]), best))
+    assert first == theirs  # and which of the ten: see the test of equal scores
+
+
 def test_a_search_needs_memory_for_a_block_only(tmp_path: Path) -> None:
     """200,000 rows in half precision are 154 MB on disk, and 307 in float32. Its pages may come in; they are not ours."""
     program = """

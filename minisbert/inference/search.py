@@ -17,10 +17,10 @@ from minisbert.inference.vectors import all_finite, as_matrix, check_finite
 
 STEP = 48
 """MKL's kernels take so many rows of a corpus at once, or a divisor of it: 24 in float64 with AVX-512, where rows beyond a multiple
-of that get other bits. It is also the number of scores of which only the largest is compared at first."""
+of that get other bits."""
 
-ROWS = 4096
-"""The most rows in one block: with their scores, the block stays in the cache."""
+ROWS, SCORES = (1024, 4096), 2**19
+"""A block of the corpus has so many rows, from the fewest to the most, that it and about so many scores stay in the cache."""
 
 SHORT, LONG = 2.0**-50, 2.0**50
 """Between these lengths, float32 holds the square of every value that matters."""
@@ -71,33 +71,33 @@ def nearest(
     On a processor each worker scores its own blocks on one core: a product of few queries is too small to share.
     """
     threads = torch.get_num_threads() if queries.device.type == "cpu" and scoring.threaded else 1
-    size = block_size(min(size, ROWS) if scoring.threaded else size)
-    starts = deque(range(0, len(corpus), size))
-    bests = [Best(queries, top_k) for _ in range(max(1, min(threads, len(starts))))]
+    size = block_size(min(size, max(ROWS[0], min(ROWS[1], SCORES // max(1, len(queries))))) if scoring.threaded else size)
+    count = -(-len(corpus) // size)
+    starts = iter(range(0, len(corpus), size))
+    bests = [Best(queries, top_k) for _ in range(max(1, min(threads, count)))]
     idle, errors = deque(bests), list[tuple[int, Exception]]()
     prepared = scoring.prepare(queries)
 
     def step() -> None:
+        if errors:  # by now, all blocks before that one have begun
+            return
         best = idle.popleft()  # before the block, so that each of them gets its blocks in the order of their rows
-        start = -1
+        start = next(starts)
         try:
-            start = starts.popleft()
             block = as_matrix(name, corpus[start : start + size]).to(queries.dtype)
             scores = scoring.scores(prepared, block, name, start)
             best.add(scores if own is None else _without_itself(scores, own - start), start)
         except Exception as error:
-            if start >= 0:  # else another block failed, and none is left
-                errors.append((start, error))
-            starts.clear()
+            errors.append((start, error))
         finally:
             idle.append(best)
 
     if len(bests) == 1:
-        while starts:
+        for _ in range(count):
             step()
     else:
         done: SimpleQueue[Task[None]] = SimpleQueue()
-        tasks = [Task(step, done) for _ in starts]
+        tasks = [Task(step, done) for _ in range(count)]
         pool = workers(threads)
         try:
             for task in tasks:
@@ -105,7 +105,6 @@ def nearest(
             for _ in tasks:
                 done.get().result()
         finally:
-            starts.clear()
             Task.drop(tasks)
     if errors:
         try:
@@ -261,7 +260,7 @@ def cosines(queries: Tensor, block: Tensor) -> Tensor:
     if not ordinary.all():
         block = torch.where(ordinary, block, _normalized_by_largest(block))
         length = length.where(ordinary, 1)
-    return dot_product(queries, block) / length[:, 0]
+    return dot_product(queries, block).div_(length[:, 0])
 
 
 def normalized(vectors: Tensor) -> Tensor:
