@@ -14,11 +14,12 @@ Everything but attention computes each token alone. Attention takes the sentence
 
 Notation, used in the shapes beside the code:
 
-    tokens      all tokens of a batch, end to end;      batch: rows of the padded interface, in `Bert.forward` only
+    tokens      all tokens of a batch, of all its sentences, end to end
     group       (sentences, length): the number of neighbouring sentences of exactly that length; a batch is a list of groups
     length      tokens of a sentence;      hidden: size of a token's vector, 768 in bert-base
     heads       attention heads of head_dim each:      heads × head_dim = hidden
     inner       size inside the feed-forward step, usually 4 × hidden
+    batch       rows of the padded interface, in `Bert.forward` only
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class BertConfig:
 
 
 LengthGroup = tuple[int, int]  # (sentences, length)
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,  # exact: x Φ(x), with the error function (Hendrycks & Gimpel 2016)
     "gelu_new": partial(F.gelu, approximate="tanh"),
@@ -127,10 +129,12 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
-        dropout, contexts = self.dropout if self.training else 0.0, []
+        dropout = self.dropout if self.training else 0.0
+        contexts = []
         for block, bias in zip(split(self.qkv(x), groups), biases, strict=True):  # a block's sentences are equally long: no mask
             query, key, value = block.view(*block.shape[:2], 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
-            contexts.append(attend(query, key, value, bias, dropout).transpose(1, 2).flatten(2))  # [sentences, length, hidden]
+            context = attend(query, key, value, bias, dropout)  # [sentences, heads, length, head_dim]
+            contexts.append(context.transpose(1, 2).flatten(2))  # [sentences, length, hidden]
         return self.out(join(contexts, x.shape[0]))  # [tokens, hidden]
 
 
@@ -199,15 +203,6 @@ class Layer(nn.Module):
         return self.feed_forward_norm(x + torch.dropout(self.feed_forward(x), self.dropout, self.training))
 
 
-class Layers(nn.ModuleList):
-    """A stack of layers, each on the output of the one before; so is a slice of it. [tokens, hidden] → [tokens, hidden]"""
-
-    def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
-        for layer in self:
-            x = layer(x, groups, biases)
-        return x
-
-
 class Bert(nn.Module):
     """Embeddings and a stack of layers. It begins in `eval()` mode, so without dropout, and with frozen parameters."""
 
@@ -216,7 +211,7 @@ class Bert(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.relative_bias = RelativeBias(config) if config.relative_attention_num_buckets else None
-        self.layers = Layers(Layer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.eval().requires_grad_(False)
 
     @property
@@ -256,7 +251,12 @@ class Bert(nn.Module):
         if self.relative_bias is not None:  # once for all layers, and without columns once for all sentences of a group
             counted = [torch.arange(length, device=ids.device)[None] for _, length in groups]
             biases = [self.relative_bias(x) for x in (counted if columns is None else split(columns, groups))]
-        return self.layers(self.embeddings(ids, positions, token_types), groups, biases)
+        return self._stack(self.embeddings(ids, positions, token_types), groups, biases)
+
+    def _stack(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, groups, biases)
+        return x  # [tokens, hidden]
 
     def _positions(self, ids: Tensor) -> Tensor:
         """[..., length] ids → [..., length]: 0, 1, 2 …; with an offset, [PAD] has the position before it and is not counted."""

@@ -29,10 +29,10 @@ from torch.jit._trace import TracerWarning
 from torch.nn import functional as F
 from torch.nn.modules import module as all_modules
 
-from minisbert.bert import ACTIVATIONS, Bert, FeedForward, Layer, Layers, LengthGroup, SelfAttention
+from minisbert.bert import ACTIVATIONS, Bert, FeedForward, Layer, LengthGroup, SelfAttention
 from minisbert.inference.kernels import ChosenLinear, onednn
 from minisbert.inference.quantization import Int8Linear, linear_int8
-from minisbert.inference.threads import _native, when_forked
+from minisbert.inference.threads import native
 
 PLAIN_CALLS = 128
 """Calls of layers before one of their kind is recorded, which takes about as long. Many a program is over by then."""
@@ -56,19 +56,18 @@ Graph = Callable[..., Tensor]
 
 _graphs: dict[Kind, Graph | None] = {}  # None: there is no graph of this kind
 _calls: Counter[Kind] = Counter()
-_recording = _native.allocate_lock()
+_recording = native.allocate_lock()  # should a fork find it held, the new process goes on with plain layers
 
 
-class GraphLayers(Layers):
-    """A stack of layers that runs their graphs where it can."""
+class GraphBert(Bert):
+    """A `Bert` that runs the graphs of its layers where it can, with the same bits."""
 
-    def forward(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
-        """As `Layers` does, with the same bits."""
-        described = [] if torch.compiler.is_compiling() else _described(self, x, groups, biases)
+    def _stack(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
+        described = [] if torch.compiler.is_compiling() else _described(self.layers, x, groups, biases)
         if not described:
-            return super().forward(x, groups, biases)
+            return super()._stack(x, groups, biases)
         shared = [_of_shape(*group) for group in groups] + [bias for bias in biases if bias is not None]
-        for layer, (kind, weights) in zip(self, described, strict=True):
+        for layer, (kind, weights) in zip(self.layers, described, strict=True):
             graph = _graphs.get(kind)
             if graph is not None:
                 x = graph(x, *shared, *weights)
@@ -81,11 +80,11 @@ class GraphLayers(Layers):
 
 def use_graphs(bert: Bert) -> None:
     """Has the layers of a model recorded when they have been called often enough."""
-    bert.layers = GraphLayers(bert.layers).train(bert.layers.training)
+    bert.__class__ = GraphBert  # it stays the object that its owner has, and a state_dict keeps its names
 
 
 def _described(
-    layers: Layers, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]
+    layers: nn.Module, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]
 ) -> list[tuple[Kind, list[Tensor]]]:
     """The kind of each layer's graph, and its weights; nothing if only `Layer.forward` will do.
 
@@ -192,7 +191,9 @@ def _recorded(layer: Any, inputs: tuple[Tensor, ...], groups: int, without_bias:
         return None
     known = [_computed(leaf) for leaf in _leaves(layer)]
     functions, counts = [_traceable(function) for function, _ in known], [len(tensors) for _, tensors in known]
-    settings = [_settings(part) for part in (layer, layer.attention, layer.feed_forward)]  # not the layer: a graph stays in memory
+    # Not the layer itself, which a graph would keep in memory.
+    of_layer, of_attention, of_feed_forward = (_settings(part) for part in (layer, layer.attention, layer.feed_forward))
+    of_feed_forward["activation"] = IN_PLACE.get(layer.feed_forward.activation, layer.feed_forward.activation)
 
     def forward(x: Tensor, *others: Tensor) -> Tensor:
         rest = iter(others)
@@ -201,12 +202,10 @@ def _recorded(layer: Any, inputs: tuple[Tensor, ...], groups: int, without_bias:
         qkv, out, attention_norm, up, down, feed_forward_norm = (
             partial(_apply, function, list(islice(rest, count))) for function, count in zip(functions, counts, strict=True)
         )
-        whole, attention, feed_forward = (SimpleNamespace(**some) for some in settings)
-        vars(attention).update(qkv=qkv, out=out)
-        vars(feed_forward).update(up=up, down=down, activation=IN_PLACE.get(feed_forward.activation, feed_forward.activation))
-        vars(whole).update(attention_norm=attention_norm, feed_forward_norm=feed_forward_norm)
-        vars(whole).update(attention=partial(KNOWN[SelfAttention], attention))
-        vars(whole).update(feed_forward=partial(KNOWN[FeedForward], feed_forward))
+        attention = partial(KNOWN[SelfAttention], SimpleNamespace(**of_attention, qkv=qkv, out=out))
+        feed_forward = partial(KNOWN[FeedForward], SimpleNamespace(**of_feed_forward, up=up, down=down))
+        norms = {"attention_norm": attention_norm, "feed_forward_norm": feed_forward_norm}
+        whole = SimpleNamespace(**of_layer, **norms, attention=attention, feed_forward=feed_forward)
         return KNOWN[Layer](whole, x, shapes, biases)
 
     try:
@@ -234,13 +233,6 @@ def _traceable(function: Any) -> Callable[..., Tensor]:
     if function is onednn:
         return _operator(ONEDNN)
     return partial(linear_int8, product=_operator(INTEGER_PRODUCT)) if function is linear_int8 else function
-
-
-@when_forked
-def _renew_lock() -> None:
-    """It may have been held at the moment of the fork."""
-    global _recording  # noqa: PLW0603 (a lock of this process)
-    _recording = _native.allocate_lock()
 
 
 # The operators of `kernels.onednn` and `quantization.integer_product`, with the same arguments. `torch.jit.trace` cannot record

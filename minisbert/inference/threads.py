@@ -55,8 +55,8 @@ def _original_thread_module() -> Any:
     return module
 
 
-_native = _original_thread_module()
-_mine = _native._local()  # of this thread: `ours`; `waiting`, the threads that wait for it; `computed`; `cut_off`, by a fork
+native = _original_thread_module()
+_mine = native._local()  # of this thread: `ours`; `waiting`, the threads that wait for it; `computed`; `cut_off`, by a fork
 
 
 class Task(Generic[Result]):
@@ -125,7 +125,7 @@ def in_default_state(function: Callable[[], Result]) -> Result:
             task.run()
 
     task = Task(function)
-    _native.start_new_thread(work, ())
+    native.start_new_thread(work, ())
     try:
         task.done.get()
     except BaseException:
@@ -178,7 +178,7 @@ def _become_ours(waiting: frozenset[int] = frozenset()) -> None:
 
 def _waiting_here() -> frozenset[int]:
     """The threads that do nothing until this one is done, and this one."""
-    return getattr(_mine, "waiting", frozenset()) | {_native.get_ident()}
+    return getattr(_mine, "waiting", frozenset()) | {native.get_ident()}
 
 
 # Forks
@@ -186,7 +186,7 @@ def _waiting_here() -> frozenset[int]:
 _process = os.getpid()
 _forked = False
 _cut_off = False  # other threads were computing at the moment of the fork
-_entry = _native.RLock()  # held by a fork; reentrant, because a signal handler may encode
+_entry = native.RLock()  # held by a fork; reentrant, because a signal handler may encode
 _inside: set[int] = set()  # the threads that are inside of a library now
 _resets: list[Callable[[], None]] = []
 
@@ -207,7 +207,7 @@ def computing() -> Iterator[None]:
     if _inside & _waiting_here():
         yield
         return
-    thread = _native.get_ident()
+    thread = native.get_ident()
     try:
         with _entry:
             _inside.add(thread)
@@ -242,7 +242,7 @@ def _check_process() -> None:
 def _before() -> None:
     _entry.acquire()
     end = time.monotonic() + LONGEST_WAIT
-    pause = _native.allocate_lock()
+    pause = native.allocate_lock()
     pause.acquire()
     while _inside - _waiting_here() and time.monotonic() < end:
         pause.acquire(True, 0.001)
@@ -257,7 +257,7 @@ def _after_in_child() -> None:
     _process, _forked = os.getpid(), True
     _cut_off = bool(_inside - _waiting_here())
     _mine.cut_off = getattr(_mine, "computed", False)
-    _entry = _native.RLock()
+    _entry = native.RLock()
     _inside = _inside & _waiting_here()
     for reset in _resets:
         reset()
@@ -269,7 +269,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 # Workers
 
 _workers: dict[int, Workers] = {}
-_starting = _native.RLock()
+_starting = native.RLock()
 
 
 class Workers:
@@ -283,7 +283,7 @@ class Workers:
         started: SimpleQueue[None] = SimpleQueue()
         try:
             for _ in range(threads):
-                _native.start_new_thread(self._work, (started,))
+                native.start_new_thread(self._work, (started,))
             for _ in range(threads):
                 started.get()
         finally:
@@ -336,7 +336,7 @@ class Workers:
         torch.get_num_threads()
         torch.set_num_threads(1)
         _become_ours()
-        self._alive.add(_native.get_ident())
+        self._alive.add(native.get_ident())
         started.put(None)
         try:
             while True:
@@ -344,7 +344,7 @@ class Workers:
                 task.run()
                 del task  # or the last batch would stay in memory until the next one comes
         finally:
-            self._alive.discard(_native.get_ident())
+            self._alive.discard(native.get_ident())
 
     @property
     def alive(self) -> bool:
@@ -371,7 +371,7 @@ def on_one_core(function: Callable[[], Result]) -> Result:
 def _forget() -> None:
     """The workers did not come along."""
     global _starting  # noqa: PLW0603 (it may have been held at the moment of the fork)
-    _starting = _native.RLock()
+    _starting = native.RLock()
     _workers.clear()
 
 
