@@ -19,8 +19,8 @@ STEP = 48
 """MKL's kernels take so many rows of a corpus at once, or a divisor of it: 24 in float64 with AVX-512, where rows beyond a multiple
 of that get other bits."""
 
-ROWS, SCORES = (1024, 4096), 2**19
-"""A block of the corpus has so many rows, from the fewest to the most, that it and about so many scores stay in the cache."""
+LEAST_ROWS, MOST_ROWS, SCORES = 1024, 4096, 2**19
+"""A block of the corpus has as many rows as give about `SCORES` scores, within these bounds, so that both stay in the cache."""
 
 SHORT, LONG = 2.0**-50, 2.0**50
 """Between these lengths, float32 holds the square of every value that matters."""
@@ -71,7 +71,9 @@ def nearest(
     On a processor each worker scores its own blocks on one core: a product of few queries is too small to share.
     """
     threads = torch.get_num_threads() if queries.device.type == "cpu" and scoring.threaded else 1
-    size = block_size(min(size, max(ROWS[0], min(ROWS[1], SCORES // max(1, len(queries))))) if scoring.threaded else size)
+    if scoring.threaded:
+        size = min(size, max(LEAST_ROWS, min(MOST_ROWS, SCORES // max(1, len(queries)))))
+    size = block_size(size)
     count = -(-len(corpus) // size)
     starts = iter(range(0, len(corpus), size))
     bests = [Best(queries, top_k) for _ in range(max(1, min(threads, count)))]
@@ -87,7 +89,7 @@ def nearest(
             block = as_matrix(name, corpus[start : start + size]).to(queries.dtype)
             scores = scoring.scores(prepared, block, name, start)
             best.add(scores if own is None else _without_itself(scores, own - start), start)
-        except Exception as error:
+        except Exception as error:  # raised below, when the blocks before this one are done
             errors.append((start, error))
         finally:
             idle.append(best)
@@ -113,10 +115,9 @@ def nearest(
             errors.clear()  # or the error and this frame would keep each other alive
     values, ids = (torch.cat(parts, dim=1) for parts in zip(*(best.found() for best in bests), strict=True))
     if len(bests) > 1:
-        order = ids.argsort(dim=1)
-        values, ids = values.gather(1, order), ids.gather(1, order)
-        values, order = values.sort(dim=1, descending=True, stable=True)
-        values, ids = values[:, :top_k], ids.gather(1, order)[:, :top_k]
+        ids, order = ids.sort(dim=1)
+        values, columns = best_of(values.gather(1, order), top_k)
+        ids = ids.gather(1, columns)
     return values, ids
 
 
