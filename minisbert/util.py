@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 import torch
 from torch import Tensor
 
+from minisbert.inference.inputs import count
 from minisbert.inference.search import Scoring, best_pairs, cosines, dot_product, nearest, normalized
 from minisbert.inference.stream import progress_bar
 from minisbert.inference.threads import apart, computes
@@ -39,7 +40,6 @@ from minisbert.inference.vectors import (
     as_sliceable,
     blocks_of,
     check_finite,
-    check_positive,
     check_same_width,
 )
 
@@ -213,9 +213,9 @@ def semantic_search(
     like = as_matrix("corpus_embeddings", corpus[:0])
     dtype = torch.promote_types(queries.dtype, like.dtype)
     queries = queries.to(like.device)
-    check_positive("top_k", top_k)
-    check_positive("query_chunk_size", query_chunk_size)
-    check_positive("corpus_chunk_size", corpus_chunk_size)
+    count("top_k", top_k, optional=False)
+    count("query_chunk_size", query_chunk_size, optional=False)
+    count("corpus_chunk_size", corpus_chunk_size, optional=False)
     scoring = _scoring(score_function)
     found: list[list[Hit]] = []
     for start, block in blocks_of("query_embeddings", queries, query_chunk_size, dtype):
@@ -307,9 +307,9 @@ def paraphrase_mining_embeddings(
     """
     corpus = as_sliceable("embeddings", embeddings)
     for name, value in ("max_pairs", max_pairs), ("top_k", top_k):
-        check_positive(name, value)
-    check_positive("query_chunk_size", query_chunk_size)
-    check_positive("corpus_chunk_size", corpus_chunk_size)
+        count(name, value, optional=False)
+    count("query_chunk_size", query_chunk_size, optional=False)
+    count("corpus_chunk_size", corpus_chunk_size, optional=False)
     scoring = _scoring(score_function, symmetric=True)
     dtype = as_matrix("embeddings", corpus[:0]).dtype
     found: list[tuple[Tensor, Tensor]] = []  # scores, and for the pair (i, j) the number i · rows + j
@@ -368,8 +368,8 @@ def community_detection(
         raise TypeError(f"threshold: found {type(threshold).__name__}, expected a number from -1 to 1.")
     if not -1 <= threshold <= 1:
         raise ValueError(f"threshold: found {threshold}, expected a cosine, from -1 to 1.")
-    check_positive("min_community_size", min_community_size)
-    check_positive("batch_size", batch_size)
+    count("min_community_size", min_community_size, optional=False)
+    count("batch_size", batch_size, optional=False)
     if not isinstance(show_progress_bar, bool):
         raise TypeError(f"show_progress_bar: found {type(show_progress_bar).__name__}, expected True or False.")
     if len(vectors) < min_community_size:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from minisbert.errors import imported
-from minisbert.inference.inputs import count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,10 +48,6 @@ def _is_vector(value: Any) -> bool:
     if shape is None:
         return len(value) > 0 and isinstance(value[0], (int, float))
     return len(shape) == 1 and shape[0] > 0 and str(getattr(value, "dtype", None)) != "object"
-
-
-check_positive = partial(count, optional=False)
-"""Refuses an option that is not an integer from 1 up."""
 
 
 def check_same_width(name_a: str, a: Any, name_b: str, b: Any) -> None:
