@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from minisbert.checkpoint.listing import known_models
 from minisbert.commands import encode, given_text, load_model, printable, say, search
@@ -154,10 +154,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_file(parser: argparse.ArgumentParser, name: str, **more: str) -> None:
+def _add_file(parser: argparse.ArgumentParser, name: str, **more: Any) -> None:
     """Adds the options for a file of texts."""
     formats = "UTF-8: .jsonl, .csv, .tsv, or else one sentence per line, also .gz and .zst; - is stdin (default)"
-    parser.add_argument(name, default="-", metavar="FILE", help=formats, **more)  # type: ignore[arg-type]
+    parser.add_argument(name, default="-", metavar="FILE", help=formats, **more)
     parser.add_argument("--format", choices=FORMATS, help="the format of FILE (default: by its name; stdin is txt)")
     parser.add_argument("--column", metavar="NAME", help="the column of a .csv or .tsv, or the field of a .jsonl, with the text")
     parser.add_argument("--delimiter", metavar="C", help="the field separator (default: a comma for .csv, a tab for .tsv)")

@@ -23,7 +23,7 @@ WORDS = ["".join(random.Random(n).choices(string.ascii_lowercase, k=3 + n % 6)) 
 
 def sentences(number: int) -> Iterator[str]:
     """Short sentences of 3 to 14 words, all different, generated lazily."""
-    rng = random.Random(0)  # noqa: S311
+    rng = random.Random(0)  # noqa: S311 (the same sentences each time)
     for n in range(number):
         yield f"{' '.join(rng.choices(WORDS, k=3 + n % 12))} {n}"
 

@@ -214,7 +214,7 @@ def _of_folder(name: str, folder: str, files: list[str], kind: str | None, optio
 
 def _kind(path: str) -> tuple[str | None, str | None]:
     """The format and the compression that a name says."""
-    stem, suffix = os.path.splitext(_without_options(path)[0])  # noqa: PTH122
+    stem, suffix = os.path.splitext(_without_options(path)[0])  # noqa: PTH122 (it may be a URI, which is no path)
     compression = COMPRESSIONS.get(suffix.lower())
     if compression is not None:
         suffix = os.path.splitext(stem)[1]  # noqa: PTH122

@@ -150,7 +150,7 @@ def searched(name: str, size: Size, threads: int, clock: str) -> dict[str, Any]:
         MINERS[name](some[:100])
         before, ready = peak_bytes(), 0.0
         search, queries = MINERS[name], corpus
-    time.sleep(PAUSE)
+    time.sleep(PAUSE)  # until the thread pools of the calls above are asleep
     seconds: list[float] = []
     while not seconds or (sum(seconds) < SECONDS and len(seconds) < 20):
         start = now()

@@ -143,7 +143,7 @@ def run(
                 mine = load(file, function)
                 for arguments in calls:
                     result = call(mine, arguments, signature)
-                    if result is Ellipsis or result is NotImplemented:
+                    if result is Ellipsis or result is NotImplemented:  # a body that is yet to be written
                         raise NotImplementedError
                     results.append(result)
         except NotComparableError as error:
