@@ -66,8 +66,7 @@ LengthGroup = tuple[int, int]  # (sentences, length)
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,  # exact: x Φ(x), with the error function (Hendrycks & Gimpel 2016)
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), partial(F.gelu, approximate="tanh")),
     "relu": F.relu,
     "silu": F.silu,
 }
@@ -251,10 +250,11 @@ class Bert(nn.Module):
         if self.relative_bias is not None:  # once for all layers, and without columns once for all sentences of a group
             counted = [torch.arange(length, device=ids.device)[None] for _, length in groups]
             biases = [self.relative_bias(x) for x in (counted if columns is None else split(columns, groups))]
-        return self._stack(self.embeddings(ids, positions, token_types), groups, biases)
+        return self._stack(self.layers, self.embeddings(ids, positions, token_types), groups, biases)
 
-    def _stack(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
-        for layer in self.layers:
+    @staticmethod  # so that inference/graphs.py can put another in its place
+    def _stack(layers: nn.ModuleList, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
+        for layer in layers:
             x = layer(x, groups, biases)
         return x  # [tokens, hidden]
 

@@ -59,32 +59,30 @@ _calls: Counter[Kind] = Counter()
 _recording = native.allocate_lock()  # should a fork find it held, the new process goes on with plain layers
 
 
-class GraphBert(Bert):
-    """A `Bert` that runs the graphs of its layers where it can, with the same bits."""
-
-    def _stack(self, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
-        described = [] if torch.compiler.is_compiling() else _described(self.layers, x, groups, biases)
-        if not described:
-            return super()._stack(x, groups, biases)
-        shared = [_of_shape(*group) for group in groups] + [bias for bias in biases if bias is not None]
-        for layer, (kind, weights) in zip(self.layers, described, strict=True):
-            graph = _graphs.get(kind)
-            if graph is not None:
-                x = graph(x, *shared, *weights)
-            else:
-                before, x = x, layer(x, groups, biases)
-                if kind not in _graphs:
-                    _count(kind, layer, (before, *shared, *weights), len(groups), [bias is None for bias in biases], x)
-        return x
+def stack(layers: nn.ModuleList, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
+    """`Bert._stack` with the graphs of the layers where there are some: the same bits."""
+    described = [] if torch.compiler.is_compiling() else _described(layers, x, groups, biases)
+    if not described:
+        return Bert._stack(layers, x, groups, biases)
+    shared = [_of_shape(*group) for group in groups] + [bias for bias in biases if bias is not None]
+    for layer, (kind, weights) in zip(layers, described, strict=True):
+        graph = _graphs.get(kind)
+        if graph is not None:
+            x = graph(x, *shared, *weights)
+        else:
+            before, x = x, layer(x, groups, biases)
+            if kind not in _graphs:
+                _count(kind, layer, (before, *shared, *weights), len(groups), [bias is None for bias in biases], x)
+    return x
 
 
 def use_graphs(bert: Bert) -> None:
     """Has the layers of a model recorded when they have been called often enough."""
-    bert.__class__ = GraphBert  # it stays the object that its owner has, and a state_dict keeps its names
+    bert._stack = stack  # type: ignore[method-assign]  # a function by name, so the model can be copied and pickled
 
 
 def _described(
-    layers: nn.Module, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]
+    layers: nn.ModuleList, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]
 ) -> list[tuple[Kind, list[Tensor]]]:
     """The kind of each layer's graph, and its weights; nothing if only `Layer.forward` will do.
 
