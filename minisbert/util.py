@@ -182,7 +182,7 @@ def semantic_search(
     top_k: int = 10,
     score_function: ScoreFunction = "cosine",
     query_chunk_size: int = 1024,
-    corpus_chunk_size: int = 16384,
+    corpus_chunk_size: int = 4096,
 ) -> list[list[Hit]]:
     """The rows of the corpus that are closest to each query: exact, best first, of equal scores the earlier row first.
 
