@@ -17,7 +17,7 @@ from minisbert.checkpoint.load import Checkpoint, restore
 from minisbert.checkpoint.weights import checksum
 from minisbert.errors import MinisbertError, warn
 from minisbert.inference import inputs
-from minisbert.inference.engine import embed, tokenize
+from minisbert.inference.engine import count_prompt_tokens, embed, tokenize
 from minisbert.inference.stream import WINDOW, Progress, TruncationReport, VectorStream, windows
 from minisbert.inference.threads import computes, in_default_state
 from minisbert.inference.vectors import Vectors
@@ -96,13 +96,13 @@ class SentenceEncoder:
 
     @truncate_dim.setter
     def truncate_dim(self, value: int | None) -> None:
-        self._truncate_dim = None if value is None else self._kept(value)
+        self._truncate_dim = None if value is None else self._checked_dimension(value)
 
-    def _kept(self, value: int) -> int:
-        keep, most = inputs.count("truncate_dim", value), self.config.dimension
-        if keep > most:
-            raise ValueError(f"truncate_dim: found {keep}, expected 1 to {most}, the dimensions of a vector of this model.")
-        return keep
+    def _checked_dimension(self, value: int) -> int:
+        dimension, most = inputs.count("truncate_dim", value), self.config.dimension
+        if dimension > most:
+            raise ValueError(f"truncate_dim: found {dimension}, expected 1 to {most}, the dimensions of a vector of this model.")
+        return dimension
 
     @property
     def similarity_fn_name(self) -> str:
@@ -370,22 +370,6 @@ class SentenceEncoder:
         lengths = computes(self.tokenizer)(texts).untruncated_lengths
         return lengths[0] if single else lengths
 
-    def prompt_tokens(self, prompt: str) -> int:
-        """How many tokens of each sentence the pooling leaves out because of the prompt before it: 0 for most checkpoints.
-
-        Counted as sentence-transformers does: the tokens of the prompt alone, with what the tokenizer puts before a text ([CLS])
-        but without what it puts after it ([SEP]).
-
-        Args:
-            prompt: the text that is put before each sentence.
-
-        Returns:
-            0, too, where the checkpoint says `include_prompt`.
-        """
-        if not prompt or self.pooling.include_prompt:
-            return 0
-        return len(computes(self.tokenizer)([prompt]).ids[0]) - bool(self.tokenizer.suffix)
-
     def similarity(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
         """Every vector of one side against every one of the other, by `similarity_fn_name`: `minisbert.similarity`.
 
@@ -415,8 +399,11 @@ class SentenceEncoder:
     ) -> inputs.Options:
         """The caller's options, each checked."""
         text = inputs.choose_prompt(self.prompts, self.default_prompt_name, prompt, prompt_name)
-        keep = None if truncate_dim is None else self._kept(truncate_dim)
-        options |= {"prompt": text, "prompt_tokens": self.prompt_tokens(text), "truncate_dim": keep}
+        options |= {
+            "prompt": text,
+            "prompt_tokens": count_prompt_tokens(self.tokenizer, self.pooling, text),
+            "truncate_dim": None if truncate_dim is None else self._checked_dimension(truncate_dim),
+        }
         return inputs.read_options(function, dimension=self.dimension, **options)
 
     def __reduce__(self) -> tuple[Any, ...]:

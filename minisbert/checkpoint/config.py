@@ -197,12 +197,14 @@ def read_usage(fields: Fields | None, dimension: int, load_warnings: list[str]) 
             "cosine is used"
         )
         similarity = None
-    keep = None
+    truncate_dim = None
     if fields.values.get("truncate_dim") is not None:
-        keep = fields.integer("truncate_dim", maximum=sys.maxsize)
-        if keep > dimension:
-            load_warnings.append(f"{fields.file}: truncate_dim is {keep}, but a vector has {dimension} dimensions; all are kept")
-    return SentenceTransformersConfig(prompts, default, similarity, keep)
+        truncate_dim = fields.integer("truncate_dim", maximum=sys.maxsize)
+        if truncate_dim > dimension:
+            load_warnings.append(
+                f"{fields.file}: truncate_dim is {truncate_dim}, but a vector has {dimension} dimensions; all are kept"
+            )
+    return SentenceTransformersConfig(prompts, default, similarity, truncate_dim)
 
 
 def read_sentence_config(fields: Fields) -> None:

@@ -26,7 +26,7 @@ from minisbert.inference.inputs import Options
 from minisbert.inference.kernels import onednn, product_of, row_multiple
 from minisbert.inference.quantization import linear_int8
 from minisbert.inference.stream import Progress, TokenRows, TruncationReport, Window, beginning, first_not_finite, in_order, padded
-from minisbert.inference.threads import Task, computing, in_default_state, workers
+from minisbert.inference.threads import Task, computes, computing, in_default_state, workers
 from minisbert.pooling import Dense, Pooling, vector_dtype_of
 from minisbert.tokenizer import TextTokenizer
 
@@ -121,6 +121,17 @@ def tokenize(tokenizer: TextTokenizer, texts: list[str], report: TruncationRepor
     if report.cut and options.on_truncate == "error":
         raise ValueError(report.message(""))
     return Window(texts, unique, tokenized.ids, start)
+
+
+def count_prompt_tokens(tokenizer: TextTokenizer, pooling: Pooling, prompt: str) -> int:
+    """How many tokens at the start of each sentence the pooling leaves out, because they belong to the prompt.
+
+    They are counted as sentence-transformers does: the tokens of the prompt alone, with what the tokenizer puts before a text
+    ([CLS]) but without what it puts after it ([SEP]). The count is 0 where the checkpoint says `include_prompt`, as most do.
+    """
+    if not prompt or pooling.include_prompt:
+        return 0
+    return len(computes(tokenizer)([prompt]).ids[0]) - bool(tokenizer.suffix)
 
 
 def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, options: Options, progress: Progress) -> Any:

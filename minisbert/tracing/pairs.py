@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minisbert.encoder import SentenceEncoder
+from minisbert.inference.engine import count_prompt_tokens
 from minisbert.inference.threads import in_default_state
 from minisbert.pooling import Dense, LayerNorm, token_weights
 from minisbert.tracing.record import Neighbours, SentenceTrace
@@ -85,7 +86,7 @@ def contributions(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
     _check_sum(encoder)
     vectors = sentence.hidden[-1].double()  # [tokens, hidden]
     ones = vectors.new_ones(1, len(vectors))
-    prompt_tokens = encoder.prompt_tokens(sentence.prompt)
+    prompt_tokens = count_prompt_tokens(encoder.tokenizer, encoder.pooling, sentence.prompt)
     given = torch.cat([token_weights(mode, ones, prompt_tokens).T * vectors for mode in encoder.pooling.modes], dim=1)
     bias_given = sentence.pooling_weights.double()[:, None]  # [tokens, 1]
     for head in encoder.modules:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from minisbert.bert import Bert, LengthGroup
 from minisbert.encoder import SentenceEncoder
-from minisbert.inference.engine import compute, finish, pack, same_on_all_cores
+from minisbert.inference.engine import compute, count_prompt_tokens, finish, pack, same_on_all_cores
 from minisbert.inference.inputs import check_text
 from minisbert.inference.threads import computing, workers
 from minisbert.pooling import kept_tokens, token_weights
@@ -137,7 +137,7 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
     by_worker = encoder.device.type == "cpu" and threads > 1 and not same_on_all_cores(encoder.bert)
     embedding, noted = workers(threads).call(encode) if by_worker else encode()  # [dim]
     prompt = _prompt(encoder)
-    prompt_tokens = encoder.prompt_tokens(prompt)
+    prompt_tokens = count_prompt_tokens(encoder.tokenizer, encoder.pooling, prompt)
     text = prompt + text
 
     with computing():
@@ -233,7 +233,7 @@ def _ending(encoder: SentenceEncoder, vectors: Tensor, groups: Sequence[LengthGr
 def layer_neighbours(encoder: SentenceEncoder, sentences: list[SentenceTrace], corpus: list[str]) -> list[Neighbours]:
     """For each sentence the closest texts at each layer; blank texts and the sentence itself are left out."""
     prompt = _prompt(encoder)
-    prompt_tokens = encoder.prompt_tokens(prompt)
+    prompt_tokens = count_prompt_tokens(encoder.tokenizer, encoder.pooling, prompt)
     texts = {index: prompt + text for index, text in enumerate(corpus) if text.strip()}
     with computing():
         ids = encoder.tokenizer([*texts.values()]).ids

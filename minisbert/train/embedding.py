@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import MinisbertError
 from minisbert.inference.batching import length_groups
+from minisbert.inference.engine import count_prompt_tokens
 from minisbert.inference.inputs import choose_prompt, read_texts
 from minisbert.inference.threads import lost_its_threads
 
@@ -52,13 +53,14 @@ def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None 
             "embed: this process was forked after it had computed, and PyTorch's other threads did not come along. Call embed and "
             "backward in a new thread, start processes by spawn, or call torch.set_num_threads(1)."
         )
-    before = choose_prompt(encoder.prompts, encoder.default_prompt_name, prompt, prompt_name)
+    prompt = choose_prompt(encoder.prompts, encoder.default_prompt_name, prompt, prompt_name)
     some, _ = read_texts(texts)
     if torch.is_grad_enabled() and not any(parameter.requires_grad for parameter in encoder.bert.parameters()):
         for part in encoder.bert, encoder.modules:
             part.requires_grad_(True)
-    ids = encoder.tokenizer([before + text for text in some]).ids
-    return vectors(encoder, [torch.tensor(row, device="cpu") for row in ids], encoder.prompt_tokens(before))
+    ids = encoder.tokenizer([prompt + text for text in some]).ids
+    prompt_tokens = count_prompt_tokens(encoder.tokenizer, encoder.pooling, prompt)
+    return vectors(encoder, [torch.tensor(row, device="cpu") for row in ids], prompt_tokens)
 
 
 def vectors(encoder: SentenceEncoder, ids: Sequence[Tensor], prompt_tokens: int = 0) -> Tensor:

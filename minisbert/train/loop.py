@@ -21,6 +21,7 @@ from minisbert.checkpoint.cache import absolute
 from minisbert.checkpoint.replace import check_replaceable
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import MinisbertWarning, NotFiniteError, warn
+from minisbert.inference.engine import count_prompt_tokens
 from minisbert.inference.inputs import choose_prompt, count, flag
 from minisbert.inference.stream import on_terminal, progress_bar, too_long
 from minisbert.inference.threads import computes, in_default_state
@@ -169,7 +170,7 @@ class _Run:
         self.best_weights: dict[str, Tensor] | None = None
         self.labels = data.labels
         prompt = choose_prompt(encoder.prompts, encoder.default_prompt_name, None, None)
-        self.prompt_tokens = encoder.prompt_tokens(prompt)
+        self.prompt_tokens = count_prompt_tokens(encoder.tokenizer, encoder.pooling, prompt)
         self.ids = [_tokenized(encoder, column, prompt) for column in data.columns]
         self.history = History()
         lengths = [sum(len(column[row]) for column in self.ids) for row in range(len(data))]

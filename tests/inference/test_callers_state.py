@@ -104,7 +104,7 @@ def everything(encoder: SentenceEncoder, folder: Path) -> dict[str, Any]:
         "search": [util.semantic_search(lists, vectors, top_k=3, score_function=name) for name in ("cosine", "manhattan")],
         "paraphrases": util.paraphrase_mining(encoder, TEXTS, top_k=5),
         "communities": util.community_detection(vectors, threshold=0.9, min_community_size=2),
-        "counts": (encoder.count_tokens(TEXTS), encoder.prompt_tokens("a man")),
+        "counts": encoder.count_tokens(TEXTS),
         "trace": [
             trace.a.attention,
             trace.pair_matrix,

@@ -52,7 +52,7 @@ def everything():
     yield util.semantic_search(vectors, vectors, top_k=2)
     yield util.paraphrase_mining(encoder, texts, top_k=2)
     yield util.community_detection(vectors, threshold=0.9, min_community_size=2)
-    yield encoder.count_tokens(texts), encoder.prompt_tokens("a man")
+    yield encoder.count_tokens(texts)
     yield pickle.loads(pickle.dumps(encoder)).encode(texts[1]).tolist()
     yield copy.deepcopy(encoder).encode(texts[1]).tolist()
     trace = minisbert.trace(texts[0], texts[1], model=encoder, corpus=texts[:5])

@@ -27,6 +27,7 @@ import minisbert
 from minisbert import mean_pooling
 from minisbert.checkpoint.config import read_checkpoint
 from minisbert.checkpoint.tokenizer_files import read_tokenizer
+from minisbert.inference.engine import count_prompt_tokens
 from minisbert.pooling import pool
 from minisbert.tokenizer import TextTokenizer
 from parity.compare import close
@@ -116,7 +117,8 @@ def test_a_prompt_is_left_out_whatever_the_tokenizer_puts_around_a_text(tmp_path
     reference = SentenceTransformer(str(folder), device="cpu").double()
     texts = ["the cat sat", "a man is eating food", "run"]
     close(frame, encoder.encode(texts, prompt=prompt), reference.encode(texts, prompt=prompt, convert_to_tensor=True), 1e-12)
-    assert encoder.prompt_tokens(prompt) == (len(encoder.tokenizer([prompt]).ids[0]) - ("[SEP]" in FRAMES[frame]) if prompt else 0)
+    expected = len(encoder.tokenizer([prompt]).ids[0]) - ("[SEP]" in FRAMES[frame]) if prompt else 0
+    assert count_prompt_tokens(encoder.tokenizer, encoder.pooling, prompt) == expected
 
 
 def test_a_text_without_any_token_is_named_where_sentence_transformers_pools_the_padding_or_fails(tmp_path: Path) -> None:
