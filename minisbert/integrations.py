@@ -1,8 +1,8 @@
-"""An encoder as other programs want it: for each program that does not take a `SentenceEncoder` as it is, a few lines here.
+"""Adapters: the encoder in the form that other programs expect.
 
-Nothing is imported before it is asked for, and none of these programs is needed by minisbert. With scikit-learn, pandas, FAISS and
-usearch no adapter is needed: `encode(..., convert_to_numpy=True)` gives them what they take. A corpus in files is encoded by
-`minisbert.corpus`, on Ray too; what is here is for people's own pipelines.
+A program is imported only when its adapter is called; minisbert needs none of them. scikit-learn, pandas, FAISS and usearch need
+no adapter: they take what `encode(..., convert_to_numpy=True)` returns. For BERTopic, LlamaIndex, Haystack, MTEB and SetFit,
+scripts/integrations.md has ten lines each. A corpus in files is encoded by `minisbert.corpus`; `RayEncoder` is for other pipelines.
 
     from minisbert.integrations import for_keybert
     KeyBERT(for_keybert(minisbert.load("all-MiniLM-L6-v2"))).extract_keywords(text)
@@ -13,33 +13,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import GenericAlias
 from typing import TYPE_CHECKING, Any
 
 from minisbert.errors import imported
 
 if TYPE_CHECKING:
-    import torch
-
     from minisbert.encoder import SentenceEncoder
 
 
 def for_keybert(encoder: SentenceEncoder) -> Any:
     """A backend for `KeyBERT(...)`, which silently loads a model of its own in place of an object that it does not know."""
-    return _backend(imported("keybert.backend", "keybert").BaseEmbedder, encoder)
+    base = imported("keybert.backend", "keybert").BaseEmbedder
 
-
-def for_bertopic(encoder: SentenceEncoder) -> Any:
-    """A backend for `BERTopic(embedding_model=...)`, which silently loads a model of its own in place of an unknown object."""
-    return _backend(imported("bertopic.backend", "bertopic").BaseEmbedder, encoder)
-
-
-def _backend(base: Any, encoder: SentenceEncoder) -> Any:
-    class Backend(base):  # type: ignore[misc]
+    class Backend(base):  # type: ignore[misc, valid-type]
         def embed(self, documents: Sequence[str], verbose: bool = False) -> Any:  # noqa: FBT001, FBT002 - their signature
-            return self.embedding_model.encode(list(documents), show_progress_bar=verbose, convert_to_numpy=True)
+            return encoder.encode(list(documents), show_progress_bar=verbose, convert_to_numpy=True)
 
-    return Backend(embedding_model=encoder)
+    return Backend()
 
 
 def for_langchain(encoder: SentenceEncoder) -> Any:
@@ -54,87 +44,6 @@ def for_langchain(encoder: SentenceEncoder) -> Any:
             return encoder.encode_query(text).tolist()
 
     return Embeddings()
-
-
-def for_llama_index(encoder: SentenceEncoder) -> Any:
-    """LlamaIndex's `BaseEmbedding`: texts with the checkpoint's prompt for documents, if it has one, and queries with theirs."""
-    base = imported("llama_index.core.base.embeddings.base", "llama-index-core").BaseEmbedding
-
-    class Embedding(base):  # type: ignore[misc, valid-type]
-        def _get_query_embedding(self, query: str) -> list[float]:
-            return encoder.encode_query(query).tolist()
-
-        async def _aget_query_embedding(self, query: str) -> list[float]:
-            return self._get_query_embedding(query)
-
-        def _get_text_embedding(self, text: str) -> list[float]:
-            return encoder.encode_document(text).tolist()
-
-        def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-            return encoder.encode_document(texts).tolist()
-
-    return Embedding(model_name=encoder.model)
-
-
-def for_haystack(encoder: SentenceEncoder) -> tuple[Any, Any]:
-    """Haystack's components: an embedder of texts (queries), and one of documents."""
-    component = imported("haystack", "haystack-ai").component
-    document_class = imported("haystack", "haystack-ai").Document
-
-    class TextEmbedder:
-        def run(self, text: str) -> dict[str, list[float]]:
-            return {"embedding": encoder.encode_query(text).tolist()}
-
-    class DocumentEmbedder:
-        def run(self, documents: list[Any]) -> dict[str, list[Any]]:
-            vectors = encoder.encode_document([document.content or "" for document in documents]).tolist()
-            return {
-                "documents": [
-                    document_class.from_dict({**document.to_dict(flatten=False), "embedding": vector})
-                    for document, vector in zip(documents, vectors, strict=True)
-                ]
-            }
-
-    # Haystack reads the types of `run`, which have to be types and not their names.
-    document_list = GenericAlias(list, (document_class,))
-    TextEmbedder.run.__annotations__ = {"text": str}
-    DocumentEmbedder.run.__annotations__ = {"documents": document_list}
-    component.output_types(embedding=list[float])(TextEmbedder.run)
-    component.output_types(documents=document_list)(DocumentEmbedder.run)
-    return component(TextEmbedder)(), component(DocumentEmbedder)()
-
-
-def for_mteb(encoder: SentenceEncoder) -> Any:
-    """A model for `mteb.evaluate`. The prompts are the checkpoint's own, for queries and documents."""
-    base = imported("mteb.models.abs_encoder", "mteb").AbsEncoder
-    meta = imported("mteb.models.model_meta", "mteb").ModelMeta
-    organisation, _, name = encoder.model.rstrip("/").rpartition("/")
-
-    class Encoder(base):  # type: ignore[misc, valid-type]
-        mteb_model_meta = meta.create_empty({"name": f"{organisation.rpartition('/')[2] or 'minisbert'}/{name}"})
-
-        def encode(self, inputs: Any, *, prompt_type: Any = None, **_: Any) -> Any:
-            texts = [text for batch in inputs for text in batch["text"]]
-            prompted: dict[Any, Any] = {"query": encoder.encode_query, "document": encoder.encode_document}
-            return prompted.get(getattr(prompt_type, "value", prompt_type), encoder.encode)(texts, convert_to_numpy=True)
-
-    return Encoder()
-
-
-class for_setfit:  # noqa: N801 - it is called as the functions are
-    """A body for `SetFitModel(model_body=..., model_head=...)`, whose head can be fitted; the body cannot be trained."""
-
-    def __init__(self, encoder: SentenceEncoder) -> None:
-        self.encoder = encoder
-
-    @property
-    def device(self) -> torch.device:
-        """Where the vectors are."""
-        return self.encoder.device
-
-    def encode(self, sentences: Sequence[str], *, convert_to_tensor: bool = False, **options: Any) -> Any:
-        """`SentenceEncoder.encode`, as an array by default, as in sentence-transformers."""
-        return self.encoder.encode(sentences, convert_to_numpy=not convert_to_tensor, **options)
 
 
 class RayEncoder:

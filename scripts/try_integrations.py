@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -29,6 +30,18 @@ warnings.filterwarnings("ignore")
 
 MODEL = "all-MiniLM-L6-v2"
 Pair = tuple[list[str], list[float], Any, Any]
+
+PAGE = Path(__file__).with_name("integrations.md")
+BELOW = "below"
+"""The adapter stands in the page, below the table."""
+
+
+def adapter(name: str) -> Any:
+    """Runs the block of the page that defines an adapter of this name."""
+    (code,) = re.findall(rf"^```python\n([^`]*^(?:def|class) {name}\b[^`]*)^```$", PAGE.read_text("utf-8"), re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(code, PAGE, "exec"), names)  # noqa: S102 (the code of this repository)
+    return names[name]
 
 
 def keybert(data: Pair) -> bool:
@@ -56,7 +69,7 @@ def bertopic(data: Pair) -> bool:
         reduced = PCA(n_components=5, svd_solver="full")
         return BERTopic(embedding_model=model, umap_model=reduced).fit_transform(data[0][:1000])[0]
 
-    agreement = adjusted_rand_score(topics(integrations.for_bertopic(data[2])), topics(data[3]))
+    agreement = adjusted_rand_score(topics(adapter("for_bertopic")(data[2])), topics(data[3]))
     print(f"  bertopic: adjusted Rand index {agreement:.3f}", file=sys.stderr)
     return agreement > 0.95
 
@@ -82,7 +95,7 @@ def mteb(data: Pair) -> bool:
         result = program.evaluate(model, Local(), cache=None, show_progress_bar=False)
         return result.task_results[0].get_score()
 
-    a, b = score(integrations.for_mteb(ours)), score(theirs)
+    a, b = score(adapter("for_mteb")(ours)), score(theirs)
     print(f"  mteb: {100 * a:.2f} and {100 * b:.2f}", file=sys.stderr)
     return abs(a - b) < 1e-6
 
@@ -113,7 +126,7 @@ def llama_index(data: Pair) -> bool:
     from llama_index.core.schema import TextNode
 
     texts = distinct(data)[:150]
-    index = VectorStoreIndex([TextNode(text=text) for text in texts], embed_model=integrations.for_llama_index(data[2]))
+    index = VectorStoreIndex([TextNode(text=text) for text in texts], embed_model=adapter("for_llama_index")(data[2]))
     found = [node.text for node in index.as_retriever(similarity_top_k=10).retrieve(data[0][301])]
     return found == reference_neighbours(data, texts)
 
@@ -125,7 +138,7 @@ def haystack(data: Pair) -> bool:
     from haystack.document_stores.in_memory import InMemoryDocumentStore
 
     texts = distinct(data)[:150]
-    of_text, of_documents = integrations.for_haystack(data[2])
+    of_text, of_documents = adapter("for_haystack")(data[2])
     store = InMemoryDocumentStore(embedding_similarity_function="cosine")
     store.write_documents(of_documents.run([Document(content=text) for text in texts])["documents"])
     pipeline = Pipeline()
@@ -149,7 +162,7 @@ def setfit(data: Pair) -> bool:
         model.fit(texts[:60], labels[:60], num_epochs=1)
         return [int(label) for label in model.predict(texts[60:])]
 
-    return classes(integrations.for_setfit(data[2])) == classes(data[3])
+    return classes(adapter("ForSetFit")(data[2])) == classes(data[3])
 
 
 def scikit_learn(data: Pair) -> bool:
@@ -249,12 +262,12 @@ def reference_neighbours(data: Pair, texts: list[str]) -> list[str]:
 
 PROGRAMS: dict[str, tuple[Callable[[Pair], bool], str]] = {
     "keybert": (keybert, "`for_keybert`"),
-    "bertopic": (bertopic, "`for_bertopic`"),
-    "mteb": (mteb, "`for_mteb`"),
+    "bertopic": (bertopic, BELOW),
+    "mteb": (mteb, BELOW),
     "langchain-core": (langchain, "`for_langchain`"),
-    "llama-index-core": (llama_index, "`for_llama_index`"),
-    "haystack-ai": (haystack, "`for_haystack`"),
-    "setfit": (setfit, "`for_setfit`"),
+    "llama-index-core": (llama_index, BELOW),
+    "haystack-ai": (haystack, BELOW),
+    "setfit": (setfit, BELOW),
     "scikit-learn": (scikit_learn, "none"),
     "pandas": (pandas, "none"),
     "faiss-cpu": (faiss, "none"),
@@ -265,7 +278,7 @@ PROGRAMS: dict[str, tuple[Callable[[Pair], bool], str]] = {
 
 
 def main() -> int:
-    """Runs each program and prints the table of scripts/README.md."""
+    """Runs each program and prints the table of scripts/integrations.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the folder with stsb-test.tsv")
     parser.add_argument("--only", nargs="+", choices=PROGRAMS, metavar="PROGRAM", help=f"of {', '.join(PROGRAMS)}")

@@ -1,8 +1,9 @@
-"""Other people's programs with our encoder in the place of sentence-transformers'; the larger ones are tried by a script only."""
+"""Other programs with our encoder in place of sentence-transformers'; scripts/try_integrations.py tries the larger ones."""
 
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -38,8 +39,8 @@ def test_the_results_are_those_with_sentence_transformers(script: ModuleType, da
     assert run(data)
 
 
-def test_a_body_for_setfit_is_an_encoder_of_arrays(data: tuple[Any, ...]) -> None:
-    body = integrations.for_setfit(data[2])
+def test_a_body_for_setfit_is_an_encoder_of_arrays(script: ModuleType, data: tuple[Any, ...]) -> None:
+    body = script.adapter("ForSetFit")(data[2])
     texts = data[0][:5]
     assert abs(body.encode(texts, normalize_embeddings=True) - data[3].encode(texts, normalize_embeddings=True)).max() < 1e-6
     assert body.encode(texts, convert_to_tensor=True).shape == (5, 384)
@@ -64,13 +65,7 @@ def test_what_ray_and_spark_call_takes_and_gives_arrays(minilm_folder: Path, sts
 
 
 @pytest.mark.parametrize(
-    ("adapt", "package"),
-    [
-        (integrations.for_bertopic, "bertopic"),
-        (integrations.for_llama_index, "llama-index-core"),
-        (integrations.for_haystack, "haystack-ai"),
-        (integrations.for_mteb, "mteb"),
-    ],
+    ("adapt", "package"), [(integrations.for_keybert, "keybert"), (integrations.for_langchain, "langchain-core")]
 )
 def test_a_program_that_is_not_there_is_named(adapt: Callable[[Any], Any], package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
@@ -79,3 +74,12 @@ def test_a_program_that_is_not_there_is_named(adapt: Callable[[Any], Any], packa
     monkeypatch.setattr(errors.importlib, "import_module", missing)
     with pytest.raises(MissingExtraError, match=naming(package, "No module named", f"pip install {package}")):
         adapt(None)
+
+
+def test_the_page_has_an_adapter_for_each_program_without_one_here(script: ModuleType) -> None:
+    page = script.PAGE.read_text("utf-8")
+    rows = dict(re.findall(r"^\| ([\w-]+) \| [\d.]+ \| (.*?) \|", page, re.MULTILINE))
+    described = {name: "below" if cell.startswith("[below]") else cell for name, cell in rows.items()}
+    assert described == {name: adapter for name, (_, adapter) in script.PROGRAMS.items()} | {"ray": "`RayEncoder`"}
+    assert {cell.strip("`") for cell in described.values() if cell.startswith("`")} <= set(dir(integrations))
+    assert page.count("```python\n") == list(described.values()).count("below")

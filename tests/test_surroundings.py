@@ -71,7 +71,6 @@ WAYS: dict[str, Callable[[SentenceEncoder], Any]] = {
     "paraphrase_mining": lambda encoder: minisbert.paraphrase_mining(encoder, [LONG, "a cat"]),
     "trace": lambda encoder: minisbert.trace(LONG, model=encoder),
     "langchain": lambda encoder: integrations.for_langchain(encoder).embed_documents([LONG]),
-    "setfit": lambda encoder: integrations.for_setfit(encoder).encode([LONG]),
     "two prompts": lambda encoder: encoder.encode_query("a", prompt="a", prompt_name="query"),
     "inference mode": torch.inference_mode()(lambda encoder: encoder.encode(LONG)),
 }

@@ -307,7 +307,7 @@ _TOGETHER: dict[tuple[str, ...], str] = {
     ("half", "bfloat16", "float", "double"): _ON_LOADING_DTYPE,
     ("eval",): "Leave it out: a loaded encoder is in eval mode, and is again after training.",
     ("train", "training", "fit", "old_fit", "smart_batching_collate", "gradient_checkpointing_enable"): _BY_FIT,
-    ("evaluate",): "Take scripts/evaluate_sts.py, or mteb with minisbert.integrations.for_mteb(encoder).",
+    ("evaluate",): "Take scripts/evaluate_sts.py, or mteb with the adapter in scripts/integrations.md.",
     ("parameters", "named_parameters", "state_dict"): "Take those of encoder.bert, and of encoder.modules if there are any.",
     ("children", "forward", "append", "insert", "extend", "pop", "transformers_model", "get_model_kwargs"): _NO_MODULES,
     ("compile",): "There is nothing to compile: encode has its own fast path.",
