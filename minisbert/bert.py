@@ -4,8 +4,8 @@ Read it from top to bottom. A token becomes a vector (`Embeddings`), tokens atte
 transformed alone (`FeedForward`), both steps make a `Layer`, and a stack of layers is `Bert`. Weights and results are those of
 transformers' `BertModel` (Devlin et al. 2019; Vaswani et al. 2017). `BertConfig` names what RoBERTa, MPNet and DistilBERT change.
 
-A batch is *packed*: the tokens of its sentences stand end to end, without padding, and sentences of equal length are neighbours.
-Everything but attention computes each token alone. Attention takes the sentences of one length at a time:
+A batch is *packed*: its sentences are concatenated without padding, and sentences of equal length are adjacent. Everything but
+attention treats each token separately. Attention processes one group of equally long sentences at a time:
 
     sentences   "a b c" "d e" "f g"
     ids         [a b c d e f g]                       tokens = 7; padded to one length it would be 3 × 3 = 9
@@ -14,8 +14,8 @@ Everything but attention computes each token alone. Attention takes the sentence
 
 Notation, used in the shapes beside the code:
 
-    tokens      all tokens of a batch, of all its sentences, end to end
-    group       (sentences, length): the number of neighbouring sentences of exactly that length; a batch is a list of groups
+    tokens      all tokens of a batch: those of all its sentences, concatenated
+    group       (sentences, length): the number of adjacent sentences of exactly that length; a batch is a list of groups
     length      tokens of a sentence;      hidden: size of a token's vector, 768 in bert-base
     heads       attention heads of head_dim each:      heads × head_dim = hidden
     inner       size inside the feed-forward step, usually 4 × hidden
@@ -73,7 +73,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Embeddings(nn.Module):
-    """The sum of three embeddings, normalized: which word, where in the sentence, in which segment.
+    """The normalized sum of three embeddings: of the token, of its position, and of its segment (token type).
 
     [tokens] ids, [tokens] positions, [tokens] types → [tokens, hidden]          Devlin et al. 2019, section 3, figure 2
     """
@@ -92,10 +92,10 @@ class Embeddings(nn.Module):
 
 
 class RelativeBias(nn.Module):
-    """What MPNet adds to an attention score for the distance between the two tokens: a learned number per bucket and head.
+    """MPNet's bias: a learned scalar for each head and each bucket of distances, added to the attention score of two tokens.
 
-    Half of the buckets are for tokens to the right. In each direction, half of the buckets hold one distance each. The others grow
-    with its logarithm up to 128, and the last also holds everything farther.
+    Half of the buckets are for tokens to the right. In each direction, half of the buckets hold one distance each. The others
+    widen logarithmically up to distance 128, and the last one also holds all larger distances.
 
     [sentences, length] columns → [sentences, heads, length, length]             Raffel et al. 2020 (T5), section 2.1
     """
@@ -105,17 +105,17 @@ class RelativeBias(nn.Module):
         self.table = nn.Embedding(config.relative_attention_num_buckets, config.num_attention_heads)
 
     def forward(self, columns: Tensor) -> Tensor:
-        ahead = columns[:, None, :] - columns[:, :, None]  # [sentences, length, length], how far right of the attending token
+        ahead = columns[:, None, :] - columns[:, :, None]  # [sentences, length, length], key column minus query column
         distance, half = ahead.abs(), self.table.num_embeddings // 2
         near = half // 2
-        # In float32 and truncated, as the published models were trained: rounding moves the boundaries of buckets.
+        # In float32 and truncated, as in the training of the published models: rounding would move the bucket boundaries.
         far = near + ((distance.float() / near).log() / math.log(128 / near) * (half - near)).long()
         bucket = distance.where(distance < near, far.clamp(max=half - 1)) + half * (ahead > 0)
         return self.table(bucket).permute(0, 3, 1, 2)
 
 
 class SelfAttention(nn.Module):
-    """Every token takes a weighted mean over all tokens of its own sentence, in several heads at once.
+    """The output for a token is a weighted mean of the values of all tokens in its sentence, in several heads at once.
 
     [tokens, hidden] → [tokens, hidden]                                          Vaswani et al. 2017, section 3.2
     """
@@ -138,13 +138,13 @@ class SelfAttention(nn.Module):
 
 
 def split(x: Tensor, groups: Sequence[LengthGroup]) -> list[Tensor]:
-    """[tokens, ...] → for each group [sentences, length, ...]. Tokens behind the last group are filler; see batching.py."""
+    """[tokens, ...] → for each group [sentences, length, ...]. Drops the padding tokens after the last group."""
     ends = accumulate(map(math.prod, groups))
     return [x[end - math.prod(group) : end].view(*group, *x.shape[1:]) for group, end in zip(groups, ends, strict=True)]
 
 
 def join(blocks: Sequence[Tensor], tokens: int) -> Tensor:
-    """For each group [sentences, length, ...] → [tokens, ...], with zeros for filler tokens."""
+    """For each group [sentences, length, ...] → [tokens, ...], with zeros for padding tokens (see batching.py)."""
     parts = [block.flatten(0, 1) for block in blocks]
     if missing := tokens - sum(part.shape[0] for part in parts):
         parts.append(parts[0].new_zeros(missing, *parts[0].shape[1:]))
@@ -162,13 +162,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
     True
     """
     head_dim = int(query.shape[-1])  # an int in a recorded graph too (inference/graphs.py)
-    if missing := -head_dim % 4:  # up to 16 bytes: otherwise the last bits depend on the alignment in memory
+    if missing := -head_dim % 4:  # 16 bytes in float32: otherwise the last bits depend on memory alignment
         query, key, value = (F.pad(x, (0, missing)) for x in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=head_dim**-0.5)[..., :head_dim]
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a nonlinearity between them, applied to each token alone.
+    """Two linear layers with a nonlinearity between them, applied to each token separately.
 
     [tokens, hidden] → [tokens, inner] → [tokens, hidden]                        Vaswani et al. 2017, section 3.3
     """
@@ -203,7 +203,7 @@ class Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """Embeddings and a stack of layers. It begins in `eval()` mode, so without dropout, and with frozen parameters."""
+    """Embeddings and a stack of layers. A new model is in `eval()` mode, so without dropout, and its parameters are frozen."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -215,12 +215,12 @@ class Bert(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.embeddings.word.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the weights."""
+        """The dtype of the weights."""
         return self.embeddings.word.weight.dtype
 
     def forward_packed(
@@ -234,11 +234,11 @@ class Bert(nn.Module):
         """[tokens] → [tokens, hidden], the vectors of the last layer.
 
         Args:
-            ids: [tokens], the token ids of all sentences, end to end, in the order of `groups`.
-            groups: (sentences, length) for each group of sentences of equal length; tokens behind them are filler.
+            ids: [tokens], the token ids of all sentences, concatenated in the order of `groups`.
+            groups: (sentences, length) for each group of sentences of equal length; tokens after the last group are padding.
             positions: [tokens], rows of the position table; by default those that `_positions` gives each sentence.
             token_types: [tokens]; by default all 0, the first segment.
-            columns: [tokens], each token's place in its sentence, for a relative bias; by default each sentence counts 0, 1, 2 …
+            columns: [tokens], each token's index in its sentence, for a relative bias; by default 0, 1, 2 … in each sentence.
 
         Returns:
             [tokens, hidden].
@@ -247,12 +247,12 @@ class Bert(nn.Module):
             positions = join([self._positions(of_group) for of_group in split(ids, groups)], ids.shape[0])
         token_types = torch.zeros_like(ids) if token_types is None else token_types
         biases: list[Tensor | None] = [None] * len(groups)
-        if self.relative_bias is not None:  # once for all layers, and without columns once for all sentences of a group
+        if self.relative_bias is not None:  # shared by all layers and, without columns, by all sentences of a group
             counted = [torch.arange(length, device=ids.device)[None] for _, length in groups]
             biases = [self.relative_bias(x) for x in (counted if columns is None else split(columns, groups))]
         return self._stack(self.layers, self.embeddings(ids, positions, token_types), groups, biases)
 
-    @staticmethod  # so that inference/graphs.py can put another in its place
+    @staticmethod  # a plain function, which inference/graphs.py replaces by its own
     def _stack(layers: nn.ModuleList, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
         for layer in layers:
             x = layer(x, groups, biases)
@@ -267,10 +267,10 @@ class Bert(nn.Module):
         return padding + counted.cumsum(dim=-1) * counted
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> Tensor:
-        """[batch, length] → [batch, length, hidden]: the usual padded interface, over the packed code.
+        """[batch, length] → [batch, length, hidden]: the usual padded interface to `forward_packed`.
 
-        A position whose mask is 0 is not computed, no token attends to it, and the result is zero there. Any mask works: padding on
-        the right or left, holes, a row of zeros. Positions are those of transformers: of all columns, masked or not.
+        Where the mask is 0, nothing is computed, no token attends to that position, and the result is zero there. Any mask works:
+        padding on either side, holes, a row of zeros. As in transformers, positions count all columns, masked or not.
 
         Args:
             input_ids: [batch, length], integers below `vocab_size`.
@@ -289,11 +289,11 @@ class Bert(nn.Module):
         config = self.config
         longest = config.max_position_embeddings - config.position_offset
         check_padded(input_ids, mask, types, longest=longest, vocab_size=config.vocab_size, types=config.type_vocab_size or 1)
-        lengths, order = mask.bool().sum(dim=1).sort(stable=True)  # rows of equal length side by side
+        lengths, order = mask.bool().sum(dim=1).sort(stable=True)  # rows of equal length become adjacent
         row, column = mask[order].nonzero(as_tuple=True)  # both [tokens]
         at = order[row], column
         of_length, sentences = (x.tolist() for x in lengths.unique_consecutive(return_counts=True))
-        groups = [group for group in zip(sentences, of_length, strict=True) if group[1]]  # without rows of no tokens
+        groups = [group for group in zip(sentences, of_length, strict=True) if group[1]]  # drops rows without tokens
         hidden = self.embeddings.word.weight.new_zeros(*input_ids.shape, config.hidden_size)
         if groups:
             hidden[at] = self.forward_packed(input_ids[at], groups, self._positions(input_ids)[at], types[at], column)

@@ -1,4 +1,4 @@
-"""`SentenceEncoder`: texts in, one vector each out. It joins the parts, and is the only one that knows them all."""
+"""`SentenceEncoder`: texts → one vector each. It joins the tokenizer, BERT, the pooling and the modules after it."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class SentenceEncoder:
 
     Attributes:
         model: the name or folder it came from.
-        origin: the kind of place it was found in, in words.
-        config: everything the checkpoint's json files say.
+        origin: where it was found, in words, such as "a local folder".
+        config: everything that the checkpoint's json files say.
         tokenizer: text → token ids.
         bert: token ids → token vectors.
         pooling: token vectors → a sentence vector.
         modules: the post-pooling modules: dense layers, layer norms, normalization; often none.
         prompts: texts to put before a sentence, by name. Can be changed.
-        default_prompt_name: the prompt that `encode` takes when it is given none; None: no prompt.
-        files: the checkpoint's files that were read, by their names inside it, and where they lie.
-        load_warnings: what was said in warnings when it was loaded.
-        reload: loads it again, given a device and a dtype; None if it was put together by hand.
+        default_prompt_name: the prompt that `encode` uses by default; None: no prompt.
+        files: the paths of the checkpoint's files that were read, by their names inside it.
+        load_warnings: the warnings that were given when it was loaded.
+        reload: loads it again, given a device and a dtype; None if it was not loaded from a checkpoint.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, reload: Callable[..., SentenceEncoder] | None = None) -> None:
@@ -72,25 +72,25 @@ class SentenceEncoder:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The parts as they are now, in one piece."""
+        """The current parts as one `Checkpoint`, which `save` and `info` take."""
         parts = self.bert, self.tokenizer, self.pooling, self.modules, self.config
         return Checkpoint(*parts, self._source, self.files, self.load_warnings)
 
     @property
     def _usage(self) -> SentenceTransformersConfig:
-        """The prompts and the like as they are now."""
+        """The current prompts, similarity function and truncated dimension."""
         return SentenceTransformersConfig(self.prompts, self.default_prompt_name, self.similarity_fn_name, self.truncate_dim)
 
     @property
     def dimension(self) -> int:
-        """How many values a sentence vector has."""
+        """The dimension of a sentence vector."""
         return min(self.config.dimension, self._truncate_dim or self.config.dimension)
 
     @property
     def truncate_dim(self) -> int | None:
-        """How many dimensions of each vector are kept, the first ones; None: all. Can be set.
+        """How many dimensions of each vector are kept, counted from the first; None: all. Can be set.
 
-        It is of use with models that were trained for it (Kusupati et al. 2022, "Matryoshka Representation Learning").
+        It is useful for models that were trained for it (Kusupati et al. 2022, "Matryoshka Representation Learning").
         """
         return self._truncate_dim
 
@@ -106,9 +106,9 @@ class SentenceEncoder:
 
     @property
     def similarity_fn_name(self) -> str:
-        """How the vectors are to be compared: "cosine", "dot", "euclidean" or "manhattan". Can be set.
+        """How vectors are compared: "cosine", "dot", "euclidean" or "manhattan". Can be set.
 
-        Default: what the checkpoint says, and "cosine" if it does not.
+        Default: what the checkpoint says; "cosine" if it says nothing.
         """
         return self._similarity_fn_name
 
@@ -120,11 +120,11 @@ class SentenceEncoder:
         """Writes the model as a checkpoint in the hub's layout, for sentence-transformers, transformers and minisbert.
 
         Weights keep the encoder's precision, and config.json names it. The limit, the prompts and `truncate_dim` are written as
-        they are now. The files are written to a folder beside, which then takes the place of `folder` in one step.
+        they are now. The files are written to a temporary folder, which then replaces `folder` in one step.
 
         Args:
-            folder: where to write. It may be new, empty, or hold a checkpoint, whose own files are replaced, but for README.md
-                and .gitattributes.
+            folder: where to write. It may be new, empty, or hold a checkpoint. A checkpoint's own files are replaced, except
+                README.md and .gitattributes.
 
         Raises:
             TypeError: if `folder` is neither a text nor a path.
@@ -135,16 +135,16 @@ class SentenceEncoder:
         in_default_state(lambda: save(self.checkpoint, self._usage, folder))
 
     def info(self) -> Info:
-        """Every setting in force and the file it came from, the files' sha256, every warning.
+        """Every setting in force with the file that it comes from, the sha256 of all files, and every warning.
 
         Returns:
-            An `info.Info`: print it, or take its fields.
+            An `Info`, which can be printed and whose fields can be read.
         """
         return describe(self.checkpoint, self._usage)
 
     @property
     def max_seq_length(self) -> int:
-        """The limit in tokens, special tokens included; longer texts are cut and reported, and reported. Can be set."""
+        """The limit in tokens, special tokens included. Longer texts are truncated, and a warning reports it. Can be set."""
         return self.tokenizer.max_length
 
     @max_seq_length.setter
@@ -160,26 +160,26 @@ class SentenceEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
-        return self.bert.embeddings.word.weight.device
+        """The device that the model computes on."""
+        return self.bert.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision the model computes in."""
+        """The dtype that the model computes in."""
         return self.bert.dtype
 
     @property
     def vector_dtype(self) -> torch.dtype:
-        """The precision of the vectors, and of pooling and modules: float64 for a float64 model, float32 for all others."""
+        """The dtype of the vectors, of pooling and of modules: float64 for a float64 model, float32 for all others."""
         return vector_dtype_of(self.dtype)
 
-    if not TYPE_CHECKING:  # or a type checker would believe that every attribute exists
+    if not TYPE_CHECKING:  # otherwise a type checker would accept any attribute
 
-        def __getattr__(self, name: str) -> Any:  # asked only for what is not there
+        def __getattr__(self, name: str) -> Any:  # called only for attributes that do not exist
             if name in inputs.ATTRIBUTES:
                 message = f"{type(self).__name__!r} object has no attribute {name!r}. {inputs.ATTRIBUTES[name]}"
                 raise AttributeError(message, name=name, obj=self)
-            return super().__getattribute__(name)  # raises what is always raised, also from within a property
+            return super().__getattribute__(name)  # the usual error, also one from inside a property
 
     def __repr__(self) -> str:
         config, parts = self.bert.config, self.checkpoint
@@ -207,37 +207,37 @@ class SentenceEncoder:
     ) -> Any:
         """The vector of each sentence.
 
-        Sentences are sorted by length and computed in batches without padding; the rows come back in the order of the input.
-        Equal texts are computed once.
+        Sentences are sorted by length and computed in batches without padding. Rows are in the order of the input. Equal texts
+        are computed once.
 
         Args:
-            sentences: a text; or texts in an order: a list, a tuple, a generator, a numpy array of strings, a pandas Series.
+            sentences: a text, or an ordered collection: a list, a tuple, a generator, a numpy array of strings, a pandas Series.
             prompt_name: one of `prompts`, put before each text. Default: `default_prompt_name`.
-            prompt: the text itself that is put before each text, "" for none.
-            batch_size: the most sentences in one batch. Default: no limit but that of the tokens.
+            prompt: a text to put before each text; "" for none.
+            batch_size: the most sentences in one batch. Default: no limit; `batch_tokens` decides.
             batch_tokens: the most tokens in one batch (a longer sentence makes a batch of its own). Default: what suits the
                 machine; at most 256 on a processor, where each core computes a batch of its own.
             show_progress_bar: on stderr. Default: on a terminal, when there is more than one batch.
-            output_value: "sentence_embedding"; or "token_embeddings", the vectors of the word pieces before they are pooled, those
-                of the special tokens among them.
-            normalize_embeddings: scale each vector to length 1. A checkpoint that does so itself does so in any case.
+            output_value: "sentence_embedding"; or "token_embeddings", the vectors of all tokens before pooling, special tokens
+                included.
+            normalize_embeddings: scale each vector to length 1. A checkpoint with a Normalize module does this by itself.
             truncate_dim: keep only the first dimensions of each vector, before `normalize_embeddings`. Default: the encoder's own.
-            convert_to_numpy: numpy arrays in place of tensors, which are the default.
-            convert_to_tensor: False is another way to ask for arrays; True is the default, and comes before `convert_to_numpy`.
-            on_truncate: what to do when texts are longer than `max_seq_length`: "warn" once with how many, the longest and the
-                first of them; raise an "error", a ValueError that says the same; or "ignore" it.
-            unknown: any other option is a TypeError, which says what to do instead of one that sentence-transformers has.
+            convert_to_numpy: return numpy arrays. Default: tensors.
+            convert_to_tensor: True returns tensors, whatever `convert_to_numpy` says; False returns numpy arrays.
+            on_truncate: what to do if texts are longer than `max_seq_length`. "warn": one warning with their number, the longest
+                and the first. "error": a ValueError that says the same. "ignore": nothing.
+            unknown: any other option raises a TypeError, which says what to use instead of an option of sentence-transformers.
 
         Returns:
             [dim] for a text, [sentences, dim] for a collection, on the CPU, in float32 (float64 from a float64 encoder).
-            Of token embeddings: [tokens, hidden] for a text, a list of such for a collection.
+            Token embeddings: [tokens, hidden] for a text, a list of these for a collection.
 
         Raises:
-            TypeError: if a sentence is not a text, or an option of the wrong type.
-            ValueError: if an option is out of its range, a text holds a lone surrogate, or a text is too long and
-                `on_truncate` is "error".
+            TypeError: if a sentence is not a text, or an option has the wrong type.
+            ValueError: if an option is out of range, a text holds a lone surrogate, or a text is too long and `on_truncate` is
+                "error".
             NotFiniteError: if a vector would hold NaN or infinite values.
-            MissingExtraError: if numpy is asked for and missing.
+            MissingExtraError: if arrays are asked for and numpy is not installed.
 
         Source: Reimers & Gurevych 2019, "Sentence-BERT", section 3.
 
@@ -271,23 +271,23 @@ class SentenceEncoder:
         return in_default_state(lambda: vectors[0]) if single else vectors
 
     def encode_stream(self, sentences: Iterable[str], *, window: int = WINDOW, **options: Any) -> VectorStream:
-        """The vectors of any number of sentences, in batches of rows, with flat memory.
+        """The vectors of any number of sentences, in batches of rows, with constant memory.
 
-        Texts are read as they are needed, some thousands at a time, sorted and computed as `encode` does, with the same bits; what
-        was computed is handed out and forgotten. The first rows come after a few hundred texts.
+        Some thousands of texts are read at a time and computed as in `encode`, with the same bits. The rows are yielded and not
+        kept. The first rows come after a few hundred texts.
 
         Args:
-            sentences: any iterable of texts, endless ones too. Its errors are passed on.
-            window: the most texts to hold at a time. A lower number means less memory and, below a few hundred, less speed.
-            options: as in `encode`, but for `output_value`. A warning about cut texts comes once, at the end.
+            sentences: any iterable of texts, also an endless one. Its errors are passed on.
+            window: the most texts to hold at a time. A smaller window needs less memory and, below a few hundred, is slower.
+            options: as in `encode`, except `output_value`. A warning about truncated texts comes once, at the end.
 
         Returns:
-            An iterator over tensors [sentences, dim], at most `window` rows each, which together have a row for each text, in the
-            order of the texts. It has attributes that count `texts`, `tokens` and texts that were `cut`, and can be closed early.
+            An iterator over tensors [sentences, dim] of at most `window` rows. Together they have one row for each text, in the
+            order of the texts. Its attributes count `texts`, `tokens` and truncated texts (`cut`). It can be closed early.
 
         Raises:
-            TypeError, ValueError, NotFiniteError, MissingExtraError: as in `encode`, for wrong options at once, for a wrong text
-                when its turn comes.
+            TypeError, ValueError, NotFiniteError, MissingExtraError: as in `encode`: at once for options, and for a text when it
+                is read.
 
         >>> import minisbert
         >>> encoder = minisbert.load("all-MiniLM-L6-v2")
@@ -308,7 +308,7 @@ class SentenceEncoder:
                     for some in windows(texts, window):
                         tokenized = tokenize(self.tokenizer, some, report, checked)
                         yield embed(self.bert, self.pooling, self.modules, tokenized, checked, progress)
-            finally:  # at an early end too: rows of cut texts were handed out
+            finally:  # also if the stream is closed early, because rows of truncated texts were yielded
                 if report.cut and checked.on_truncate == "warn":
                     warn(report.message())
 
@@ -317,7 +317,7 @@ class SentenceEncoder:
     def encode_query(
         self, sentences: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
-        """`encode` with the prompt "query", unless another is given. A checkpoint that has none of that name takes none.
+        """`encode` with the prompt "query" by default, or with no prompt if the model has none of this name.
 
         Args:
             sentences: as in `encode`.
@@ -335,10 +335,10 @@ class SentenceEncoder:
     def encode_document(
         self, sentences: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
-        """`encode` with the first of the prompts "document", "passage" and "corpus" that there is, unless another is given.
+        """`encode` with the first of the prompts "document", "passage" and "corpus" that the model has, by default.
 
-        As in sentence-transformers, where every model has a "document", an empty one if the checkpoint gives none. A "passage" or
-        "corpus" is then not taken, and a warning says so: delete `prompts["document"]`, or pass `prompt_name="passage"`.
+        As in sentence-transformers, every model has a prompt "document", which is empty if the checkpoint has none. Then a prompt
+        "passage" or "corpus" is not used, and a warning says so. Pass `prompt_name="passage"`, or delete `prompts["document"]`.
 
         Args:
             sentences: as in `encode`.
@@ -354,13 +354,13 @@ class SentenceEncoder:
         return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
 
     def count_tokens(self, sentences: str | Iterable[str]) -> Any:
-        """How many tokens each text has before anything is cut, special tokens included.
+        """The number of tokens of each text before truncation, special tokens included.
 
         Args:
-            sentences: a text, or texts in an order, as in `encode`.
+            sentences: a text, or an ordered collection of texts, as in `encode`.
 
         Returns:
-            An int for a text, a list of them for a collection. What is above `max_seq_length` would be cut.
+            An int for a text, a list of them for a collection. `encode` truncates texts above `max_seq_length`.
 
         >>> import minisbert
         >>> minisbert.load("all-MiniLM-L6-v2").count_tokens(["", "A man is eating food."])
@@ -371,7 +371,7 @@ class SentenceEncoder:
         return lengths[0] if single else lengths
 
     def similarity(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
-        """Every vector of one side against every one of the other, by `similarity_fn_name`: `minisbert.similarity`.
+        """`minisbert.similarity` with `similarity_fn_name`: each vector of the first side against each of the second.
 
         Args:
             embeddings1: [n, dim] or [dim].
@@ -383,7 +383,7 @@ class SentenceEncoder:
         return similarity(embeddings1, embeddings2, self.similarity_fn_name)
 
     def similarity_pairwise(self, embeddings1: Vectors, embeddings2: Vectors) -> Tensor:
-        """Each vector against the one at its side, by `similarity_fn_name`: `minisbert.util.similarity_pairwise`.
+        """`minisbert.util.similarity_pairwise` with `similarity_fn_name`: each vector against the vector in the same row.
 
         Args:
             embeddings1: [n, dim] or [dim].
@@ -407,15 +407,15 @@ class SentenceEncoder:
         return inputs.read_options(function, dimension=self.dimension, **options)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles by where it came from: some hundred bytes, and the receiver loads the weights anew from the same place.
+        """Pickles the source of the weights, not the weights: some hundred bytes. Unpickling loads them from the same source.
 
         Raises:
-            MinisbertError: if the encoder was put together by hand and came from nowhere.
+            MinisbertError: if the encoder was not loaded from a checkpoint.
         """
         if self.reload is None:
             raise MinisbertError(
-                "an encoder is pickled by where it came from, and this one was not loaded from anywhere. "
-                "Make it with minisbert.load(), in the receiving process if need be."
+                "an encoder is pickled by the checkpoint that it was loaded from, and this one was not loaded from any. "
+                "Load it with minisbert.load(), in the receiving process if necessary."
             )
         names = "prompts", "default_prompt_name", "_truncate_dim", "_similarity_fn_name", "max_seq_length"
         settings = {name: getattr(self, name) for name in names}
@@ -423,13 +423,13 @@ class SentenceEncoder:
         return restore, (load, settings, computes(checksum)(self.bert, self.modules))
 
     def __copy__(self) -> SentenceEncoder:
-        """Another encoder with the same weights in memory, and settings of its own."""
+        """Another encoder that shares the weights in memory, with its own settings."""
         other = object.__new__(type(self))
         vars(other).update(vars(self), tokenizer=copy.copy(self.tokenizer))
         return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SentenceEncoder:
-        """Another encoder that shares nothing but the tokenizer's vocabulary, which never changes."""
+        """Another encoder that shares only the tokenizer's vocabulary, which never changes."""
         other = self.__copy__()
         memo[id(self)] = other
         memo[id(self.tokenizer)] = other.tokenizer

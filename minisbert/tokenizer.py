@@ -1,9 +1,8 @@
-"""Text → word pieces → ids: a wrapper around the Rust library `tokenizers`.
+"""Text → word pieces → token ids: a wrapper around the Rust library `tokenizers`.
 
 WordPiece (Wu et al. 2016, section 4.1; Devlin et al. 2019, section 3) splits a word into the longest pieces that its vocabulary
-knows: "embeddings" → em ##bed ##ding ##s. RoBERTa has byte-level BPE instead, XLM-RoBERTa and CamemBERT have Unigram. The
-algorithms are the library's. What lives here is the limit: the library would cut a long text without saying so. Therefore it never
-cuts here; this wrapper does, and counts.
+knows: "embeddings" → em ##bed ##ding ##s. RoBERTa has byte-level BPE instead, XLM-RoBERTa and CamemBERT have Unigram. The library
+runs these algorithms. This wrapper truncates long texts itself, because the library does not report which texts it truncated.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from tokenizers import Tokenizer
 from minisbert.errors import CheckpointError, rust_errors
 
 MOST_TEXTS, MOST_CHARACTERS = 1024, 1 << 20
-"""The library gets no more at once, because it keeps some hundred bytes per token of all texts in a call."""
+"""The most texts and characters in one call of the library, which keeps some hundred bytes for each token of the call."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Tokenized:
     """The ids of some texts, and how long they were before truncation.
 
     Attributes:
-        ids: the ids of each text, special tokens included, at most the limit.
-        untruncated_lengths: how many ids each text had before it was cut, special tokens included.
+        ids: the token ids of each text, special tokens included, at most as many as the limit.
+        untruncated_lengths: how many token ids each text had before truncation, special tokens included.
     """
 
     ids: list[list[int]]
@@ -38,13 +37,13 @@ class Tokenized:
 
 
 class TextTokenizer:
-    """Texts in, ids out, at most `max_length` of them a text, special tokens included.
+    """Texts → token ids, at most `max_length` of them for each text, special tokens included.
 
     Attributes:
         tokenizer: the wrapped `tokenizers.Tokenizer`, without truncation and padding.
         max_length: the limit in tokens, special tokens included.
-        load_warnings: what a user should be told about the files it was made from.
-        names: the special tokens by their roles: unk_token, cls_token and the like.
+        load_warnings: warnings about the files that it was made from.
+        names: the special tokens by their roles, such as unk_token and cls_token.
 
     Raises:
         ValueError: if the tokenizer does more to a text than to put special tokens before and after it.
@@ -66,18 +65,18 @@ class TextTokenizer:
         self.names = dict(names or {})
         special = tokenizer.encode("").ids
         content = tokenizer.encode("a", add_special_tokens=False).ids
-        framed = tokenizer.encode("a")
+        whole = tokenizer.encode("a")
         for before in range(len(special) + 1):
-            if framed.ids == special[:before] + content + special[before:] and not any(framed.type_ids):
+            if whole.ids == special[:before] + content + special[before:] and not any(whole.type_ids):
                 self.prefix, self.suffix = special[:before], special[before:]  # [CLS] and [SEP], as a rule
                 break
         else:
-            raise ValueError("found a text that is not just framed by special tokens, all of the first segment")
+            raise ValueError("found a tokenizer that does more than add special tokens of the first segment around a text")
         self.max_length = max_length
 
     def __repr__(self) -> str:
-        frame = [str(self.tokenizer.id_to_token(number)) for number in (*self.prefix, *self.suffix)]
-        return f"TextTokenizer({self.vocab_size:,} tokens, at most {self.max_length} per text, special tokens {' '.join(frame)})"
+        special = [str(self.tokenizer.id_to_token(token_id)) for token_id in (*self.prefix, *self.suffix)]
+        return f"TextTokenizer({self.vocab_size:,} tokens, at most {self.max_length} per text, special tokens {' '.join(special)})"
 
     @property
     def max_length(self) -> int:
@@ -95,16 +94,16 @@ class TextTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are, added tokens included."""
+        """The number of token ids, added tokens included."""
         return self.tokenizer.get_vocab_size()
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
-        """The ids of each text, cut to the limit with the special tokens kept.
+        """The token ids of each text, truncated to the limit; special tokens are kept.
 
         Raises:
-            CheckpointError: if the tokenizer's files are damaged in a place that only some texts come to.
+            CheckpointError: if the tokenizer's files are damaged in a way that only some texts reveal.
         """
-        room = self.max_length - len(self.prefix) - len(self.suffix)
+        most = self.max_length - len(self.prefix) - len(self.suffix)
         ids = []
         untruncated_lengths = []
         for some in portions(texts, MOST_TEXTS, MOST_CHARACTERS):
@@ -113,7 +112,7 @@ class TextTokenizer:
             for encoding in encodings:
                 content = encoding.ids
                 untruncated_lengths.append(len(self.prefix) + len(content) + len(self.suffix))
-                content = content[:room] if self.truncation_side == "right" else content[-room:]
+                content = content[:most] if self.truncation_side == "right" else content[-most:]
                 ids.append(self.prefix + content + self.suffix)
         return Tokenized(ids, untruncated_lengths)
 
@@ -125,13 +124,13 @@ def _broken(reason: str) -> CheckpointError:
 
 
 def portions(texts: Iterable[str], most: int, characters: int, first: int | None = None) -> Iterator[list[str]]:
-    """Cuts texts into lists, reading no further than the one that is asked for.
+    """Splits an iterable of texts into lists, and reads no further than the list that is asked for.
 
     Args:
-        texts: any number of them.
+        texts: any iterable of texts.
         most: the most texts in a list.
-        characters: a list ends at so many, whatever the number of its texts.
-        first: the most texts in the first list; each further one is twice as large, up to `most`. Default: `most`.
+        characters: a list ends as soon as its texts have this many characters.
+        first: the most texts in the first list. Each next list may be twice as long, up to `most`. Default: `most`.
 
     >>> list(portions(["a", "b", "long", "c"], most=3, characters=5))
     [['a', 'b', 'long'], ['c']]
