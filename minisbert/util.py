@@ -1,7 +1,7 @@
-"""How close vectors are, and what follows from it: search, paraphrases, communities. Pure functions on tensors.
+"""Similarity, semantic search, paraphrase mining and community detection, under the names of `sentence_transformers.util`.
 
-Each takes [rows, dim] tensors, numpy arrays, or lists of vectors, and computes in float32, or in float64 where one side is. In the
-formulas `a·b` is the sum of the products, and `|a|` the root of `a·a`.
+The functions take [rows, dim] as a tensor, a numpy array, or a list of vectors. They compute in float32, or in float64 if one side
+is float64. In the formulas, `a·b` is the dot product, and `|a|` is the square root of `a·a`.
 
     name        all against all   pair by pair              score
     cosine      cos_sim           pairwise_cos_sim          a·b / (|a| |b|)
@@ -9,15 +9,13 @@ formulas `a·b` is the sum of the products, and `|a|` the root of `a·a`.
     euclidean   euclidean_sim     pairwise_euclidean_sim    -|a - b|
     manhattan   manhattan_sim     pairwise_manhattan_sim    minus the sum of the absolute differences
 
-More is closer, so distances are negative. What unusual input gives is defined, and the same everywhere:
+A larger score means closer, so distances are negative. All functions treat unusual input alike:
 
 - A single vector [dim] is one row.
-- Half precision and integers are computed in float32: rounded to half precision, different scores would tie.
-- A zero vector has no direction: its cosine with anything is 0. Any other vector has one, however short or long it is.
-- NaN and infinity are refused, with the number of the first row that holds one.
-- Vectors of different widths, or on different devices, are refused. No vectors give no scores, and an empty list fits any width.
-
-The names are those of `sentence_transformers.util`.
+- Half precision and integers are computed in float32, because rounding to half precision would make different scores equal.
+- The cosine of a zero vector with any vector is 0. The length of other vectors does not matter, however small or large it is.
+- NaN and infinity are refused; the error names the first row that holds one.
+- Vectors of different dimensions, or on different devices, are refused. An empty list has no rows and fits any dimension.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 import torch
 from torch import Tensor
 
-from minisbert.inference.inputs import count
+from minisbert.inference.inputs import choice, count, flag
 from minisbert.inference.search import Scoring, best_pairs, cosines, dot_product, nearest, normalized
 from minisbert.inference.stream import progress_bar
 from minisbert.inference.threads import apart, computes
@@ -51,7 +49,7 @@ ScoreFunction: TypeAlias = "str | Callable[[Tensor, Tensor], Tensor]"
 
 
 class Hit(TypedDict):
-    """A row that a search found, and its score."""
+    """A result of a search: the index of a row of the corpus, and its score."""
 
     corpus_id: int
     score: float
@@ -79,7 +77,7 @@ def similarity(a: Vectors, b: Vectors, fn: str = "cosine") -> Tensor:
     tensor([[1.0000, 0.7071],
             [0.0000, 0.7071]])
     """
-    return _FUNCTIONS[_known(fn)][0](a, b)
+    return _FUNCTIONS[choice("fn", fn, tuple(_FUNCTIONS))][0](a, b)
 
 
 @computes
@@ -100,7 +98,7 @@ def dot_score(a: Vectors, b: Vectors) -> Tensor:
 def euclidean_sim(a: Vectors, b: Vectors) -> Tensor:
     """Minus the euclidean distance of every row of `a` from every row of `b`: [rows of a, rows of b].
 
-    From the differences themselves. From dot products it would be faster, but equal vectors would seem apart, by 5e-4 at length 1.
+    It is computed from differences. Dot products would be faster, but equal vectors of length 1 would have distances up to 5e-4.
     """
     return -torch.cdist(*as_matrices(a, b), compute_mode="donot_use_mm_for_euclid_dist")
 
@@ -115,7 +113,7 @@ def manhattan_sim(a: Vectors, b: Vectors) -> Tensor:
 
 
 def similarity_pairwise(a: Vectors, b: Vectors, fn: str = "cosine") -> Tensor:
-    """Each row of `a` against the row of `b` at its side.
+    """Each row of `a` against the row of `b` with the same index.
 
     Args:
         a: [rows, dim], or [dim].
@@ -123,7 +121,7 @@ def similarity_pairwise(a: Vectors, b: Vectors, fn: str = "cosine") -> Tensor:
         fn: "cosine", "dot", "euclidean" or "manhattan".
 
     Returns:
-        [rows]; a single vector is compared with every row of the other side, and two of them give a single number, [].
+        [rows]. A single vector is compared with every row of the other side. Two single vectors give a scalar, [].
 
     Raises:
         TypeError: if something is no vector.
@@ -132,7 +130,7 @@ def similarity_pairwise(a: Vectors, b: Vectors, fn: str = "cosine") -> Tensor:
     >>> similarity_pairwise([[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [3.0, 3.0]], "euclidean")
     tensor([-2.0000, -3.1623])
     """
-    return _FUNCTIONS[_known(fn)][1](a, b)
+    return _FUNCTIONS[choice("fn", fn, tuple(_FUNCTIONS))][1](a, b)
 
 
 @computes
@@ -184,18 +182,18 @@ def semantic_search(
     query_chunk_size: int = 1024,
     corpus_chunk_size: int = 4096,
 ) -> list[list[Hit]]:
-    """The rows of the corpus that are closest to each query: exact, best first, of equal scores the earlier row first.
+    """Finds the rows of the corpus that are closest to each query, exactly: best first; of equal scores, the earlier row first.
 
-    It goes block by block, so beside the corpus it needs memory for one block only; the corpus may be a `numpy.memmap`, or in half
-    precision. The sizes of the blocks change the speed, not the answer: a score depends on its two vectors alone.
+    The corpus is read in blocks, so the search needs memory for one block only. The corpus may be a `numpy.memmap`, or in half
+    precision. The block sizes change the speed, not the result, because a score depends on its two vectors only.
 
     Args:
         query_embeddings: [queries, dim], or [dim] for one query.
         corpus_embeddings: [rows, dim].
-        top_k: how many rows to find for each query; all of them if there are fewer.
+        top_k: the number of rows to find for each query; all rows if the corpus has fewer.
         score_function: "cosine", "dot", "euclidean", "manhattan", or a function of [queries, dim] and [corpus, dim].
-        query_chunk_size: queries in one block.
-        corpus_chunk_size: rows of the corpus in one block, at most.
+        query_chunk_size: the number of queries in a block.
+        corpus_chunk_size: the most rows of the corpus in a block.
 
     Returns:
         For each query a list of `{"corpus_id": row, "score": score}`; empty lists for an empty corpus.
@@ -237,16 +235,16 @@ def paraphrase_mining(
     corpus_chunk_size: int = 4096,
     **options: Any,
 ) -> list[list[float | int]]:
-    """The pairs of sentences that are closest to each other, best first.
+    """Finds the pairs of sentences that are closest to each other, best first.
 
     Args:
         model: an encoder, from `minisbert.load`.
         sentences: the texts.
-        max_pairs: how many pairs to return at most.
-        top_k: of how many closest sentences each sentence can make pairs.
+        max_pairs: the most pairs to return.
+        top_k: pairs are formed with this number of the closest sentences of each sentence.
         score_function: as in `semantic_search`; it must be symmetric.
-        query_chunk_size: sentences in one block, against
-        corpus_chunk_size: that many others.
+        query_chunk_size: the number of sentences in a block that is compared.
+        corpus_chunk_size: the most sentences in a block that it is compared with.
         options: for `model.encode`, such as `batch_tokens`, `show_progress_bar` or `prompt`.
 
     Returns:
@@ -282,18 +280,18 @@ def paraphrase_mining_embeddings(
     query_chunk_size: int = 1024,
     corpus_chunk_size: int = 4096,
 ) -> list[list[float | int]]:
-    """The pairs of rows that are closest to each other: `paraphrase_mining` for vectors that are there already.
+    """Finds the pairs of rows that are closest to each other: `paraphrase_mining` for vectors.
 
-    Each row searches among the others; every pair that is found so, from either side, counts once. Beside the vectors it needs
-    memory for one block, and for a few times `max_pairs` pairs.
+    For each row, the closest other rows are found. A pair that is found from both sides counts once. Besides the vectors, memory
+    holds one block and a few times `max_pairs` pairs.
 
     Args:
         embeddings: [rows, dim].
-        max_pairs: how many pairs to return at most.
-        top_k: of how many closest rows each row can make pairs.
+        max_pairs: the most pairs to return.
+        top_k: pairs are formed with this number of the closest rows of each row.
         score_function: as in `semantic_search`; it must be symmetric.
-        query_chunk_size: rows in one block, against
-        corpus_chunk_size: that many others.
+        query_chunk_size: the number of rows in a block that is compared.
+        corpus_chunk_size: the most rows in a block that it is compared with.
 
     Returns:
         A list of [score, row, later row], best first; of equal scores, the earlier rows first.
@@ -306,19 +304,19 @@ def paraphrase_mining_embeddings(
     [[1.0, 0, 2]]
     """
     corpus = as_sliceable("embeddings", embeddings)
-    for name, value in ("max_pairs", max_pairs), ("top_k", top_k):
-        count(name, value, optional=False)
+    count("max_pairs", max_pairs, optional=False)
+    count("top_k", top_k, optional=False)
     count("query_chunk_size", query_chunk_size, optional=False)
     count("corpus_chunk_size", corpus_chunk_size, optional=False)
     scoring = _scoring(score_function, symmetric=True)
     dtype = as_matrix("embeddings", corpus[:0]).dtype
-    found: list[tuple[Tensor, Tensor]] = []  # scores, and for the pair (i, j) the number i · rows + j
+    found: list[tuple[Tensor, Tensor]] = []  # scores, and pairs (i, j) encoded as i · rows + j
     least = -torch.inf
     for start, block in blocks_of("embeddings", corpus, query_chunk_size, dtype):
         check_finite("embeddings", block, start)
         values, ids = nearest(block, corpus, corpus_chunk_size, top_k, scoring, "embeddings", own=start)
         rows = torch.arange(start, start + len(block), device=ids.device)[:, None]
-        # Where fewer than top_k others are there, a row finds itself as well, with score -inf.
+        # If there are fewer than top_k other rows, a row also finds itself, with score -inf.
         kept = (rows != ids) & (values >= least)
         pairs = torch.minimum(rows, ids) * len(corpus) + torch.maximum(rows, ids)
         found.append((values[kept], pairs[kept]))
@@ -340,21 +338,21 @@ def community_detection(
     batch_size: int = 1024,
     show_progress_bar: bool = False,  # noqa: FBT001, FBT002 - sentence-transformers' own order
 ) -> list[list[int]]:
-    """Groups of rows that are close to a common centre.
+    """Finds communities: groups of rows that are close to a common centre.
 
-    A row is a centre if its cosine with at least `min_community_size` rows, itself among them, reaches the threshold. The largest
-    community takes its rows first, the next one what is left to it, if that is enough. Beside the vectors it needs memory for one
-    block [batch_size, rows].
+    A row is a centre if its cosine with at least `min_community_size` rows, itself included, reaches the threshold. Communities
+    are formed from the largest to the smallest, and a row belongs to the first one only. A community that becomes too small is
+    dropped. Besides the vectors, memory holds one block [batch_size, rows].
 
     Args:
         embeddings: [rows, dim].
-        threshold: the least cosine with the centre, -1 to 1.
-        min_community_size: the fewest rows of a community.
-        batch_size: rows that are compared with all others at once.
-        show_progress_bar: on stderr.
+        threshold: the smallest cosine with the centre, from -1 to 1.
+        min_community_size: the smallest number of rows in a community.
+        batch_size: the number of rows that are compared with all others at once.
+        show_progress_bar: whether to show a progress bar on stderr.
 
     Returns:
-        Communities, the largest first; each begins with its centre, then the closest rows first. No row is in two of them.
+        Communities, largest first. Each is a list of row indices: the centre, then the others, closest first.
 
     Raises:
         TypeError: if something is no vector, or an option of the wrong type.
@@ -370,8 +368,7 @@ def community_detection(
         raise ValueError(f"threshold: found {threshold}, expected a cosine, from -1 to 1.")
     count("min_community_size", min_community_size, optional=False)
     count("batch_size", batch_size, optional=False)
-    if not isinstance(show_progress_bar, bool):
-        raise TypeError(f"show_progress_bar: found {type(show_progress_bar).__name__}, expected True or False.")
+    flag("show_progress_bar", show_progress_bar)
     if len(vectors) < min_community_size:
         return []
     vectors = normalized(vectors)
@@ -382,8 +379,8 @@ def community_detection(
     centres = sizes.argsort(descending=True, stable=True)
     centres = centres[sizes[centres] >= min_community_size]
 
-    # The members are computed anew, a few centres at a time: to keep those of every centre could take rows² values, and most
-    # centres belong to a larger community by the time it is their turn.
+    # The members are computed again, for a few centres at a time. Keeping the members of every centre could take rows² values, and
+    # most centres already belong to a larger community when it is their turn.
     communities: list[list[int]] = []
     taken = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
     for batch in centres.split(min(batch_size, 64)):
@@ -401,20 +398,12 @@ def community_detection(
     return sorted(communities, key=len, reverse=True)
 
 
-def _known(fn: str, name: str = "fn") -> str:
-    if not isinstance(fn, str):
-        raise TypeError(f"{name}: found {type(fn).__name__}, expected one of {', '.join(map(repr, _FUNCTIONS))}.")
-    if fn not in _FUNCTIONS:
-        raise ValueError(f"{name}: found {fn!r}, expected one of {', '.join(map(repr, _FUNCTIONS))}.")
-    return fn
-
-
 def _scoring(score_function: Any, *, symmetric: bool = False) -> Scoring:
     for name, functions in _FUNCTIONS.items():
         if score_function is functions[0]:
             score_function = name
     if isinstance(score_function, str):
-        name = _known(score_function, "score_function")
+        name = choice("score_function", score_function, tuple(_FUNCTIONS))
         if name == "cosine":
             return Scoring(normalized, _symmetric_cosines if symmetric else cosines, shows_bad_rows=True)
         if name == "dot":
@@ -427,7 +416,7 @@ def _scoring(score_function: Any, *, symmetric: bool = False) -> Scoring:
 
 
 def _symmetric_cosines(rows: Tensor, block: Tensor) -> Tensor:
-    """The cosines of normalized rows with a block: a pair has the same bits from either side."""
+    """The cosines of normalized rows with a block. A pair has the same bits in either order."""
     return dot_product(rows, normalized(block))
 
 

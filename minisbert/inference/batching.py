@@ -1,11 +1,11 @@
 """Which sentences are computed together, and in what order.
 
-Pure functions on lists of lengths: what they return can be written down by hand, and the tests do.
+Pure functions on lists of lengths; the tests compare them with batches written down by hand.
 
-A batch is measured in *tokens*, not in sentences, since that is what it costs. Longest first: the largest batch comes at once, so
-memory is at its peak, and a time estimate at its most pessimistic, from the start. Equal lengths stand side by side, because the
-model computes each length group as one block. `engine.pack` chooses among the two plans here, by the device and by what was asked
-for.
+The size of a batch is its number of *tokens*, not of sentences, because time and memory depend on tokens. Sentences are sorted by
+length, longest first, so that memory peaks in the first batch. Sorting also makes equal lengths adjacent, and the model computes
+each length group as one block. `engine.pack` decides how many tokens a batch has: on a CPU it takes `balanced_batches`; on a GPU,
+or if `batch_tokens` is given, `plan`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Batch:
     """One call of the model.
 
     Attributes:
-        indices: which sentences, as indices into the caller's list, in the order in which they are computed.
-        groups: (sentences, length) for each length group, in that order.
+        indices: the sentences, as indices into the caller's list, in the order in which they are packed.
+        groups: (sentences, length) for each length group, in the same order.
     """
 
     indices: tuple[int, ...]
@@ -29,12 +29,12 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """What this batch costs."""
+        """The number of tokens, without padding tokens."""
         return sum(sentences * length for sentences, length in self.groups)
 
 
 def length_groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Consecutive equal lengths, counted.
+    """Counts consecutive equal lengths: (sentences, length) for each run of them.
 
     >>> length_groups([5, 5, 3])
     ((2, 5), (1, 3))
@@ -43,15 +43,15 @@ def length_groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 
 def plan(lengths: Sequence[int], batch_tokens: int, batch_size: int | None = None) -> list[Batch]:
-    """Packs sentences into batches, longest first, ties in the caller's order.
+    """Packs sentences into batches, longest first; sentences of equal length keep the caller's order.
 
-    A batch is closed when the next sentence would take it above `batch_tokens` tokens or `batch_size` sentences. A sentence that is
-    longer than `batch_tokens` makes a batch of its own.
+    A batch ends where the next sentence would bring it above `batch_tokens` tokens or `batch_size` sentences. A sentence longer
+    than `batch_tokens` is a batch by itself.
 
     Args:
-        lengths: tokens of each sentence.
-        batch_tokens: the most tokens of one batch.
-        batch_size: the most sentences of one batch; None: no limit.
+        lengths: the number of tokens of each sentence.
+        batch_tokens: the most tokens in a batch.
+        batch_size: the most sentences in a batch; None: no limit.
 
     >>> [batch.indices for batch in plan([3, 1, 2], batch_tokens=4)]
     [(0,), (2, 1)]
@@ -71,19 +71,24 @@ def plan(lengths: Sequence[int], batch_tokens: int, batch_size: int | None = Non
 
 
 LEAST_TOKENS, MOST_TOKENS = 128, 256
-"""The bounds of a batch's tokens on a processor. Fewer do not keep a core busy between Python's steps. More are no faster on one
-core (sentences per second of all-MiniLM-L6-v2 at 128, 192, 256, 384 and 512 tokens: 532, 583, 589, 581, 589 short ones and 158,
-168, 160, 173, 166 mixed ones), and every 100 tokens take 5 MB more for each worker."""
+"""The usual bounds of a batch's tokens on a CPU. In smaller batches, Python's overhead weighs more. Larger ones are no faster on
+one core, and every 100 tokens take 5 MB more for each worker. Sentences per second of all-MiniLM-L6-v2 at 128, 192, 256, 384 and
+512 tokens: 532, 583, 589, 581, 589 short ones, and 158, 168, 160, 173, 166 of mixed lengths."""
 
 
 def balanced_batches(lengths: Sequence[int], threads: int, batch_size: int | None = None) -> list[Batch]:
-    """`plan` for this number of threads, which compute batches and should finish at about the same time.
+    """Packs sentences as `plan` does, into batches of about equal size, so that all threads finish at about the same time.
 
-    Longest first, ties in the caller's order. There are as many batches for each thread, of equal shares of the tokens, which lie
-    between about `LEAST_TOKENS` and `MOST_TOKENS`; a longer sentence makes a batch of its own. A batch may end a quarter below its
-    share at most, where it needs the fewest padding tokens (see `bucket_size`), if batches to come make up for it.
-    Against steps of 256 tokens, whatever is left over, this computes 1.2 % fewer tokens for the 2,552 short sentences of
-    scripts/benchmark, and 16 % fewer on the busier of 2 cores for 64 of them.
+    Each thread gets the same number of batches if possible. The target size is the same for all batches, usually between
+    `LEAST_TOKENS` and `MOST_TOKENS`; a longer sentence is a batch by itself. A batch may end up to a quarter below the target where
+    it needs the fewest padding tokens (see `bucket_size`), if later batches can take the rest.
+    Compared with batches of 256 tokens and a last one with the rest, this computes 1.2 % fewer tokens for the 2,552 short sentences
+    of scripts/benchmark. For 64 of these, the busier of 2 cores computes 16 % fewer.
+
+    Args:
+        lengths: the number of tokens of each sentence.
+        threads: how many threads compute batches.
+        batch_size: the most sentences in a batch; None: no limit.
 
     >>> [batch.tokens for batch in balanced_batches([10] * 30, threads=2)]
     [150, 150]
@@ -125,11 +130,16 @@ def _batch(indices: Sequence[int], lengths: Sequence[int]) -> Batch:
 
 
 def bucket_size(tokens: int, multiple: int = 1) -> int:
-    """The number of tokens that a batch of so many is padded to: the next of a few sizes, 4 to 16 to each doubling.
+    """The number of tokens that a batch is padded to with dummy tokens: the next larger of a few sizes.
 
-    They are multiples of 4: a matrix library computes rows in groups of 4, and a rest of 1 to 3 rows with other roundings; so every
-    row has the same bits whatever the batch. And they are few: oneDNN prepares each product anew for each number of rows, in half a
-    millisecond, and keeps what it prepared, nearly a megabyte; with any number of tokens that came to a gigabyte in time.
+    All sizes are multiples of 4, because matrix libraries compute rows in groups of 4 and round the last 1 to 3 rows differently.
+    With whole groups, a row has the same bits whatever the batch. There are few sizes, because oneDNN prepares a product for each
+    new number of rows, which takes half a millisecond and keeps nearly a megabyte. With any number of tokens, this memory grew to a
+    gigabyte. From one power of 2 to the next there are at most 16 sizes.
+
+    Args:
+        tokens: the number of tokens of the batch.
+        multiple: the size is also a multiple of this number; see `kernels.row_multiple`.
 
     >>> [bucket_size(tokens) for tokens in (3, 9, 17, 100, 250, 300)]
     [8, 12, 20, 112, 256, 304]
@@ -141,7 +151,7 @@ def bucket_size(tokens: int, multiple: int = 1) -> int:
 
 
 def padding_tokens(tokens: int, multiple: int = 1) -> int:
-    """How many tokens to add to a batch. They belong to no sentence, and their vectors are dropped.
+    """The number of dummy tokens to add to a batch (see `bucket_size`). Their vectors are dropped.
 
     >>> padding_tokens(30)
     2

@@ -1,10 +1,10 @@
-"""Runs a plan: ids of many sentences, and the batches they form → their rows, each in its place.
+"""Tokenizes texts, computes their batches, and writes each vector to its row.
 
-Several batches are computed at once, each by a worker thread of its own on one core, instead of one batch after the other on all
-cores: workers do not synchronise between operations, and small operations are spread over the cores too. On 2 cores that gives
-8 % more short sentences per second, and as many of mixed lengths from batches of an eighth of the size: see "Tried and dropped" in
-scripts/benchmark/README.md. A single batch is computed on all cores, so that one sentence is waited for less, by models that round
-alike there; the others' goes to a worker too.
+Several batches are computed at the same time, each by a worker thread on one core, instead of one batch after the other on all
+cores. Workers do not synchronise between operations, and small operations use all cores too. On 2 cores this gives 8 % more short
+sentences per second, and as many of mixed lengths from batches of an eighth of the size; see "Tried and dropped" in
+scripts/benchmark/README.md. A single batch is computed on all cores, which reduces the latency of one sentence, if the model has
+the same bits there (`same_on_all_cores`). Otherwise a worker computes it on one core.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Forward = Callable[[Tensor, Sequence[LengthGroup]], Tensor]
 
 
 ACCELERATOR_TOKENS = 32_768
-"""Tokens in one batch on a GPU, which wants more of them at once than the cores of a processor do. An H100 encodes 61,000, 73,000
-and 69,000 short sentences a second in bfloat16 with batches of 16, 32 and 64 thousand tokens (scripts/gpu_benchmark.py --sweep)."""
+"""The most tokens in one batch on a GPU. An H100 encodes 61,000, 73,000 and 69,000 short sentences per second in bfloat16 with
+batches of 16, 32 and 64 thousand tokens (scripts/gpu_benchmark.py --sweep)."""
 
 
 class Rows(Protocol):
-    """Where results go: a tensor [sentences, dim], or what takes rows as a tensor does."""
+    """Where results are written: a tensor [sentences, dim], or an object that takes rows as a tensor does."""
 
     def __setitem__(self, indices: list[int], values: Tensor, /) -> None: ...
 
@@ -56,19 +56,19 @@ def compute(
     alone_on_all_cores: bool = False,
     multiple: int = 1,
 ) -> Generator[Batch, None, None]:
-    """Computes all batches into `rows`, and yields each one when it is done, whichever is first.
+    """Computes all batches into `rows`, and yields each batch when it is done, in any order.
 
-    When the caller stops early, or one batch fails, the batches that have not begun are dropped.
+    If the caller stops early, or a batch fails, the batches that have not begun are dropped.
 
     Args:
         forward: the model; called by several threads at once.
-        ids: the word pieces of each sentence.
-        batches: as `batching.plan` packs them.
+        ids: the token ids of each sentence.
+        batches: from `batching.plan` or `batching.balanced_batches`.
         rows: [sentences, dim], on the CPU, written here.
-        device: where the model computes.
-        check: called with each batch and its vectors, by the thread that computed them. What it raises is raised here.
-        alone_on_all_cores: whether a single batch is computed right here, on all cores: for a model that gives the same bits there.
-        multiple: a batch is padded to a multiple of so many tokens; see `kernels.row_multiple`.
+        device: the device of the model.
+        check: called with each batch and its vectors, by the thread that computed them. Its errors are raised here.
+        alone_on_all_cores: whether a single batch is computed by the calling thread, on all cores.
+        multiple: the number of tokens of a padded batch is a multiple of this; see `kernels.row_multiple`.
     """
 
     def run(batch: Batch) -> Batch:
@@ -78,8 +78,8 @@ def compute(
         # Only the model runs in inference mode: a caller may train something on top of the rows.
         with torch.inference_mode():
             vectors = forward(packed, batch.groups).cpu()
-        # Not by the caller of this generator: one small operation on all cores, and OpenMP's threads spin for 6 ms in the hope of
-        # another, on the cores that the workers need. That took an eighth of the speed (see scripts/benchmark/README.md).
+        # Workers check, and not the caller of this generator. After a small operation on all cores, OpenMP's threads spin for 6 ms
+        # on the cores that the workers need, which cost an eighth of the speed (see scripts/benchmark/README.md).
         if check is not None:
             check(batch, vectors)
         rows[list(batch.indices)] = vectors
@@ -102,7 +102,7 @@ def compute(
 
 
 def tokenize(tokenizer: TextTokenizer, texts: list[str], report: TruncationReport, options: Options) -> Window:
-    """Tokenizes a window of texts, each of the different ones once, and reports those that are too long.
+    """Tokenizes a window of texts, equal texts once, and reports texts that are too long.
 
     Raises:
         ValueError: if a text has no tokens, or is too long and `on_truncate` is "error".
@@ -126,8 +126,8 @@ def tokenize(tokenizer: TextTokenizer, texts: list[str], report: TruncationRepor
 def count_prompt_tokens(tokenizer: TextTokenizer, pooling: Pooling, prompt: str) -> int:
     """How many tokens at the start of each sentence the pooling leaves out, because they belong to the prompt.
 
-    They are counted as sentence-transformers does: the tokens of the prompt alone, with what the tokenizer puts before a text
-    ([CLS]) but without what it puts after it ([SEP]). The count is 0 where the checkpoint says `include_prompt`, as most do.
+    As in sentence-transformers, the prompt is tokenized alone, and its [SEP] does not count. The count is 0 if the checkpoint sets
+    `include_prompt`, as most do.
     """
     if not prompt or pooling.include_prompt:
         return 0
@@ -136,7 +136,7 @@ def count_prompt_tokens(tokenizer: TextTokenizer, pooling: Pooling, prompt: str)
 
 def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, options: Options, progress: Progress) -> Any:
     """The vectors of a window of texts, in its order: [texts, dim], or for token embeddings a list of [tokens, hidden]."""
-    # A batch is halved as a whole where it can be: then its halves leave vectors of sentences behind, not of tokens.
+    # Sentence vectors: `forward` as a whole is retried in halves, so that each half keeps vectors of sentences, not of tokens.
     model = with_oom_retry(bert.forward_packed) if options.of_tokens else bert.forward_packed
     dtype = vector_dtype_of(bert.dtype)
     rows: Tensor | TokenRows = TokenRows(window.ids)
@@ -155,7 +155,7 @@ def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, 
 
     batches = pack([len(ids) for ids in window.ids], bert.device, options.batch_tokens, options.batch_size)
     progress.start(len(batches))
-    progress.update(len(window.texts) - len(window.unique), 0)  # they cost nothing
+    progress.update(len(window.texts) - len(window.unique), 0)  # texts that occur again
     computed = compute(
         forward if options.of_tokens else with_oom_retry(forward),
         window.ids,
@@ -175,16 +175,16 @@ def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, 
 def pack(
     lengths: Sequence[int], device: torch.device, batch_tokens: int | None = None, batch_size: int | None = None
 ) -> list[Batch]:
-    """`batching.plan` for the tokens asked for, or what suits the device: `balanced_batches` on a processor."""
+    """The batches for lengths: `balanced_batches` on a CPU; `plan` on other devices, or if `batch_tokens` is given."""
     if batch_tokens is None and device.type == "cpu":
         return balanced_batches(lengths, torch.get_num_threads(), batch_size)
     return plan(lengths, batch_tokens or ACCELERATOR_TOKENS, batch_size)
 
 
 def finish(modules: nn.Sequential, pooled: Tensor, dimension: int | None = None) -> Tensor:
-    """Pooled vectors through the post-pooling modules, then the first `dimension` values: [sentences, hidden × modes] → [.., dim].
+    """Applies the post-pooling modules, then keeps the first `dimension` values: [sentences, hidden × modes] → [sentences, dim].
 
-    In a product of a few rows the bits of a row depend on how many there are, so they are padded like a batch; see `bucket_size`.
+    The rows are padded like the tokens of a batch, so that the bits of a row do not depend on the other rows; see `bucket_size`.
     """
     sentences = len(pooled)
     if len(modules):
@@ -195,9 +195,9 @@ def finish(modules: nn.Sequential, pooled: Tensor, dimension: int | None = None)
 
 def same_on_all_cores(bert: Bert) -> bool:
     """Whether a batch has the same bits on one core and on all of them."""
-    # oneDNN's products have. Attention differed with heads of 8 dimensions, and with a single head; not with 16, 24, 32 or 64
-    # dimensions and 2 heads or more, at any length up to 512 (tests/inference/test_bits.py has all-MiniLM-L6-v2's).
-    # On several cores a tensor may be cut anywhere, and gelu_new and silu round otherwise at a cut; see `kernels.VECTOR`.
+    # oneDNN's products have the same bits. Attention differed with heads of 8 dimensions, and with a single head; not with 16, 24,
+    # 32 or 64 dimensions and 2 heads or more, at any length up to 512 (tests/inference/test_bits.py tests all-MiniLM-L6-v2).
+    # Several cores may split a tensor anywhere, and gelu_new and silu round differently at a split; see `kernels.VECTOR`.
     config = bert.config
     rounds_alike = config.hidden_act in ("gelu", "relu") and config.num_attention_heads > 1 and config.head_dim >= 16
     return product_of(bert) in (onednn, linear_int8) and rounds_alike
@@ -216,13 +216,13 @@ def _check_finite(window: Window, dtype: torch.dtype, batch: Batch, vectors: Ten
 
 
 def with_oom_retry(forward: Forward) -> Forward:
-    """A model that, when the accelerator's memory does not hold a batch, computes the batch in two halves, and so on.
+    """Wraps a model: if a batch exceeds the accelerator's memory, its two halves are computed in turn, and so on.
 
     Args:
         forward: [tokens] ids and their length groups → [tokens, hidden], or [sentences, dim].
 
     Raises:
-        torch.OutOfMemoryError: if it does not even hold a single sentence.
+        torch.OutOfMemoryError: if a single sentence exceeds the memory.
     """
 
     def forward_in_parts(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
@@ -230,7 +230,7 @@ def with_oom_retry(forward: Forward) -> Forward:
             return forward(packed, groups)
         except torch.cuda.OutOfMemoryError as error:
             reason = str(error)
-        # Outside of the except block, where the error no longer keeps what was computed so far alive.
+        # Outside the except block, because the error's traceback would keep the tensors computed so far in memory.
         lengths = [length for sentences, length in groups for _ in range(sentences)]
         if len(lengths) == 1:
             raise torch.cuda.OutOfMemoryError(

@@ -1,13 +1,12 @@
-"""A layer as one call: its operations are recorded once, and from then on run without Python between them.
+"""Runs a layer as one recorded graph, without Python between its operations.
 
-One sentence gives each operation a few microseconds of work, and Python takes as long to come to the next one. int8 has many small
-operations in larger batches too. So `torch.jit.trace` records what `Layer.forward` does, with the weights among the inputs: one
-graph serves all layers of a kind, in all models, with the weights as they are at each call. The operations are the same, so the
-bits are.
+For one sentence, an operation takes a few microseconds, and Python's overhead takes as long. In int8, this also holds for larger
+batches. So `torch.jit.trace` records the operations of `Layer.forward`. Weights are inputs of the graph, so one graph serves all
+layers of a kind, in all models, also after weights have changed. Operations and bits are the same as without a graph.
 
-Layers run their graphs only where nobody can tell: in inference mode, on a processor, in PyTorch's default state, without hooks,
-and with everything in a layer as `load` makes it. All else goes through `Layer.forward`. So does a layer whose graph cannot be
-recorded, or has other bits than `forward` for the batch that it was recorded with.
+A graph is used only where its result cannot differ from that of `Layer.forward`: in inference mode, on a CPU, in PyTorch's default
+state, without hooks, and if every part of the layer is of the type that `load` made. Otherwise `Layer.forward` runs. It also runs
+if recording fails, or if the graph's bits differ from those of `forward` for the batch that was recorded.
 """
 
 from __future__ import annotations
@@ -35,32 +34,33 @@ from minisbert.inference.quantization import Int8Linear, linear_int8
 from minisbert.inference.threads import native
 
 PLAIN_CALLS = 128
-"""Calls of layers before one of their kind is recorded, which takes about as long. Many a program is over by then."""
+"""The number of calls after which a kind of layer is recorded. Recording takes about as long as these calls, so short programs skip
+it."""
 
 MOST_GROUPS = 8
-"""Length groups of a batch that is worth a graph: each number of groups has one of its own."""
+"""The most length groups in a batch that is computed by a graph, because each number of groups needs a graph of its own."""
 
 KNOWN: dict[type[nn.Module], Callable[..., Tensor]] = {
     part: part.forward for part in (Layer, SelfAttention, FeedForward, nn.LayerNorm, nn.Linear, ChosenLinear, Int8Linear)
 }
-"""The types that a layer and its parts may have, with their `forward` as it was when this module was imported."""
+"""The types that a layer and its parts may have, and their original `forward`, to notice if a program replaces it."""
 
 IN_PLACE: dict[Any, Callable[[Tensor], Tensor]] = {F.gelu: torch.ops.aten.gelu_, F.relu: torch.relu_}
-"""Activations that need no memory of their own in a graph, where nobody else holds their input."""
+"""In-place activations. They are safe in a graph, because nothing else uses the input of the activation."""
 
 Kind = tuple[Any, ...]
-"""Everything that a graph depends on, but for its inputs."""
+"""The key of a graph: everything that it depends on, except its inputs."""
 
 Graph = Callable[..., Tensor]
 """x [tokens, hidden], a tensor [sentences, length] for each length group, the biases, the weights → as x"""
 
 _graphs: dict[Kind, Graph | None] = {}  # None: there is no graph of this kind
 _calls: Counter[Kind] = Counter()
-_recording = native.allocate_lock()  # should a fork find it held, the new process goes on with plain layers
+_recording = native.allocate_lock()  # if it is held during a fork, the new process records nothing
 
 
 def stack(layers: nn.ModuleList, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]) -> Tensor:
-    """`Bert._stack` with the graphs of the layers where there are some: the same bits."""
+    """`Bert._stack`, with a graph for each layer that has one: the same bits."""
     described = [] if torch.compiler.is_compiling() else _described(layers, x, groups, biases)
     if not described:
         return Bert._stack(layers, x, groups, biases)
@@ -77,17 +77,17 @@ def stack(layers: nn.ModuleList, x: Tensor, groups: Sequence[LengthGroup], biase
 
 
 def use_graphs(bert: Bert) -> None:
-    """Has the layers of a model recorded when they have been called often enough."""
+    """Lets a model record its layers after `PLAIN_CALLS` calls, and use the graphs from then on."""
     bert._stack = stack  # type: ignore[method-assign]  # a function by name, so the model can be copied and pickled
 
 
 def _described(
     layers: nn.ModuleList, x: Tensor, groups: Sequence[LengthGroup], biases: Sequence[Tensor | None]
 ) -> list[tuple[Kind, list[Tensor]]]:
-    """The kind of each layer's graph, and its weights; nothing if only `Layer.forward` will do.
+    """The kind of each layer's graph, and its weights; an empty list if `Layer.forward` must be used.
 
-    All layers are described before one is computed: in between, their weights would push Python's data out of the cache. For the
-    same reason modules are asked for what their dictionaries hold.
+    This is called on every forward pass, so it must be fast. All layers are described before the first is computed, because
+    computing evicts Python's data from the cache. `_modules` and the like are read directly, because `getattr` is slower.
     """
     if (
         len(groups) > MOST_GROUPS
@@ -111,7 +111,7 @@ def _described(
 
 
 def _of_layer(layer: Any) -> tuple[list[Any], list[Tensor]] | None:
-    """What a layer's graph depends on, and its weights; None if anything is not as `load` makes it."""
+    """What a layer's graph depends on, and its weights; None if any part differs from what `load` makes."""
     if type(layer) is not Layer or len(layer._modules) != 4:
         return None
     inside = layer._modules
@@ -138,7 +138,7 @@ def _of_layer(layer: Any) -> tuple[list[Any], list[Tensor]] | None:
 
 
 def _leaves(layer: Any) -> list[Any]:
-    """The parts of a layer that have weights, None where there is none of that name."""
+    """The modules of a layer that have weights; None for a missing one."""
     inside = layer._modules
     attention, feed_forward = inside["attention"]._modules, inside["feed_forward"]._modules
     return [
@@ -148,7 +148,7 @@ def _leaves(layer: Any) -> list[Any]:
 
 
 def _computed(leaf: Any) -> tuple[Any, Sequence[Any]]:
-    """What a part computes, a product or a layer norm with this ε, and with which tensors, None where one is missing."""
+    """The function of a leaf, or the ε of a layer norm, and the tensors that it takes; None for a missing tensor."""
     if type(leaf) is Int8Linear:
         return linear_int8, leaf.tensors()
     parameters = leaf._parameters
@@ -159,12 +159,12 @@ def _computed(leaf: Any) -> tuple[Any, Sequence[Any]]:
     return leaf.product if suited else F.linear, (weight, bias)
 
 
-_ACTIVATIONS = tuple(ACTIVATIONS.values())  # compared one by one: an owner's may not be hashable
+_ACTIVATIONS = tuple(ACTIVATIONS.values())  # a tuple and no set, because a user's activation may not be hashable
 
 
 @lru_cache(maxsize=1024)
 def _of_shape(sentences: int, length: int) -> Tensor:
-    """A tensor of that shape without memory of its own: graphs take only tensors."""
+    """Passes the two sizes to a graph, whose inputs are tensors only. Expanding needs no memory."""
     return torch.zeros(1).expand(sentences, length)
 
 
@@ -172,7 +172,7 @@ def _of_shape(sentences: int, length: int) -> Tensor:
 
 
 def _count(kind: Kind, layer: Any, inputs: tuple[Tensor, ...], groups: int, without_bias: Sequence[bool], expected: Tensor) -> None:
-    """Counts a call, and records the layer if there were enough. Other threads go on meanwhile as before."""
+    """Counts a call, and records the layer after `PLAIN_CALLS` of them. Other threads continue without a graph meanwhile."""
     _calls[kind] += 1
     if _calls[kind] < PLAIN_CALLS or not expected.isfinite().all() or not _recording.acquire(False):
         return
@@ -189,13 +189,13 @@ def _recorded(layer: Any, inputs: tuple[Tensor, ...], groups: int, without_bias:
         return None
     known = [_computed(leaf) for leaf in _leaves(layer)]
     functions, counts = [_traceable(function) for function, _ in known], [len(tensors) for _, tensors in known]
-    # Not the layer itself, which a graph would keep in memory.
+    # The functions' settings, and not the layer itself, because the graph would keep it in memory.
     of_layer, of_attention, of_feed_forward = (_settings(part) for part in (layer, layer.attention, layer.feed_forward))
     of_feed_forward["activation"] = IN_PLACE.get(layer.feed_forward.activation, layer.feed_forward.activation)
 
     def forward(x: Tensor, *others: Tensor) -> Tensor:
         rest = iter(others)
-        shapes: list[Any] = [tuple(next(rest).shape) for _ in range(groups)]  # in a trace, sizes that are not fixed
+        shapes: list[Any] = [tuple(next(rest).shape) for _ in range(groups)]  # sizes stay variable in the graph
         biases = [None if missing else next(rest) for missing in without_bias]
         qkv, out, attention_norm, up, down, feed_forward_norm = (
             partial(_apply, function, list(islice(rest, count))) for function, count in zip(functions, counts, strict=True)
@@ -209,10 +209,10 @@ def _recorded(layer: Any, inputs: tuple[Tensor, ...], groups: int, without_bias:
     try:
         with _silent():
             graph = torch.jit.trace(forward, inputs, check_trace=False)
-        # PyTorch optimizes a graph at its first and its second call.
+        # PyTorch optimizes a graph in its first and its second call, so three are compared.
         same = isinstance(graph, torch.jit.ScriptFunction) and all(torch.equal(graph(*inputs), expected) for _ in range(3))
     except (RuntimeError, AttributeError, TypeError, ValueError, Warning):
-        return None  # an operation that is not recorded, or a PyTorch that cannot do this; the plain layer goes on
+        return None  # an operation that cannot be recorded, or another version of PyTorch: `Layer.forward` is used
     return graph if same else None
 
 
@@ -225,7 +225,7 @@ def _apply(function: Callable[..., Tensor], weights: Sequence[Tensor], x: Tensor
 
 
 def _traceable(function: Any) -> Callable[..., Tensor]:
-    """What a part computes, as a function of x and its tensors that `torch.jit.trace` can record."""
+    """The function of a leaf, in a form that `torch.jit.trace` can record."""
     if isinstance(function, float):
         return lambda x, weight, bias: F.layer_norm(x, x.shape[1:], weight, bias, function)
     if function is onednn:
@@ -234,7 +234,7 @@ def _traceable(function: Any) -> Callable[..., Tensor]:
 
 
 # The operators of `kernels.onednn` and `quantization.integer_product`, with the same arguments. `torch.jit.trace` cannot record
-# them, since it knows no lists of the type Scalar?[], but it can record a call of a graph that holds one.
+# their lists of type Scalar?[], but it can record a call of another graph that contains such a list.
 
 ONEDNN = """
 graph(%x : Tensor, %weight : Tensor, %bias : Tensor?):
@@ -267,9 +267,10 @@ def _operator(text: str) -> Callable[..., Tensor]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without the warnings of `torch.jit.trace`: that it is deprecated, and that a condition is recorded as it is now.
+    """Hides the warnings of `torch.jit.trace` about deprecation and about recorded conditions.
 
-    `warnings.catch_warnings` would also put back what other threads set meanwhile. One of theirs may exchange the list of filters.
+    `warnings.catch_warnings` is not used, because at its end it would also undo filters that other threads set meanwhile. Another
+    thread's `catch_warnings` may also replace the list of filters, so the old list and the new one are cleaned.
     """
     ours: list[Any] = [("ignore", None, category, None, 0) for category in (TracerWarning, DeprecationWarning)]
     filters: Any = warnings.filters

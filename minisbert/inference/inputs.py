@@ -1,7 +1,7 @@
-"""What a caller passes, checked: texts and options. Every refusal names what was found, what was expected, and what to do.
+"""Checks the arguments of a caller: texts and options. Each error says what was found, what was expected, and what to do.
 
-Whoever comes from sentence-transformers and looks for an option or attribute in vain gets an error that says what there is instead.
-README.md beside this file lists the same names in its section "Coming from sentence-transformers".
+An option or attribute that sentence-transformers has and minisbert lacks raises an error that says what to use instead. README.md
+in this folder lists the same names in its section "Coming from sentence-transformers".
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from minisbert.errors import imported, warn
 
 
 def read_texts(sentences: object) -> tuple[list[str], bool]:
-    """The caller's sentences as a list of plain texts, and whether it was a single text.
+    """The caller's sentences as a list of str, and whether it was a single text.
 
-    Anything that gives texts in an order will do: a list, a tuple, a generator, a numpy array of strings, a pandas or polars
-    Series, a pyarrow array. None of these packages is imported for it.
+    Any ordered iterable of texts is accepted: a list, a tuple, a generator, a numpy array of strings, a pandas or polars Series, a
+    pyarrow array. None of these packages is imported.
 
     Raises:
-        TypeError: if it has no order (a set, a dict), is no collection of texts, or holds something that is no text.
+        TypeError: if it has no order (a set, a dict), is not a collection, or holds anything but texts.
         ValueError: if a text holds a lone surrogate, or an array has more than one axis.
 
     >>> read_texts(text for text in ("a", "b"))
@@ -33,7 +33,7 @@ def read_texts(sentences: object) -> tuple[list[str], bool]:
 
 
 def iterate_texts(sentences: object) -> Iterator[str]:
-    """The texts of a collection, one by one, each of them checked when it comes; what is no collection is refused at once."""
+    """The texts of a collection. Each text is checked when it is read; anything but a collection is refused at once."""
     return (check_text(text, f"sentences[{index}]") for index, text in enumerate(_collection(sentences)))
 
 
@@ -60,7 +60,7 @@ def _collection(sentences: object) -> Iterable[object]:
 
 
 def check_text(text: object, name: str) -> str:
-    """The text itself, if it is one that can be tokenized."""
+    """Returns the text itself, or raises an error if it cannot be tokenized."""
     if not isinstance(text, str):
         raise TypeError(f"{name}: found {type(text).__name__}, expected str.{_advice(text)}")
     if not text.isascii():
@@ -98,7 +98,7 @@ def flag(name: str, value: object) -> bool:
 
 
 def count(name: str, value: object, *, optional: bool = True) -> int:
-    """An integer from 1 up."""
+    """Checks that a value is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: found {type(value).__name__}, expected an int{' or None' if optional else ''}.")
     if value < 1:
@@ -107,7 +107,7 @@ def count(name: str, value: object, *, optional: bool = True) -> int:
 
 
 def choice(name: str, value: object, choices: Sequence[str]) -> str:
-    """One of a few words."""
+    """Checks that a value is one of `choices`."""
     expected = f"{', '.join(repr(word) for word in choices[:-1])} or {choices[-1]!r}"
     if not isinstance(value, str):
         raise TypeError(f"{name}: found {type(value).__name__}, expected {expected}.")
@@ -117,9 +117,10 @@ def choice(name: str, value: object, choices: Sequence[str]) -> str:
 
 
 def numpy_wanted(*, convert_to_numpy: bool | None = None, convert_to_tensor: bool | None = None) -> bool:
-    """Whether arrays are asked for in place of tensors, by either of the two options that sentence-transformers has for it.
+    """Whether the caller asks for numpy arrays, by either of the two options that sentence-transformers has for it.
 
-    There the default is an array, and here a tensor. What is asked for means the same: `convert_to_tensor=True` comes first.
+    The default is a tensor here, and an array there. If an option is given, it means the same: `convert_to_tensor=True` decides
+    first.
 
     Raises:
         TypeError: if one of them is neither True, False nor None.
@@ -143,9 +144,9 @@ def choose_prompt(prompts: Mapping[str, str], default_name: str | None, prompt: 
     """The text to put before each sentence.
 
     Args:
-        prompts: those of the model, by name.
-        default_name: the name that holds where none is asked for.
-        prompt: the text itself; it comes before a name.
+        prompts: the prompts of the model, by name.
+        default_name: the default of `prompt_name`.
+        prompt: the text itself, which is used even if a name is given.
         prompt_name: one of `prompts`.
     """
     if prompt_name is not None and not isinstance(prompt_name, str):
@@ -166,7 +167,7 @@ def choose_prompt(prompts: Mapping[str, str], default_name: str | None, prompt: 
 
 
 def document_prompt(model: str, prompts: Mapping[str, str]) -> str | None:
-    """The name of the first of the prompts "document", "passage" and "corpus" that there is, as in sentence-transformers."""
+    """The first of "document", "passage" and "corpus" that names a prompt, as in sentence-transformers."""
     names = [name for name in ("document", "passage", "corpus") if name in prompts]
     ignored = [name for name in names[1:] if prompts[name]]
     if names and not prompts[names[0]] and ignored:
@@ -179,18 +180,18 @@ def document_prompt(model: str, prompts: Mapping[str, str]) -> str | None:
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `encode`, checked, with their defaults filled in.
+    """The checked options of `encode`, with defaults applied.
 
     Attributes:
-        prompt: the text before each sentence.
-        prompt_tokens: how many tokens at the start the pooling leaves out because of it.
+        prompt: the text to put before each sentence.
+        prompt_tokens: the number of tokens at the start that the pooling leaves out, because they belong to the prompt.
         batch_size: the most sentences in one batch; None: no limit.
         batch_tokens: the most tokens in one batch; None: what suits the device.
-        show_progress_bar: None: on a terminal, when there is more than one batch.
-        of_tokens: token embeddings are asked for in place of sentence embeddings.
-        normalize: scale each vector to length 1.
-        dimension: how many values of each vector to keep.
-        convert_to_numpy: arrays in place of tensors.
+        show_progress_bar: None: on a terminal, if there is more than one batch.
+        of_tokens: whether to return token embeddings instead of sentence embeddings.
+        normalize: whether to scale each vector to length 1.
+        dimension: how many dimensions of each vector to keep.
+        convert_to_numpy: whether to return arrays instead of tensors.
         on_truncate: "warn", "error" or "ignore".
     """
 
@@ -223,7 +224,7 @@ def read_options(
     output_value: str = "sentence_embedding",
     **unknown: object,
 ) -> Options:
-    """The options of a caller of `function`, checked. `truncate_dim` was checked before; `dimension` holds where it is None."""
+    """Checks the options of a call of `function`. `truncate_dim` was checked before; if it is None, `dimension` is used."""
     if function == "encode_stream" and output_value != "sentence_embedding":
         unknown["output_value"] = output_value
     if unknown:
@@ -289,7 +290,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "encode": _ENCODE,
     "encode_stream": _ENCODE,
 }
-"""Options of sentence-transformers' constructor and `encode` that `load` and `encode` have not."""
+"""Options of sentence-transformers' constructor and `encode` that `load` and `encode` lack, and what to do instead."""
 
 _TOGETHER: dict[tuple[str, ...], str] = {
     ("get_embedding_dimension", "get_sentence_embedding_dimension"): "Take encoder.dimension.",
@@ -320,11 +321,11 @@ _TOGETHER: dict[tuple[str, ...], str] = {
 }
 
 ATTRIBUTES = {name: advice for names, advice in _TOGETHER.items() for name in names}
-"""Methods and attributes of sentence-transformers' model that `SentenceEncoder` has not."""
+"""Methods and attributes of sentence-transformers' model that `SentenceEncoder` lacks, and what to do instead."""
 
 
 def unknown_option(function: str, names: Iterable[str]) -> TypeError:
-    """The error for options that a function has not: as Python says it, and for one of sentence-transformers what to do instead.
+    """The error for an unknown option: Python's usual message, and for an option of sentence-transformers what to do instead.
 
     >>> print(unknown_option("load", ["cache_folder"]))
     load() got an unexpected keyword argument 'cache_folder'. It is called cache_dir.

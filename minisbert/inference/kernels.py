@@ -1,16 +1,15 @@
-"""Which matrix product this machine gets for `bert.py`. The model's weights stay ordinary tensors, whatever is chosen.
+"""Chooses the matrix product of the linear layers on this machine. The weights stay ordinary tensors, whichever is chosen.
 
-PyTorch multiplies float32 matrices with MKL, unless one asks for oneDNN, which comes with it. The private operator
-`_linear_pointwise` asks for it, and takes a dense weight as it is. oneDNN reads a weight along the output, so the memory of each
-weight is transposed once, when a model is loaded: still [out, in] for its owner, and held once. What was compared is in
-scripts/benchmark/README.md, "Tried and dropped".
+PyTorch multiplies float32 matrices with MKL by default. It also contains oneDNN, which its private operator `_linear_pointwise`
+calls with a dense weight. oneDNN reads a weight along the output. So the memory of each weight is transposed once, when a model is
+loaded; its shape is still [out, in], and it is held once. scripts/benchmark/README.md, "Tried and dropped", has the measurements.
 
-A vector must not depend on its batch. So the products are tried in this order, on the model's own shapes, when it is loaded. The
-first one is taken that agrees with `F.linear` and gives each row the same bits alone, beside others and on all cores:
+A vector must not depend on its batch. So these products are tried in this order, on the model's own shapes, when it is loaded. The
+first is chosen that agrees with `F.linear` and gives each row the same bits alone, in a batch, and (for oneDNN) on all cores:
 
     onednn      x86 with AVX2 or more, float32; without AVX2 it is slower than MKL, and its bits depend on the number of rows
-    F.linear    where inputs are multiples of 16; on one core, since MKL's bits may depend on the number of threads
-    padded      everywhere; with other widths MKL rounds a row by the place in memory where it begins
+    F.linear    if inputs are multiples of 16; on one core only, because MKL's bits may depend on the number of threads
+    padded      always; with other widths, MKL's rounding of a row depends on its alignment in memory
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ Product = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 LINEARS = "attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down"
 
 CHECKED_ROWS = 640
-"""Rows of the largest product that `keeps_bits` tries. Without AVX2, oneDNN takes another kernel from 288 (768 → 3072), 320 (384 →
-1536) or 544 rows (128 → 512) on."""
+"""The number of rows of the largest product that `keeps_bits` tries. Without AVX2, oneDNN switches to another kernel at 288 rows
+(768 → 3072), 320 (384 → 1536) or 544 (128 → 512)."""
 
 ALIGNED = 16
-"""Inputs in 64 or 128 bytes: so wide that each row begins where MKL reads whole vectors."""
+"""Inputs are padded to a multiple of this: 64 bytes in float32, 128 in float64. Then each row is aligned for MKL's vectors."""
 
 VECTOR = 32
-"""Elements that PyTorch's elementwise kernels take in one step at most, two registers of 16. The last elements of a tensor, which
-fill no step, are computed one by one, with another rounding."""
+"""The most elements that PyTorch's elementwise kernels compute in one step, two registers of 16. The last elements of a tensor that
+do not fill a step are computed one by one, with another rounding."""
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -51,13 +50,13 @@ def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def padded(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Gives x Wᵀ + b, with zeros behind the inputs up to a multiple of `ALIGNED`."""
+    """X Wᵀ + b by `F.linear`, with inputs padded by zeros to a multiple of `ALIGNED`."""
     missing = -x.shape[1] % ALIGNED
     return F.linear(F.pad(x, (0, missing)), F.pad(weight, (0, missing)), bias)
 
 
 class ChosenLinear(nn.Linear):
-    """An `nn.Linear` that takes the chosen product where it can: on a processor, without a gradient, in the chosen dtype."""
+    """An `nn.Linear` with the chosen product. It uses `F.linear` for gradients, other dtypes and other devices."""
 
     product: Product
     product_dtype: torch.dtype
@@ -73,7 +72,7 @@ class ChosenLinear(nn.Linear):
 
 
 def choose_product(bert: Bert) -> None:
-    """Exchanges the `nn.Linear`s of a model on a processor for `ChosenLinear`s, unless `F.linear` is the best there is."""
+    """Replaces the `nn.Linear`s of a model on a CPU by `ChosenLinear`s, unless the chosen product is `F.linear`."""
     if bert.device.type != "cpu" or bert.dtype not in (torch.float32, torch.float64):
         return
     for product, usable, cores in (
@@ -89,14 +88,14 @@ def choose_product(bert: Bert) -> None:
 
 
 def exchange_linears(bert: Bert, make: Callable[[nn.Linear], nn.Module]) -> None:
-    """Replaces each linear layer of a model by `make(layer)`, one at a time, so that only one is in memory twice."""
+    """Replaces each linear layer of a model by `make(layer)`, one at a time, so that memory holds only one of them twice."""
     for layer in cast("Iterable[Layer]", bert.layers):
         for name in LINEARS:
             layer.set_submodule(name, make(cast("nn.Linear", layer.get_submodule(name))))
 
 
 def align_modules(modules: nn.Sequential) -> None:
-    """Gives the dense layers after the pooling `padded` where their inputs ask for it."""
+    """Makes post-pooling dense layers use `padded` if the number of their inputs is no multiple of `ALIGNED`."""
     for dense in modules:
         for name, linear in list(dense.named_children()):
             if isinstance(linear, nn.Linear) and linear.in_features % ALIGNED and linear.weight.device.type == "cpu":
@@ -107,8 +106,8 @@ def _chosen(linear: nn.Linear, product: Product) -> ChosenLinear:
     chosen = ChosenLinear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
     chosen.weight, chosen.bias = linear.weight, linear.bias
     chosen.product, chosen.product_dtype = product, linear.weight.dtype
-    if product is onednn:  # one weight at a time is in memory twice
-        chosen.weight.data = linear.weight.data.t().contiguous().t()  # the same [out, in], in memory as [in, out]
+    if product is onednn:
+        chosen.weight.data = linear.weight.data.t().contiguous().t()  # still [out, in], in memory as [in, out]
     return chosen.eval()
 
 
@@ -129,9 +128,9 @@ def product_of(bert: Bert) -> Any:
 def keeps_bits(product: Any, bert: Bert, *, on_all_cores: bool) -> bool:
     """Whether a product agrees with `F.linear` on the shapes of a model, and gives each row the same bits in any batch.
 
-    Rows are compared alone (in the smallest batch, of 8 tokens) and beside others, on one core and, if asked for, on all. The
-    widest product is tried with `CHECKED_ROWS` rows, too. This also finds oneDNN limited by `ONEDNN_MAX_CPU_ISA`. Bits depend on
-    shapes, not on values, so models of equal shapes are tried once.
+    Rows are compared in the smallest batch, of 8 tokens, and in larger ones, on one core and optionally on all. The widest product
+    is also tried with `CHECKED_ROWS` rows. This also detects a oneDNN that `ONEDNN_MAX_CPU_ISA` limits. Bits depend on shapes, not
+    on values, so models of equal shapes are tried once.
     """
     shapes = tuple((linear.in_features, linear.out_features) for linear in linears(bert))
     return _keeps_bits(product, shapes, bert.dtype, torch.get_num_threads() if on_all_cores else 1)
@@ -161,7 +160,7 @@ def _keeps_bits(product: Any, shapes: tuple[tuple[int, int], ...], dtype: torch.
                 pairs += zip(all_cores, (whole, alone), strict=True) if all_cores else []
                 return bool(difference <= bound) and all(torch.equal(one, other) for one, other in pairs)
 
-        # Only the products run on all cores. Every operation there waits for all of them, and so for any other load on one of them.
+        # Only the products run on all cores, because an operation on all cores waits for any other program on one of them.
         all_cores = on_all() if threads > 1 else []
         return on_one_core(on_one)
 
@@ -172,12 +171,14 @@ def _keeps_bits(product: Any, shapes: tuple[tuple[int, int], ...], dtype: torch.
 
 
 def linears(bert: Bert) -> list[nn.Linear]:
-    """Those of the first layer, whose shapes the other layers have too."""
+    """The linear layers of the first layer; the other layers have the same shapes."""
     return [cast("nn.Linear", bert.layers[0].get_submodule(name)) for name in LINEARS]
 
 
 def row_multiple(*widths: int) -> int:
-    """What a batch's tokens are a multiple of, so that tensors of such widths fill whole elementwise steps; see `VECTOR`.
+    """The number that a batch's tokens must be a multiple of, so that tensors of these widths fill whole elementwise steps.
+
+    See `VECTOR`.
 
     >>> row_multiple(384, 1536), row_multiple(18, 40), row_multiple(77)
     (1, 16, 32)

@@ -1,19 +1,19 @@
-"""Linear layers in int8: a quarter of the memory, and products of small integers, which processors compute faster.
+"""Linear layers in int8: a quarter of the memory, and integer products, which processors compute faster.
 
-Both sides of a product become integers when a model is loaded with `quantize="int8"`:
+With `quantize="int8"`, weights are rounded to integers when a model is loaded, and tokens before each product:
 
     weights [out, in]        w ≈ scale · W         one scale for each output; W in −127 … 127, or in −63 … 63
     tokens [tokens, in]      x ≈ low + step · X    one low and one step for each token; X in 0 … 255
 
     x wᵀ + b  ≈  step · (scale · Σ X W) + low · (scale · Σ W) + b                Σ over the inputs
 
-The sum Σ X W is a sum of integers, so it is exact in any order. All else is computed for each token alone. So a vector depends on
-its text alone, with the same bits in any batch and on any number of cores. A range for each token is finer than one for a batch,
-too. Embeddings, layer norms, attention and whatever follows the pooling stay in float32.
+Σ X W is a sum of integers, so it is exact in any order. Everything else is computed for each token separately. So a vector depends
+on its text only, with the same bits in any batch and on any number of cores. A scale for each token is also more accurate than one
+for a batch. Embeddings, layer norms, attention and the modules after the pooling stay in float32.
 
-Processors without VNNI (AVX2, the first ones with AVX-512) add pairs of products in 16 bits. 2 · 255 · 127 does not fit, and
-2 · 255 · 63 does. So the larger range of W is tried first, with the largest values that can occur, when a model is loaded. What
-else was compared is in scripts/benchmark/README.md.
+Processors without VNNI (AVX2, early AVX-512) add pairs of products in 16 bits. 2 · 255 · 127 overflows, and 2 · 255 · 63 fits. So,
+when a model is loaded, the larger range of W is tried with the largest possible values; if it overflows, the smaller one is taken.
+scripts/benchmark/README.md compares other schemes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from minisbert.inference.kernels import exchange_linears, linears
 from minisbert.inference.threads import on_one_core
 
 LEVELS = 127, 63
-"""The largest magnitudes of an integer weight, the better one first."""
+"""The largest magnitudes of an integer weight, the more accurate one first."""
 
 
 class Packed:
-    """Integer weights [out, in] in the layout that oneDNN chooses for this machine, held once. They never change."""
+    """Constant integer weights [out, in], in the layout that oneDNN chooses for this machine."""
 
     def __init__(self, integers: Tensor) -> None:
-        # oneDNN does not look at strides. The operator wants a zero point for each output as well.
+        # oneDNN ignores strides. The operator also needs a zero point for each output.
         self.tensor = torch.ops.onednn.qlinear_prepack(integers.contiguous(), None)
         self.zero_points = torch.zeros(len(integers), dtype=torch.int64)
 
@@ -53,7 +53,7 @@ class Packed:
 
 
 def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[tokens, in] → X, uint8 [tokens, in], and the step and low of each token, [tokens, 1] each."""
+    """[tokens, in] → X, uint8 [tokens, in], and step and low, [tokens, 1] each."""
     low = x.amin(dim=1, keepdim=True)
     step = (x.amax(dim=1, keepdim=True) - low) / 255  # 0 for a token of equal values, for which X does not matter
     # PyTorch rounds to int8 six times faster than to uint8. So it rounds X − 128, and flips the highest bit.
@@ -101,7 +101,7 @@ class Int8Linear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weights that the integers stand for, made anew: float32 [out, in]."""
+        """The weights that the integers represent: float32 [out, in], computed at each call."""
         return self.scale[:, None] * self.packed.integers()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class Int8Linear(nn.Module):
         return linear_int8(x, *self.tensors())
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What `linear_int8` takes behind x."""
+        """The arguments of `linear_int8` after x."""
         scale, sums = self._buffers.values()
         (bias,) = self._parameters.values()
         return cast("tuple[Tensor, ...]", (self.packed.tensor, scale, self.packed.zero_points, sums, bias))
@@ -124,7 +124,7 @@ class Int8Linear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
     def get_extra_state(self) -> Tensor:
-        """The integer weights, so that `state_dict` has all there is."""
+        """The integer weights [out, in], so that `state_dict` is complete."""
         return self.packed.integers()
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -137,7 +137,7 @@ def check_quantize(quantize: Any, device: Any, dtype: Any) -> None:
 
     Raises:
         TypeError: if `quantize` is neither None nor a text.
-        ValueError: if it is not "int8", or the device or dtype is one that int8 layers do not compute with.
+        ValueError: if it is not "int8", or int8 layers do not support the device or dtype.
     """
     if quantize is None:
         return
@@ -152,10 +152,10 @@ def check_quantize(quantize: Any, device: Any, dtype: Any) -> None:
 
 
 def quantize_linears(bert: Bert) -> None:
-    """Exchanges the linear layers of a model, in float32 on a processor, for `Int8Linear`s, one at a time.
+    """Replaces the linear layers of a float32 model on a CPU by `Int8Linear`s, one at a time.
 
     Raises:
-        MinisbertError: if this PyTorch has no such products on this machine, or none that are exact.
+        MinisbertError: if this PyTorch has no exact int8 products on this machine.
     """
     shapes = tuple((linear.out_features, linear.in_features) for linear in linears(bert))
     levels = next((levels for levels in LEVELS if is_exact(levels, shapes, torch.get_num_threads())), None)
@@ -169,12 +169,12 @@ def quantize_linears(bert: Bert) -> None:
 
 @lru_cache(maxsize=64)
 def is_exact(levels: int, shapes: tuple[tuple[int, ...], ...], threads: int) -> bool:
-    """Whether the largest integers are multiplied exactly, and each row has the same bits alone, beside others and on all cores.
+    """Whether the largest integers are multiplied exactly, and each row has the same bits in any batch and on all cores.
 
     Args:
         levels: the largest magnitude of an integer weight.
         shapes: [out, in] of each linear layer of a model.
-        threads: how many threads "all cores" are.
+        threads: the number of threads that use all cores.
     """
     rounding = 16 * torch.finfo(torch.float32).eps
 
@@ -200,7 +200,7 @@ def is_exact(levels: int, shapes: tuple[tuple[int, ...], ...], threads: int) -> 
             close = torch.allclose(whole, expected, rtol=rounding, atol=rounding * 255 * levels)
             return close and torch.equal(product(x[4:12].clone()), whole[4:12]) and all(torch.equal(each, whole) for each in on_all)
 
-        # Only this: operations on all cores wait for any other load on one of them.
+        # Only the product runs on all cores, because an operation on all cores waits for any other program on one of them.
         on_all = [product(x)] if threads > 1 else []
         return on_one_core(on_one)
 

@@ -1,4 +1,4 @@
-"""The nearest rows of a corpus, block by block: exact, with memory for one block, ties by row."""
+"""Exact search for the nearest rows of a corpus, block by block. Of equal scores, the earlier row comes first."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from minisbert.inference.threads import Task, computing, workers
 from minisbert.inference.vectors import all_finite, as_matrix, check_finite
 
 STEP = 48
-"""MKL's kernels take so many rows of a corpus at once, or a divisor of it: 24 in float64 with AVX-512, where rows beyond a multiple
-of that get other bits."""
+"""MKL's kernels compute this number of rows of the corpus at a time, or a divisor of it. The last rows, beyond a multiple of the
+kernel's number (24 in float64 with AVX-512), have other bits."""
 
 LEAST_ROWS, MOST_ROWS, SCORES = 1024, 4096, 2**19
-"""A block of the corpus has as many rows as give about `SCORES` scores, within these bounds, so that both stay in the cache."""
+"""A block has a number of rows between these bounds that gives about `SCORES` scores, so that block and scores fit the cache."""
 
 SHORT, LONG = 2.0**-50, 2.0**50
-"""Between these lengths, float32 holds the square of every value that matters."""
+"""Vectors of a length between these are normalized directly, because float32 can hold the squares of their values."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Scoring:
     """How blocks of vectors are scored against each other.
 
     Attributes:
-        prepare: what is done with the queries first.
-        score: from prepared queries, [queries, dim], and a block, [rows, dim], to [queries, rows].
-        shows_bad_rows: whether no score of a row with NaN or infinity is finite, so that it is enough to look at the scores.
+        prepare: applied to the queries once, such as normalization.
+        score: prepared queries [queries, dim] and a block [rows, dim] → [queries, rows].
+        shows_bad_rows: whether a row with NaN or infinity has no finite scores, so that checking the scores is enough.
         threaded: whether several threads may call `score` at once.
     """
 
@@ -43,7 +43,7 @@ class Scoring:
     threaded: bool = True
 
     def scores(self, queries: Tensor, block: Tensor, name: str, start: int) -> Tensor:
-        """The scores of prepared queries with the rows of `name` from `start` on: finite floating-point numbers."""
+        """Checked scores [queries, rows] of prepared queries with a block, whose first row is row `start` of `name`."""
         if not self.shows_bad_rows:
             check_finite(name, block, start)
         scores = self.score(queries, block)
@@ -65,10 +65,16 @@ def nearest(
 ) -> tuple[Tensor, Tensor]:
     """The best `top_k` scores of each query and their rows in the corpus, both [queries, k], by score and then by row.
 
-    `corpus` holds the vectors that the caller knows as `name`; it is read in blocks of at most `size` rows. With `own`, the
-    queries are the rows of the corpus from `own` on, and each row's score with itself is minus infinity.
+    On a CPU, each worker scores its own blocks on one core, because a product of few queries is too small for several cores.
 
-    On a processor each worker scores its own blocks on one core: a product of few queries is too small to share.
+    Args:
+        queries: [queries, dim].
+        corpus: [rows, dim], sliceable.
+        size: the most rows of the corpus in a block.
+        top_k: the number of rows to find for each query.
+        scoring: how queries and blocks are compared.
+        name: the caller's argument that is the corpus, for messages.
+        own: if given, query i is row `own` + i of the corpus, and its score with itself is minus infinity.
     """
     threads = torch.get_num_threads() if queries.device.type == "cpu" and scoring.threaded else 1
     if scoring.threaded:
@@ -81,9 +87,9 @@ def nearest(
     prepared = scoring.prepare(queries)
 
     def step() -> None:
-        if errors:  # by now, all blocks before that one have begun
+        if errors:  # all blocks before the failed one have begun
             return
-        best = idle.popleft()  # before the block, so that each of them gets its blocks in the order of their rows
+        best = idle.popleft()  # taken before the block, so that each `Best` gets its blocks in the order of their rows
         start = next(starts)
         try:
             block = as_matrix(name, corpus[start : start + size]).to(queries.dtype)
@@ -112,7 +118,7 @@ def nearest(
         try:
             raise min(errors, key=lambda found: found[0])[1]  # the earliest row, whichever thread was first
         finally:
-            errors.clear()  # or the error and this frame would keep each other alive
+            errors.clear()  # otherwise the error and this frame would refer to each other
     values, ids = (torch.cat(parts, dim=1) for parts in zip(*(best.found() for best in bests), strict=True))
     if len(bests) > 1:
         ids, order = ids.sort(dim=1)
@@ -122,11 +128,11 @@ def nearest(
 
 
 def _without_itself(scores: Tensor, first: int) -> Tensor:
-    """The scores of rows whose own columns begin at `first`, where each row's score with itself is minus infinity."""
+    """Sets the score of each row with itself, which is in column `first` + row, to minus infinity."""
     itself = torch.arange(first, first + len(scores), device=scores.device)  # the column of each row
     (here,) = ((itself >= 0) & (itself < scores.shape[1])).nonzero(as_tuple=True)
     if len(here):
-        scores = scores.clone()  # it may be the function's own
+        scores = scores.clone()  # it may belong to the score function
         scores[here, itself[here]] = -torch.inf
     return scores
 
@@ -134,22 +140,22 @@ def _without_itself(scores: Tensor, first: int) -> Tensor:
 class Best:
     """The best scores so far of each query and their rows: by score, and of equal scores the earlier row.
 
-    As soon as each query has `top_k` rows, a later row counts only if its score is larger than the least of them. These wait
-    until they are as many as those found, and are then sorted among them.
+    After `top_k` rows, a later row counts only if its score is larger than the smallest of them. Such candidates are collected, and
+    merged into the result when there are as many as results.
     """
 
     def __init__(self, queries: Tensor, top_k: int) -> None:
         self._top_k = top_k
-        self._first = [queries.new_empty(len(queries), 0)]  # all scores of the first rows, as long as they are fewer than top_k
-        self._rows: list[Tensor] = []  # of the corpus, for each column of these
+        self._first = [queries.new_empty(len(queries), 0)]  # all scores, until there are top_k rows
+        self._rows: list[Tensor] = []  # the rows of the corpus of these columns
         self._values = self._ids = torch.empty(0)
-        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, scores, rows
-        self._number = 0  # of rows in `_first`, or of scores in `_waiting`
+        self._candidates: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, scores, rows
+        self._number = 0  # of rows in `_first`, or of scores in `_candidates`
 
     def add(self, scores: Tensor, start: int) -> None:
-        """Takes in the scores of the next block, [queries, rows], whose first row is `start`."""
+        """Adds the scores of the next block, [queries, rows], whose first row is `start`."""
         if self._first:
-            self._first.append(scores if scores.shape[1] >= self._top_k else scores.clone())  # it may be the function's own
+            self._first.append(scores if scores.shape[1] >= self._top_k else scores.clone())  # it may belong to the score function
             self._rows.append(torch.arange(start, start + scores.shape[1], device=scores.device))
             self._number += scores.shape[1]
             if self._number >= self._top_k:
@@ -157,16 +163,16 @@ class Best:
             return
         rows, columns = larger(scores, self._values[:, -1:])
         if len(rows):
-            self._waiting.append((rows, scores[rows, columns].to(self._values.dtype), columns + start))
+            self._candidates.append((rows, scores[rows, columns].to(self._values.dtype), columns + start))
             self._number += len(rows)
         if self._number > self._values.numel():
-            self._settle()
+            self._merge()
 
     def found(self) -> tuple[Tensor, Tensor]:
         """The scores and the rows, both [queries, at most top_k]."""
         if self._first:
             self._fill()
-        self._settle()
+        self._merge()
         return self._values, self._ids
 
     def _fill(self) -> None:
@@ -174,14 +180,14 @@ class Best:
         self._ids = torch.cat(self._rows)[columns] if self._rows else columns
         self._first, self._rows, self._number = [], [], 0
 
-    def _settle(self) -> None:
-        if self._waiting:
+    def _merge(self) -> None:
+        if self._candidates:
             queries = torch.arange(len(self._values), device=self._ids.device).repeat_interleave(self._values.shape[1])
-            parts = zip((queries, self._values.flatten(), self._ids.flatten()), *self._waiting, strict=True)
+            parts = zip((queries, self._values.flatten(), self._ids.flatten()), *self._candidates, strict=True)
             queries, values, ids = map(torch.cat, parts)
             order = _first_of_each(queries, values, self._top_k, len(self._values))
             self._values, self._ids = values[order], ids[order]
-            self._waiting, self._number = [], 0
+            self._candidates, self._number = [], 0
 
 
 def larger(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,7 +196,7 @@ def larger(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
     >>> larger(torch.tensor([[1.0, 3.0], [2.0, 3.0]]), torch.tensor([[1.0], [1.0]]))
     (tensor([0, 1, 1]), tensor([1, 0, 1]))
     """
-    (some,) = (scores.amax(dim=1) > least[:, 0]).nonzero(as_tuple=True)  # the fastest look; late blocks have few such rows
+    (some,) = (scores.amax(dim=1) > least[:, 0]).nonzero(as_tuple=True)  # fast, and later blocks have few such rows
     rows, columns = (scores[some] > least[some]).nonzero(as_tuple=True)
     return some[rows], columns
 
@@ -198,7 +204,7 @@ def larger(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
 def best_of(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     """The largest `top_k` scores of each row of [rows, columns], and their columns: by score, and of equal scores the first.
 
-    `topk` alone leaves open which of several equal scores it takes.
+    `topk` alone may return any of several equal scores.
 
     >>> best_of(torch.tensor([[1.0, 3.0, 2.0, 3.0, 3.0]]), 2)
     (tensor([[3., 3.]]), tensor([[1, 3]]))
@@ -220,7 +226,7 @@ def _first_of_each(rows: Tensor, values: Tensor, k: int, count: int) -> Tensor:
 
 
 def best_pairs(found: list[tuple[Tensor, Tensor]], most: int) -> tuple[Tensor, Tensor]:
-    """From scores and the indices of their pairs, in parts: each pair once, with its first score, the best `most`, best first."""
+    """Merges lists of scores and pairs: each pair once, with its first score; the best `most` pairs, best first."""
     scores, pairs = (torch.cat(parts) for parts in zip(*found, strict=True))
     pairs, order = pairs.sort(stable=True)
     first = torch.ones_like(pairs, dtype=torch.bool)
@@ -231,7 +237,7 @@ def best_pairs(found: list[tuple[Tensor, Tensor]], most: int) -> tuple[Tensor, T
 
 
 def block_size(rows: int) -> int:
-    """The largest number of rows, up to `rows`, that fills whole steps; `rows` itself if that is less than a step.
+    """The largest multiple of `STEP` up to `rows`; `rows` itself if it is less than a step.
 
     >>> block_size(4096), block_size(7)
     (4080, 7)
@@ -240,10 +246,10 @@ def block_size(rows: int) -> int:
 
 
 def dot_product(a: Tensor, b: Tensor) -> Tensor:
-    """All dot products of two blocks, [rows of a, rows of b], each of them the same bits whatever the other rows are.
+    """All dot products of two blocks, [rows of a, rows of b]. The bits of each are the same whatever the other rows are.
 
-    The kernels for what is left at the rim of a matrix add in another order, and equal vectors would not tie. Four rows of `a` are
-    enough: for a single query, that takes 0.7 of the time of 16.
+    Both blocks are padded, because the kernels for the last rows and columns of a matrix add in another order, so that equal
+    vectors could have different scores. `a` is padded to a multiple of 4 only: for a single query, 16 would take 1.4 times as long.
     """
     rows, columns = len(a), len(b)
     a, b = (F.pad(block, (0, 0, 0, -len(block) % step)) if len(block) % step else block for block, step in ((a, 4), (b, STEP)))
@@ -254,7 +260,7 @@ def dot_product(a: Tensor, b: Tensor) -> Tensor:
 def cosines(queries: Tensor, block: Tensor) -> Tensor:
     """The cosines of normalized queries [queries, dim] with the rows of a block [rows, dim]: [queries, rows].
 
-    The lengths divide the scores, since a normalized copy of the block would take longer than the product of a single query.
+    The scores are divided by the lengths, because a normalized copy of the block would take longer than the product of one query.
     """
     length = torch.linalg.vector_norm(block, dim=-1, keepdim=True)  # [rows, 1]
     ordinary = (length > SHORT) & (length < LONG)
@@ -265,9 +271,9 @@ def cosines(queries: Tensor, block: Tensor) -> Tensor:
 
 
 def normalized(vectors: Tensor) -> Tensor:
-    """Each row scaled to length 1; a zero vector stays one. A row with NaN or infinity gets NaN.
+    """Scales each row to length 1. A zero vector is unchanged, and a row with NaN or infinity becomes NaN.
 
-    The squares of very small or very large values are 0 or infinite, so such rows are divided by their largest value first.
+    The squares of very small or large values underflow or overflow, so such rows are first divided by their largest value.
     """
     if not vectors.numel():
         return vectors

@@ -1,4 +1,4 @@
-"""Many texts in, rows out, with the memory of a few: windows over any iterable, the rows of each, and what a caller is told."""
+"""Streams of texts: windows over any iterable, their rows, the report of truncated texts, and the progress bar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minisbert.bert import LengthGroup
+from minisbert.bert import LengthGroup, split
 from minisbert.inference.batching import Batch
 from minisbert.tokenizer import Tokenized, portions
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 WINDOW = 8192
-"""Texts in one window: some 80 batches of short sentences, which gives 99 % of what sorting by length can gain."""
+"""Texts in a window: about 80 batches of short sentences, which gains 99 % of what sorting by length can gain."""
 
 FIRST_WINDOW = 256
-"""Texts in the first window, so that the first rows come soon; each further one is twice as large, up to the full size."""
+"""Texts in the first window, so that the first rows come soon. Each next window is twice as large, up to the full size."""
 
 WINDOW_CHARACTERS = 1 << 22
-"""The most characters in a window, so that long texts do not fill the memory."""
+"""The most characters in a window, which bounds memory for long texts."""
 
 
 def windows(texts: Iterable[str], most: int, characters: int = WINDOW_CHARACTERS) -> Iterator[list[str]]:
-    """Cuts a stream of texts into lists, reading no further than the one that is asked for.
+    """Splits a stream of texts into windows, and reads no further than the window that is asked for.
 
     >>> [len(window) for window in windows(map(str, range(1000)), most=512)]
     [256, 512, 232]
@@ -41,29 +41,29 @@ def windows(texts: Iterable[str], most: int, characters: int = WINDOW_CHARACTERS
 class VectorStream(Iterator[Any]):
     """What `SentenceEncoder.encode_stream` returns: an iterator over batches of rows, [sentences, dim] each."""
 
-    def __init__(self, rows: Generator[Any, None, None], cut: TruncationReport, progress: Progress) -> None:
+    def __init__(self, rows: Generator[Any, None, None], report: TruncationReport, progress: Progress) -> None:
         self._rows = rows
-        self._cut = cut
+        self._report = report
         self._progress = progress
 
     @property
     def texts(self) -> int:
-        """How many texts were read and tokenized so far."""
-        return self._cut.texts
+        """The number of texts that were read and tokenized so far."""
+        return self._report.texts
 
     @property
     def cut(self) -> int:
-        """How many of them were longer than the limit and were cut."""
-        return self._cut.cut
+        """The number of texts so far that were longer than the limit and were truncated."""
+        return self._report.cut
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text that was cut; 0 if none was."""
-        return self._cut.longest
+        """The number of tokens of the longest text that was truncated, before truncation; 0 if none was."""
+        return self._report.longest
 
     @property
     def tokens(self) -> int:
-        """How many tokens were computed so far; those of equal texts in one window once."""
+        """The number of tokens that were computed so far. Equal texts in one window count once."""
         return self._progress.tokens
 
     def __iter__(self) -> VectorStream:
@@ -73,19 +73,19 @@ class VectorStream(Iterator[Any]):
         return next(self._rows)
 
     def close(self) -> None:
-        """Ends the stream early: nothing more is read. The end of the program, or of all references to the stream, does so too."""
+        """Ends the stream early; no more texts are read. This also happens when the stream is garbage-collected."""
         self._rows.close()
 
 
 class TruncationReport:
-    """The texts that were longer than the limit, counted window after window.
+    """Counts the texts that are longer than the limit, over all windows.
 
     Attributes:
         limit: the limit in tokens, special tokens included.
-        texts: how many texts there were, cut or not.
-        cut: how many of them were longer.
-        longest: tokens of the longest of them.
-        first: the index of the first of them, and its tokens; without a meaning if there is none.
+        texts: the number of all texts.
+        cut: the number of texts that are longer than the limit.
+        longest: the number of tokens of the longest of these.
+        first: the index of the first of these, and its number of tokens; meaningless if there is none.
     """
 
     def __init__(self, limit: int) -> None:
@@ -96,7 +96,7 @@ class TruncationReport:
         self.first = (0, 0)
 
     def add(self, texts: Sequence[str], unique: Sequence[str], tokenized: Tokenized) -> None:
-        """Counts one more window: the caller's texts, each of them once, and the ids of those."""
+        """Counts one more window: the caller's texts, the same without duplicates, and the token ids of the latter."""
         lengths = {unique[index]: tokenized.untruncated_lengths[index] for index in tokenized.cut}
         if lengths:
             cut = [index for index, text in enumerate(texts) if text in lengths]
@@ -107,7 +107,7 @@ class TruncationReport:
         self.texts += len(texts)
 
     def message(self, happened: str = "cut") -> str:
-        """The whole story in one line, if there is one; `happened` is "" if they were not cut."""
+        """The report in one line, if any text is too long; `happened` is "" if texts were not truncated."""
         index, tokens = self.first
         which = f"the longest has {self.longest} tokens, the first is number {index + 1} (index {index}) with {tokens}"
         return (
@@ -117,7 +117,7 @@ class TruncationReport:
 
 
 def too_long(longer: int, texts: int, limit: int, happened: str = "cut") -> str:
-    """How many of the texts are longer than the limit, and what happened to them.
+    """Says how many of the texts are longer than the limit, and what happened to them.
 
     >>> too_long(1, 2, 32), too_long(1, 1, 32, "")
     ('1 of 2 texts is longer than 32 tokens and was cut', 'the text is longer than 32 tokens')
@@ -128,30 +128,30 @@ def too_long(longer: int, texts: int, limit: int, happened: str = "cut") -> str:
 
 
 def progress_bar(**options: Any) -> tqdm | None:
-    """A bar on stderr; None where there is none to write to: in a service, under pythonw, embedded in another program."""
+    """A progress bar on stderr; None if stderr cannot show one, as in a service or under pythonw."""
     if not has_console():
         return None
-    from huggingface_hub.utils.tqdm import tqdm  # the bar that huggingface_hub brings along; its import takes time
+    from huggingface_hub.utils.tqdm import tqdm  # slow to import
 
     return tqdm(**options)
 
 
 def has_console() -> bool:
-    """Whether stderr is open, and can do what a line that is written over needs."""
+    """Whether stderr is open, and has the methods that a progress bar needs."""
     return not getattr(sys.stderr, "closed", True) and all(hasattr(sys.stderr, name) for name in ("write", "flush", "isatty"))
 
 
 def on_terminal() -> bool:
-    """Whether stderr is one, or the output of a notebook's cell."""
+    """Whether stderr is a terminal or the output of a notebook's cell."""
     return has_console() and (sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"))
 
 
 class Progress:
-    """A bar on stderr, if that can show one, that counts sentences and tokens.
+    """Counts sentences and tokens, and shows a progress bar on stderr.
 
     Args:
-        shown: True, False, or None: on a terminal, when there is more than one batch.
-        sentences: how many there will be, if that is known.
+        shown: whether to show a bar; None: on a terminal, if there is more than one batch.
+        sentences: the number of all sentences; None: unknown.
     """
 
     def __init__(self, shown: bool | None, sentences: int | None) -> None:  # noqa: FBT001 (an option handed on)
@@ -161,14 +161,14 @@ class Progress:
         self._bar: tqdm | None = None
 
     def start(self, batches: int) -> None:
-        """Says how many batches come next."""
+        """Shows the bar, if it is wanted for this number of batches."""
         if self.shown is None:
             self.shown = True if batches > 1 and on_terminal() else None
         if self.shown and self._bar is None:
             self._bar = progress_bar(total=self.sentences, unit="sentence", desc="encode")
 
     def update(self, sentences: int, tokens: int) -> None:
-        """Adds to the numbers of sentences and tokens that are done."""
+        """Adds to the sentences and tokens that are done."""
         self.tokens += tokens
         if self._bar is not None:
             self._bar.set_postfix_str(f"{self.tokens:,} tokens", refresh=False)
@@ -184,13 +184,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Window:
-    """Some texts on their way.
+    """The texts that are computed together.
 
     Attributes:
-        texts: the caller's.
-        unique: each of them once.
-        ids: the word pieces of each of `unique`.
-        start: how many texts came before these, in earlier windows.
+        texts: the caller's texts.
+        unique: the same without duplicates.
+        ids: the token ids of each text of `unique`.
+        start: the number of texts in earlier windows.
     """
 
     texts: list[str]
@@ -200,7 +200,7 @@ class Window:
 
 
 class TokenRows:
-    """Takes padded token vectors as a tensor takes rows, and keeps of each sentence what is its own: [tokens, hidden]."""
+    """Takes padded token vectors as a tensor takes rows, and keeps those of each sentence without padding: [tokens, hidden]."""
 
     def __init__(self, ids: list[list[int]]) -> None:
         self.lengths = [len(some) for some in ids]
@@ -208,14 +208,14 @@ class TokenRows:
 
     def __setitem__(self, indices: list[int], values: Tensor, /) -> None:
         for index, value in zip(indices, values, strict=True):
-            self.rows[index] = value[: self.lengths[index]].clone()  # or all of its batch would stay in memory with it
+            self.rows[index] = value[: self.lengths[index]].clone()  # a view would keep the whole batch in memory
 
     def __getitem__(self, index: int) -> Tensor:
         return self.rows[index]
 
 
 def first_not_finite(vectors: Tensor, batch: Batch) -> int | None:
-    """The lowest index in a batch whose vector, or vectors of tokens, hold NaN or infinite values: [sentences, …] in its order."""
+    """The smallest index of a sentence whose vectors hold NaN or infinite values, or None; `vectors` is [sentences, …]."""
     finite = vectors.isfinite()
     if finite.all():
         return None
@@ -224,30 +224,24 @@ def first_not_finite(vectors: Tensor, batch: Batch) -> int | None:
 
 
 def padded(token_vectors: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
-    """[tokens, hidden] → [sentences, longest, hidden], with zeros behind the shorter ones."""
+    """[tokens, hidden] → [sentences, longest, hidden], with zeros after the shorter sentences."""
     longest = max(length for _, length in groups)
-    blocks = []
-    start = 0
-    for sentences, length in groups:
-        stop = start + sentences * length
-        blocks.append(F.pad(token_vectors[start:stop].view(sentences, length, -1), (0, 0, 0, longest - length)))
-        start = stop
-    return torch.cat(blocks)
+    return torch.cat([F.pad(block, (0, 0, 0, longest - block.shape[1])) for block in split(token_vectors, groups)])
 
 
 def in_order(rows: Tensor | TokenRows, window: Window, *, as_numpy: bool) -> Any:
-    """The rows of the different texts → the rows of the caller's."""
+    """The rows of the unique texts → a row for each of the caller's texts."""
     row = {text: index for index, text in enumerate(window.unique)}
-    order = [row[text] for text in window.texts]
+    indices = [row[text] for text in window.texts]
     if isinstance(rows, TokenRows):
-        tokens = [rows[index].clone() for index in order]  # equal texts do not share memory: a caller may change one of them
+        tokens = [rows[index].clone() for index in indices]  # equal texts do not share memory: a caller may change one of them
         return [vectors.numpy() for vectors in tokens] if as_numpy else tokens
-    vectors = rows if len(window.unique) == len(window.texts) else rows[order]
+    vectors = rows if len(window.unique) == len(window.texts) else rows[indices]
     return vectors.numpy() if as_numpy else vectors
 
 
 def beginning(text: str, most: int = 40) -> str:
-    """A text as an error shows it.
+    """The beginning of a text, quoted, for an error message.
 
     >>> beginning("a" * 100, most=3)
     "'aaa'…"

@@ -1,4 +1,4 @@
-"""Vectors that a caller passes, checked and made tensors: torch, numpy, lists of either, blocks of a large corpus."""
+"""Checks vectors that a caller passes, and converts them to tensors: torch, numpy, lists of either, blocks of a large corpus."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 Vectors: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Any]"
-"""[rows, dim], or a single [dim]: a tensor, whatever numpy makes an array of, or a list of such vectors or of lists of numbers."""
-
-
-# What may come in
+"""[rows, dim], or a single [dim]: a tensor, anything that numpy converts to an array, or a list of vectors."""
 
 
 def as_matrices(a: Vectors, b: Vectors) -> tuple[Tensor, Tensor]:
-    """Two checked matrices of one width, dtype and device."""
+    """Two checked matrices [rows, dim] of the same dimension, dtype and device."""
     first, second = as_matrix("a", a), as_matrix("b", b)
     check_same_width("a", first, "b", second)
     if first.device != second.device:
@@ -35,7 +32,7 @@ def as_matrices(a: Vectors, b: Vectors) -> tuple[Tensor, Tensor]:
 
 
 def as_pairs(a: Vectors, b: Vectors) -> tuple[Tensor, Tensor]:
-    """Two checked matrices of as many rows, or vectors where there was a single one."""
+    """Two checked matrices [rows, dim] with equal numbers of rows; a single vector stays [dim]."""
     first, second = as_matrices(a, b)
     single_a, single_b = _is_vector(a), _is_vector(b)
     if not single_a and not single_b and len(first) != len(second):
@@ -51,7 +48,7 @@ def _is_vector(value: Any) -> bool:
 
 
 def check_same_width(name_a: str, a: Any, name_b: str, b: Any) -> None:
-    """Refuses two sides whose vectors have different widths."""
+    """Refuses vectors of different dimensions."""
     empty = any(tuple(matrix.shape) == (0, 0) for matrix in (a, b))
     if a.shape[1] != b.shape[1] and not empty:
         raise ValueError(
@@ -61,13 +58,13 @@ def check_same_width(name_a: str, a: Any, name_b: str, b: Any) -> None:
 
 
 def blocks_of(name: str, matrix: Any, size: int, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
-    """The number of its first row, and the block: [at most size, dim]."""
+    """Yields blocks [at most size, dim] of a matrix, each after the index of its first row."""
     for start in range(0, len(matrix), size):
         yield start, as_matrix(name, matrix[start : start + size]).to(dtype)
 
 
 def check_finite(name: str, vectors: Tensor, first: int = 0) -> Tensor:
-    """The vectors [rows, dim] themselves; a row with NaN or infinity is refused by its number, counted from `first`."""
+    """Returns the vectors [rows, dim], or raises a ValueError that names a row with NaN or infinity, counted from `first`."""
     if not all_finite(vectors):
         finite = vectors.isfinite().all(dim=1)
         row = int(finite.int().argmin())
@@ -77,19 +74,20 @@ def check_finite(name: str, vectors: Tensor, first: int = 0) -> Tensor:
 
 
 def all_finite(values: Tensor) -> bool:
-    """Whether there is neither NaN nor infinity.
+    """Whether all values are finite.
 
-    A sum is finite only if all its values are, and one sum is ten times as fast as a check of each value. A sum may also overflow.
+    A finite sum proves it, and takes a tenth of the time of checking each value. Only if the sum is not finite, which may also be
+    an overflow, each value is checked.
     """
     return bool(values.detach().sum().isfinite()) or bool(values.isfinite().all())
 
 
 def as_sliceable(name: str, value: Vectors) -> Any:
-    """A matrix [rows, dim] for `blocks_of`; an array stays one, so that a memory-mapped one is read block by block."""
+    """A matrix [rows, dim] for `blocks_of`. An array is not converted, so that a memory-mapped one is read block by block."""
     if not isinstance(value, Tensor) and _is_array(value):
         array = _as_array(name, value)
         if array.ndim == 2:
-            as_matrix(name, array[:0])  # a dtype that cannot be is known before the first block
+            as_matrix(name, array[:0])  # refuses a wrong dtype before the first block
             return array
     elif isinstance(value, Tensor) and value.dim() == 2 and value.layout == torch.strided:
         return value
@@ -125,7 +123,7 @@ def _tensor(name: str, value: Any) -> Tensor:
         array = _as_array(name, value)
         if array.dtype != object:
             try:
-                # torch warns of an array that cannot be written to, and refuses negative strides and foreign byte orders
+                # torch warns about read-only arrays, and refuses negative strides and foreign byte orders
                 plain = array.flags.writeable and array.dtype.isnative and all(stride >= 0 for stride in array.strides)
                 return torch.from_numpy(array if plain else array.astype(array.dtype.newbyteorder("=")))
             except TypeError as error:
