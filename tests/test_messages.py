@@ -125,8 +125,8 @@ def test_what_loading_says_of_missing_and_broken_files(tiny_folder: Path, tmp_pa
     with pytest.raises(minisbert.CheckpointError) as caught:
         minisbert.load(copy)
     assert str(caught.value) == (
-        "model.safetensors and pytorch_model.bin: neither is in the checkpoint, nor a list of parts (.index.json), expected one of "
-        "them. Add the weights, or download the checkpoint anew."
+        "model.safetensors and pytorch_model.bin: neither is in the checkpoint, nor an index of shards (.index.json), expected one "
+        "of them. Add the weights, or download the checkpoint again."
     )
     (copy / "config.json").unlink()
     with pytest.raises(minisbert.CheckpointError) as caught:

@@ -1,13 +1,14 @@
-"""The families: models that compute as BERT does, under other names of fields and weights.
+"""The weight-name mapper. Each model family has a table from the hub's names of its weights to ours.
 
-A family is data. Its row of `FAMILIES` says how its weights and settings are called, where positions begin, whether there are
-token types, and which tokenizer it has where no file says. A further family of this kind is a row and a test (CONTRIBUTING.md).
+A family is a model with BERT's arithmetic, whose weights and settings may have other names. It is data: one row of `FAMILIES`
+states these names, where positions begin, whether there are token types, and the default tokenizer. A new family needs a row and
+a test (CONTRIBUTING.md).
 
-The tables of names translate from the hub's names to ours, and back. The historical ones:
+The tables are used in both directions, for loading and for saving. Historical names:
 
-    bert.…                    the prefix of checkpoints saved with a head on top (BertForMaskedLM and the like)
-    LayerNorm.gamma, .beta    the names of TensorFlow's BERT for weight and bias, kept by the first PyTorch ports
-    query, key, value         three layers there, one fused layer here: one product instead of three
+    bert.…                    the prefix in checkpoints that were saved with a head on top (BertForMaskedLM and the like)
+    LayerNorm.gamma, .beta    TensorFlow's names for weight and bias, which the first PyTorch ports kept
+    query, key, value         three layers in the checkpoint, one fused layer here: one product instead of three
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from minisbert.checkpoint.fields import LARGEST_WIDTH, Fields, brief, refuse_rem
 MOST_LAYERS: Final = 1 << 10
 
 Names = tuple[tuple[tuple[str, ...], str], ...]
-"""Rows of (names on the hub, our name). {n} is a layer, {p} is weight or bias.
-Several names on the hub are stacked along the first axis, in that order."""
+"""Rows of (names on the hub, our name). {n} is the index of a layer, {p} is weight or bias.
+If a row has several names on the hub, their tensors are concatenated along the first axis, in this order."""
 
 HUB_NAMES: Names = (
     (("embeddings.word_embeddings.weight",), "embeddings.word.weight"),
@@ -92,7 +93,7 @@ Switches = tuple[tuple[str, object, str], ...]
 
 ONLY: Switches = (
     ("is_decoder", False, "minisbert is an encoder, in which every token attends to every other"),
-    ("is_encoder_decoder", False, "minisbert is an encoder, without a decoder behind it"),
+    ("is_encoder_decoder", False, "minisbert is an encoder without a decoder"),
     ("add_cross_attention", False, "minisbert is an encoder, without a second sequence to attend to"),
     ("position_embedding_type", "absolute", "minisbert has no other position embeddings"),
     ("pruned_heads", {}, "minisbert has no layers of unequal numbers of heads"),
@@ -102,19 +103,19 @@ ONLY: Switches = (
 
 @dataclass(frozen=True)
 class Family:
-    """The names that one family has for BERT's fields and weights, and the values that it fixes.
+    """One family's names for BERT's fields and weights, and the values that are the same in all its models.
 
     Attributes:
-        name: as people write it, for messages.
-        classes: what its class names begin with: "Bert" for BertModel, BertForMaskedLM and so on.
-        prefix: what stands before the names of weights that were saved with a head on top.
-        tokenizer: the class of its tokenizer where no file names one.
+        name: the name used in messages.
+        classes: the beginning of its class names: "Bert" for BertModel, BertForMaskedLM and so on.
+        prefix: the prefix of weights that were saved with a head on top.
+        tokenizer: the class of its tokenizer if no file names one.
         weights: the names of its weights.
-        keys: the fields of `BertConfig` that its config.json calls otherwise.
-        fixed: the fields of `BertConfig` that are the same in all its models. A config.json that has such a field must agree.
+        keys: our field of `BertConfig` → its name in this family's config.json, if that differs.
+        fixed: the fields of `BertConfig` that are the same in all its models. If config.json has such a field, it must agree.
         pad_before_positions: whether positions begin at `pad_token_id` + 1, and padding tokens do not count.
-        beside: files beside the weights, of outputs that minisbert does not give; a warning names them.
-        only: as `ONLY`, for this family; the value "hidden_size" means that of the field of this name.
+        beside: files for other outputs, which minisbert does not compute; a warning names them.
+        only: as `ONLY`, for this family; "hidden_size" stands for the value of that field.
     """
 
     name: str
@@ -176,8 +177,7 @@ FAMILIES: dict[str, Family] = {
 }
 """By the `model_type` of config.json."""
 
-# Other architectures that sentence vectors are made with, by the `model_type` of config.json. Named, so that the message says
-# plainly what the checkpoint is.
+# Other architectures of sentence encoders, by the `model_type` of config.json, so that the error can name them.
 OTHER_ARCHITECTURES: Final = {
     "albert": "ALBERT",
     "bart": "BART",
@@ -210,7 +210,7 @@ OTHER_ARCHITECTURES: Final = {
 }
 
 
-# What else lies in published files, and why a sentence vector does not need it. Anything else that is unused is named in a warning.
+# Tensors of published checkpoints that a sentence vector does not need, and why. A warning names any other unused tensor.
 IGNORED: tuple[tuple[str, str], ...] = (
     (r"embeddings\.position_ids", "the positions 0, 1, 2 …, saved by old versions of transformers"),
     (r"embeddings\.token_type_ids", "zeros, saved likewise"),
@@ -225,7 +225,7 @@ IGNORED: tuple[tuple[str, str], ...] = (
 
 
 def read_bert_config(fields: Fields, load_warnings: list[str]) -> BertConfig:
-    """`config.json`: every setting that changes the result is obeyed or refused."""
+    """Reads `config.json`: every setting that changes the result is either applied or refused."""
     model_type, family = _family(fields, load_warnings)
     refuse_remote_code(fields)
     for name, expected, why in ONLY + family.only:
@@ -233,7 +233,7 @@ def read_bert_config(fields: Fields, load_warnings: list[str]) -> BertConfig:
         fields.must_be(name, value, f"{why}; load this checkpoint with transformers.")
 
     def key(name: str) -> str:
-        """What the family calls a field of `BertConfig`. A field of our name must not contradict it."""
+        """The family's name for a field of `BertConfig`. If config.json also has our name, the values must agree."""
         key = family.keys.get(name, name)
         fields.must_be(name, fields.values.get(key), f"{family.name} has it in {key!r}. Remove one of the two.")
         return key
@@ -267,7 +267,7 @@ def read_bert_config(fields: Fields, load_warnings: list[str]) -> BertConfig:
 
 
 def _family(fields: Fields, load_warnings: list[str]) -> tuple[str, Family]:
-    """The model_type and its row; without a model_type, by the class names in `architectures`."""
+    """The model_type and its row. If there is no model_type, the class names in `architectures` decide."""
     architectures = fields.values.get("architectures") or []
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         fields.refuse("architectures", "a list of class names")
@@ -290,7 +290,7 @@ def _family(fields: Fields, load_warnings: list[str]) -> tuple[str, Family]:
 
 
 def source_of(name: str, config: BertConfig, fields: Fields) -> str:
-    """Where the value of a field of `BertConfig` comes from: config.json, the family, or nowhere ("the default")."""
+    """Where the value of a field of `BertConfig` comes from: config.json, the family, or the default."""
     family = FAMILIES[config.model_type]
     if name in family.fixed:
         return f"every {family.name}"
@@ -298,7 +298,7 @@ def source_of(name: str, config: BertConfig, fields: Fields) -> str:
 
 
 def to_hub_config(config: BertConfig) -> dict[str, Any]:
-    """`config.json` in the family's own words, without what is fixed in it."""
+    """The values of `config.json` under the family's names, without the family's fixed values."""
     family = FAMILIES[config.model_type]
     values: dict[str, Any] = {"architectures": [f"{family.classes}Model"], "model_type": config.model_type}
     derived = ("model_type", "position_offset", "relative_attention_num_buckets")
@@ -312,7 +312,7 @@ def to_hub_config(config: BertConfig) -> dict[str, Any]:
 
 
 def names(config: BertConfig) -> dict[str, tuple[str, ...]]:
-    """The names of its family written out for that many layers: our name → the names on the hub."""
+    """The family's table written out for all layers: our name → the names on the hub."""
     table = {}
     for theirs, ours in FAMILIES[config.model_type].weights:
         for layer in range(config.num_hidden_layers) if "{n}" in ours else [0]:
@@ -322,7 +322,7 @@ def names(config: BertConfig) -> dict[str, tuple[str, ...]]:
 
 
 def to_hub_names(bert: Bert) -> dict[str, Tensor]:
-    """The weights under the hub's names, q/k/v split again: what transformers' model of that family loads."""
+    """The weights under the hub's names, with query, key and value split again, as transformers' model of the family loads them."""
     state = bert.state_dict()
     return {
         name: part
@@ -332,7 +332,7 @@ def to_hub_names(bert: Bert) -> dict[str, Tensor]:
 
 
 def current_name(name: str, prefix: str = "bert.") -> str:
-    """A name of any era as the hub writes it today.
+    """The current name on the hub for a current or historical name.
 
     >>> current_name("bert.embeddings.LayerNorm.gamma")
     'embeddings.LayerNorm.weight'
@@ -342,11 +342,11 @@ def current_name(name: str, prefix: str = "bert.") -> str:
 
 
 def is_superfluous(name: str, config: BertConfig) -> bool:
-    """Whether another family has a tensor of this name and this one has not, such as token types."""
+    """Whether another family has a tensor of this name, such as token types, but the config's family has not."""
     own = {theirs for theirs, _ in FAMILIES[config.model_type].weights}
     return any((name,) in {theirs for theirs, _ in family.weights} - own for family in FAMILIES.values())
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a tensor of this name is known and not needed; see `IGNORED`."""
+    """Whether a tensor of this name is in `IGNORED`."""
     return any(re.fullmatch(pattern, name) for pattern, _ in IGNORED)

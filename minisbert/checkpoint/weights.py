@@ -1,4 +1,4 @@
-"""Weight files: every tensor is checked before the first one is used, and each goes straight to where it stays."""
+"""Reads weight files. All tensors are checked before the first is used, and each is read directly into its parameter."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ FLOATS = {
 }  # fmt: skip
 
 
-# Those of published models stay below 100.
 LARGEST_VALUE = 1e6
+"""Larger weights are refused. Those of published models are below 100."""
 
-# What DataParallel, torch.compile, FSDP, training frameworks and SentenceTransformer put before the names of the model they wrap.
+# The prefixes that DataParallel, torch.compile, FSDP, training frameworks and SentenceTransformer add to the names of weights.
 WRAPPER = re.compile(r"((module|_orig_mod|_fsdp_wrapped_module|model|auto_model|0)\.)+")
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file, not read yet. `dtype` is None when it is no floating-point number, `kind` its name in the file."""
+    """One tensor of a file, not read yet. `dtype` is None unless it is floating-point; `kind` is the dtype's name in the file."""
 
     name: str
     file: str
@@ -43,16 +43,16 @@ class StoredTensor:
 
 
 def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype = torch.float32) -> list[str]:
-    """Fills a model that was built on the meta device, with a strict check of every tensor first.
+    """Checks all tensors strictly, then loads them into a model that was built on the meta device.
 
-    One tensor at a time goes from the file to where it stays, so that memory holds the weights once. Half-precision files are
-    widened, which is exact; a float64 file is narrowed to `dtype`, with a load warning.
+    One tensor is read at a time, so memory holds the weights once. Half precision is converted to `dtype` exactly; float64 is
+    rounded to `dtype`, with a load warning.
 
     Returns:
-        What a user should be told.
+        The load warnings.
 
     Raises:
-        CheckpointError: listing every tensor that is missing, misshapen, not floating-point, given twice, or not finite.
+        CheckpointError: lists every tensor that is missing, not finite, not floating-point, given twice, or of a wrong shape.
     """
     family = FAMILIES[bert.config.model_type]
     table = names(bert.config)
@@ -110,7 +110,7 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
 
 
 def _wrapper_of(stored: Sequence[str], needed: Sequence[str], own: str) -> tuple[str, str]:
-    """The prefix of a wrapper before the names in a file, or ""; and a hint if the prefix is not a known one.
+    """The prefix that a wrapper added to all names of a file, or ""; and a hint for the error if the prefix is unknown.
 
     Args:
         stored: the names in the file.
@@ -132,13 +132,13 @@ def _wrapper_of(stored: Sequence[str], needed: Sequence[str], own: str) -> tuple
     ]
     if not complete:
         return "", ""
-    return "", f" All are there behind the prefix {' and behind '.join(complete)}; save the state_dict() of that module alone."
+    return "", f" All are there with the prefix {' and with '.join(complete)}; save the state_dict() of that module alone."
 
 
 def load_module(module: nn.Module, stored: Sequence[StoredTensor], dtype: torch.dtype, config: str) -> list[str]:
     """`load_weights` for a module of `pooling.build_modules`, whose tensors have the checkpoint's own names.
 
-    `stored` lie in the module's folder; `config` is the file that gave the shapes, for messages.
+    `stored` are the tensors in the module's folder; `config` is the file that gave the shapes, for messages.
     """
     found = {tensor.name: tensor for tensor in stored}
     problems = []
@@ -164,7 +164,7 @@ def load_module(module: nn.Module, stored: Sequence[StoredTensor], dtype: torch.
 def non_finite(values: Tensor) -> str:
     """What is wrong with the values of a parameter, or "".
 
-    A flipped bit can make a value of any size, and a huge one makes every vector infinite or NaN.
+    A flipped bit can make a value huge, and then every vector is infinite or NaN.
     """
     low, high = (float(end) for end in values.aminmax())  # NaN, if one is among them
     if -LARGEST_VALUE <= low <= high <= LARGEST_VALUE:
@@ -196,27 +196,27 @@ SHARD_NAME = re.compile(r"\w[\w.-]{0,200}", re.ASCII)
 def open_weights(find: Find, folder: str) -> list[StoredTensor]:
     """The tensors in a folder of a checkpoint, none of them read yet. Nothing in a file is ever run.
 
-    The first that is there, as in transformers: `model.safetensors`, its parts (`model.safetensors.index.json`),
-    `pytorch_model.bin`, its parts.
+    The first of these that exists is used, as in transformers: `model.safetensors`, its shards (`model.safetensors.index.json`),
+    `pytorch_model.bin`, its shards.
 
     Raises:
-        CheckpointError: if there is no such file, or if one is broken, or not what the list of parts says.
+        CheckpointError: if there is no such file, a file is broken, or shards disagree with their index.
     """
     for name in SAFETENSORS, PICKLED:
         file = inside(folder, name)
         if (path := find(file)) is not None:
             return open_file(path, file)
         if (index := read_fields(find, f"{file}.index.json")) is not None:
-            return _open_parts(find, folder, index)
+            return _open_shards(find, folder, index)
     raise MissingFileError(
-        f"{inside(folder, SAFETENSORS)} and {inside(folder, PICKLED)}: neither is in the checkpoint, nor a list of parts "
-        "(.index.json), expected one of them. Add the weights, or download the checkpoint anew.",
+        f"{inside(folder, SAFETENSORS)} and {inside(folder, PICKLED)}: neither is in the checkpoint, nor an index of "
+        "shards (.index.json), expected one of them. Add the weights, or download the checkpoint again.",
         folder,
     )
 
 
 def open_file(path: Path, file: str) -> list[StoredTensor]:
-    """The tensors of one file, by the ending of its name."""
+    """The tensors of one file, whose format is known by its suffix."""
     with path.open("rb") as opened:
         head = opened.read(64)
     for found, what, remedy in (
@@ -231,28 +231,28 @@ def open_file(path: Path, file: str) -> list[StoredTensor]:
     return tensors
 
 
-def _open_parts(find: Find, folder: str, index: Fields) -> list[StoredTensor]:
-    """Weights in several files, and an index that says which tensor is in which. All must agree, to the last tensor."""
+def _open_shards(find: Find, folder: str, index: Fields) -> list[StoredTensor]:
+    """Weights in several files, whose index says which file holds which tensor. Index and files must agree on every tensor."""
     where = index.values.get("weight_map")
-    if not isinstance(where, dict) or not where or not all(isinstance(part, str) for part in where.values()):
+    if not isinstance(where, dict) or not where or not all(isinstance(shard, str) for shard in where.values()):
         index.refuse("weight_map", "an object that gives for each tensor the name of its file")
     ending = ".safetensors" if SAFETENSORS in index.file else ".bin"
-    parts = sorted(set(where.values()))
-    for part in parts:
-        if not SHARD_NAME.fullmatch(part) or not part.endswith(ending):
+    shards = sorted(set(where.values()))
+    for shard in shards:
+        if not SHARD_NAME.fullmatch(shard) or not shard.endswith(ending):
             raise CheckpointError(
-                f"{index.file}: field 'weight_map': found the file name {brief(part)}, expected the plain name of a {ending} file "
+                f"{index.file}: field 'weight_map': found the file name {brief(shard)}, expected the plain name of a {ending} file "
                 "beside it. Take an unchanged copy of the checkpoint."
             )
-    if len(parts) > MOST_SHARDS:
+    if len(shards) > MOST_SHARDS:
         raise CheckpointError(
-            f"{index.file}: found {len(parts):,} files, expected at most {MOST_SHARDS:,}. Take an unchanged copy."
+            f"{index.file}: found {len(shards):,} shards, expected at most {MOST_SHARDS:,}. Take an unchanged copy."
         )
 
     problems = []
     stored = []
-    for part in parts:
-        file = inside(folder, part)
+    for shard in shards:
+        file = inside(folder, shard)
         path = find(file)
         if path is None:
             problems.append(f"{file}: no such file")
@@ -260,14 +260,14 @@ def _open_parts(find: Find, folder: str, index: Fields) -> list[StoredTensor]:
         tensors = open_file(path, file)
         stored.extend(tensors)
         there = {tensor.name for tensor in tensors}
-        listed = {name for name, place in where.items() if place == part}
+        listed = {name for name, place in where.items() if place == shard}
         problems.extend(f"{brief(name)}: listed for {file}, but not in it" for name in sorted(listed - there))
         for name in sorted(there - listed):
             place = where.get(name)
             problems.append(f"{brief(name)}: in {file}, but " + (f"listed for {place}" if place else "not listed"))
     if problems:
         raise CheckpointError(
-            f"{index.file}: {len(problems)} entries disagree with the files. All parts and their index must come from the same "
+            f"{index.file}: {len(problems)} entries disagree with the files. All shards and their index must come from the same "
             "checkpoint; take an unchanged copy of all.\n  " + _lines(problems)
         )
     return stored
@@ -276,8 +276,8 @@ def _open_parts(find: Find, folder: str, index: Fields) -> list[StoredTensor]:
 def _open_safetensors(path: Path, file: str) -> Iterable[StoredTensor]:
     def reader(name: str) -> Callable[[], Tensor]:
         def read() -> Tensor:
-            # The file is opened anew for each tensor, since an open one is mapped into memory, and all its pages that were read
-            # stay there until it is closed: this way it never stands in memory beside the parameters.
+            # The file is opened again for each tensor. An open file is mapped into memory, and the pages that were read stay there
+            # until it is closed, so memory would hold the weights twice.
             with rust_errors(complaint), safe_open(path, framework="pt") as opened:
                 return opened.get_tensor(name)
 
@@ -285,7 +285,7 @@ def _open_safetensors(path: Path, file: str) -> Iterable[StoredTensor]:
 
     def complaint(reason: str) -> CheckpointError:
         return CheckpointError(
-            f"{file}: not a safetensors file that can be read ({reason}). It may be cut off or damaged; download it anew."
+            f"{file}: not a safetensors file that can be read ({reason}). It may be truncated or damaged; download it again."
         )
 
     with rust_errors(complaint), safe_open(path, framework="pt") as opened:
@@ -305,7 +305,7 @@ def _open_pickled(path: Path, file: str) -> Iterable[StoredTensor]:
 
 
 def checksum(*parts: nn.Module) -> int:
-    """A number that changes when a weight does: the sum of all bits, taken as integers, so that it is exact in any order."""
+    """The sum of all weights' bits, read as integers: it changes with any weight, and is exact in any order of addition."""
     kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     weights = (weight for part in parts for weight in chain(part.parameters(), part.buffers()))  # int8 layers have buffers
     return sum(int(weight.view(kinds[weight.element_size()]).sum(dtype=torch.int64)) for weight in weights)

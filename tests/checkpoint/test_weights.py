@@ -592,19 +592,19 @@ def test_a_part_s_name_is_told_as_it_was_found(index: Path) -> None:
     )
 
 
-def test_as_many_parts_as_are_allowed_are_looked_for_and_all_that_are_missing_are_named(index: Path) -> None:
+def test_the_largest_allowed_number_of_shards_is_read_and_all_missing_ones_are_named(index: Path) -> None:
     ending = ".safetensors" if "safetensors" in index.name else ".bin"
     lines = change_map(
         index, lambda where: where.update({f"t{n}": f"x{n}{ending}" for n in range(MOST_SHARDS - len(set(where.values())))})
     ).splitlines()
     assert lines[0] == (
-        f"{index.name}: 1022 entries disagree with the files. All parts and their index must come from the same checkpoint; take "
+        f"{index.name}: 1022 entries disagree with the files. All shards and their index must come from the same checkpoint; take "
         "an unchanged copy of all."
     )
     assert lines[1:3] == [f"  x0{ending}: no such file", f"  x1{ending}: no such file"]
 
 
-def test_parts_are_looked_for_in_the_folder_of_their_index(index: Path, expected: Tensor) -> None:
+def test_shards_are_read_from_the_folder_of_their_index(index: Path, expected: Tensor) -> None:
     folder = index.parent
     (folder / "0_Transformer").mkdir()
     for path in folder.iterdir():
@@ -621,8 +621,8 @@ def test_without_weights_the_files_are_named_where_they_are_expected(folder: Pat
         open_weights(finder(folder), "2_Dense")
     assert caught.value.folder == "2_Dense"
     assert str(caught.value) == (
-        "2_Dense/model.safetensors and 2_Dense/pytorch_model.bin: neither is in the checkpoint, nor a list of parts "
-        "(.index.json), expected one of them. Add the weights, or download the checkpoint anew."
+        "2_Dense/model.safetensors and 2_Dense/pytorch_model.bin: neither is in the checkpoint, nor an index of "
+        "shards (.index.json), expected one of them. Add the weights, or download the checkpoint again."
     )
 
 
