@@ -1,4 +1,4 @@
-"""What a checkpoint's json files say: the encoder's sizes, the limit in tokens, how the vectors are meant to be used.
+"""Reads a checkpoint's json files: the encoder's sizes, the limit in tokens, prompts and similarity function.
 
 A checkpoint in the hub's layout:
 
@@ -32,7 +32,7 @@ LEAST_LIMIT: Final = 3
 SIMILARITY_FUNCTIONS: Final = ("cosine", "dot", "euclidean", "manhattan")
 
 EVERY_MODELS_PROMPTS: Final = {"query": "", "document": ""}
-"""What encode_query and encode_document put before a text when the checkpoint has nothing for them, as in sentence-transformers."""
+"""The prompts of encode_query and encode_document if the checkpoint has none, as in sentence-transformers."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class SentenceTransformersConfig:
 
     Attributes:
         prompts: texts to put before a sentence, by name.
-        default_prompt_name: the prompt that holds where none is asked for.
+        default_prompt_name: the prompt that is used by default.
         similarity_fn_name: one of `SIMILARITY_FUNCTIONS`; None: the file does not say.
         truncate_dim: how many dimensions of a vector to keep; None: all.
     """
@@ -77,7 +77,7 @@ class Limit:
     Attributes:
         tokens: the limit, special tokens included.
         source: the file and field that decided.
-        reasons: what each file had to say about it, in the order in which they are asked.
+        reasons: what each file says about it, in order of precedence.
     """
 
     tokens: int
@@ -102,13 +102,13 @@ class CheckpointConfig:
         bert: the sizes of the encoder.
         wordpiece: the settings of the tokenizer.
         pooling: from token vectors to a sentence vector.
-        modules: the post-pooling modules: what happens to the sentence vector then.
-        usage: prompts and the like.
+        modules: the post-pooling modules.
+        usage: prompts, similarity function and truncated dimension.
         lower_case_first: whether the text is lower-cased before the tokenizer sees it.
-        limit: the limit in tokens, and what it follows from.
-        folder: where config.json, the tokenizer and the weights lie inside the checkpoint; "" is its root.
-        load_warnings: what a user should be told when this checkpoint is loaded.
-        settings: every setting that changes a vector, with the file that gave it.
+        limit: the limit in tokens, and the reasons for it.
+        folder: the folder of config.json, the tokenizer and the weights inside the checkpoint; "" is its root.
+        load_warnings: the warnings to give when this checkpoint is loaded.
+        settings: every setting that changes a vector, with the file that it comes from.
     """
 
     bert: BertConfig
@@ -129,12 +129,12 @@ class CheckpointConfig:
 
     @property
     def dimension(self) -> int:
-        """The dimensions of a sentence vector as the modules give it, before truncation."""
+        """The dimension of a sentence vector before `truncate_dim`."""
         return width(self.pooling, self.modules)
 
 
 def read_wordpiece_config(fields: Fields) -> WordPieceConfig:
-    """`tokenizer_config.json`, which many repositories have beside or instead of `tokenizer.json`."""
+    """Reads `tokenizer_config.json`, which many repositories have in addition to `tokenizer.json` or without it."""
 
     def token(field: str) -> str | None:
         """A special token, written as a text or as an object with the text in `content`."""
@@ -172,7 +172,7 @@ def read_wordpiece_config(fields: Fields) -> WordPieceConfig:
 
 
 def read_usage(fields: Fields | None, dimension: int, load_warnings: list[str]) -> SentenceTransformersConfig:
-    """`config_sentence_transformers.json`. A missing one, as before sentence-transformers 2, says nothing."""
+    """Reads `config_sentence_transformers.json`, which checkpoints older than sentence-transformers 2 do not have."""
     if fields is None:
         return SentenceTransformersConfig()
     kind = fields.text("model_type")
@@ -208,10 +208,10 @@ def read_usage(fields: Fields | None, dimension: int, load_warnings: list[str]) 
 
 
 def read_sentence_config(fields: Fields) -> None:
-    """`sentence_bert_config.json`: refuses what changes the vectors in ways that minisbert does not know.
+    """Checks `sentence_bert_config.json`: refuses settings that would change the vectors and that minisbert does not have.
 
-    Its `max_seq_length` and `do_lower_case` are read elsewhere. The arguments for other libraries (model_args and the like, of
-    either generation) may hold what does not change the mathematics.
+    Its `max_seq_length` and `do_lower_case` are read elsewhere. Arguments for other libraries (`model_args` and similar fields) are
+    accepted if they do not change the mathematics.
     """
     load = "Load this checkpoint with sentence-transformers."
     for name, expected in ("transformer_task", "feature-extraction"), ("module_output_name", "token_embeddings"):
@@ -245,10 +245,15 @@ def read_sentence_config(fields: Fields) -> None:
 def decide_limit(
     bert: BertConfig, sizes: Fields, wordpiece: Fields, asked: int | None, sentence: Fields, load_warnings: list[str]
 ) -> Limit:
-    """How many tokens a sentence may have: `max_seq_length`, else `model_max_length`, and never more than the positions.
+    """The limit in tokens: `max_seq_length`, else `model_max_length`, but never more than the model has positions.
 
-    `sizes`, `wordpiece` and `sentence` are config.json, tokenizer_config.json, whose model_max_length is `asked`, and
-    sentence_bert_config.json.
+    Args:
+        bert: the sizes of the encoder.
+        sizes: config.json.
+        wordpiece: tokenizer_config.json.
+        asked: its `model_max_length`, if it has one.
+        sentence: sentence_bert_config.json.
+        load_warnings: warnings are appended here.
 
     Raises:
         CheckpointError: if the limit is too small for [CLS], [SEP] and one word piece.
@@ -286,7 +291,7 @@ def decide_limit(
 
 
 def read_checkpoint(find: Find) -> CheckpointConfig:
-    """Reads all settings of a checkpoint, in the order of its chain, before any of its weights are touched.
+    """Reads all settings of a checkpoint, in the order of its modules, before any weights are read.
 
     Raises:
         CheckpointError: naming file, field, found, expected, and what to do.

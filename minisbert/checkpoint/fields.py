@@ -1,8 +1,7 @@
-"""How the json files of a checkpoint are read: strictly, field by field.
+"""Reads the json files of a checkpoint strictly, field by field.
 
-Nothing here is guessed. A field is either right, or absent with a default that the reference (transformers,
-sentence-transformers) has too, or it raises a `CheckpointError` that names the file, the field, what was found, what was
-expected, and what to do.
+Nothing is guessed. A field must be right, or absent if transformers or sentence-transformers has a default for it. Otherwise a
+`CheckpointError` names the file and the field, and says what was found, what was expected, and what to do.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from typing import Final, NoReturn, TypeVar
 from minisbert.errors import CheckpointError
 
 Find = Callable[[str], "Path | None"]
-"""Given a file's path inside a checkpoint, where it lies on this machine, or None if the checkpoint has no such file."""
+"""A file's path inside a checkpoint → its path on this machine, or None if the checkpoint has no such file."""
 
 Choice = TypeVar("Choice", bound=str)
 
-# Far above every published BERT. A larger number is a broken or hostile file, and must not reserve any memory.
+# Far above every published BERT. A larger value comes from a broken or hostile file, and must not allocate memory.
 LARGEST_SIZE: Final = 1 << 20
 LARGEST_WIDTH: Final = 1 << 16
 LARGEST_JSON: Final = 64 << 20  # bytes
@@ -30,7 +29,7 @@ DEFAULT: Final = "the default"
 
 
 class MissingFileError(CheckpointError):
-    """A checkpoint lacks a file that is needed; `load` adds what it has instead.
+    """A checkpoint lacks a required file. `load` adds to the message which other files it has.
 
     Attributes:
         folder: that of the module, inside the checkpoint.
@@ -42,26 +41,26 @@ class MissingFileError(CheckpointError):
 
 
 class Fields:
-    """One json object, read field by field; every complaint names file, field, found and expected."""
+    """One json object, read field by field. Every error names file, field, found and expected value."""
 
     def __init__(self, values: dict[str, object], file: str) -> None:
         self.values = values
         self.file = file
 
     def refuse(self, field: str, expected: str, remedy: str = "Correct the file, or take an unchanged copy.") -> NoReturn:
-        """Raises the CheckpointError that says what is wrong with a field."""
+        """Raises a CheckpointError for a field."""
         found = brief(self.values[field]) if field in self.values else "no such field"
         raise CheckpointError(f"{self.file}: field {field!r}: found {found}, expected {expected}. {remedy}")
 
     def integer(self, field: str, *, minimum: int = 1, maximum: int = LARGEST_SIZE, default: object = _REQUIRED) -> int:
-        """An integer from `minimum` to `maximum`. `true` is not a number, although Python says so."""
+        """An integer from `minimum` to `maximum`. `true` is refused, although Python's bool is an int."""
         value = self.values.get(field, default)
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
             self.refuse(field, f"an integer from {minimum} to {maximum}")
         return value
 
     def below_one(self, field: str, *, default: float, zero: bool) -> float:
-        """A number above 0, or from 0 if `zero` says so, and below 1: the ε of a layer norm, a share that dropout drops."""
+        """A number below 1 and above 0, or at least 0 if `zero` is true: the ε of a layer norm, a dropout probability."""
         value = self.values.get(field, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1 or not (value or zero):
             self.refuse(field, f"a number {'from' if zero else 'above'} 0 and below 1")
@@ -88,7 +87,7 @@ class Fields:
         return None if self.values.get(field) is None else self.string(field)
 
     def source(self, field: str) -> str:
-        """Where the value in force comes from: this file, or nowhere."""
+        """Where the value in force comes from: this file, or the default."""
         return self.file if self.values.get(field) is not None else DEFAULT
 
     def choice(self, field: str, choices: Sequence[Choice], *, default: object = _REQUIRED) -> Choice:
@@ -100,13 +99,13 @@ class Fields:
         self.refuse(field, "one of " + ", ".join(choices))
 
     def must_be(self, field: str, expected: object, why: str) -> None:
-        """Refuses a switch that is set to anything but what minisbert does."""
+        """Refuses a field that is present with any other value than `expected`, the only one that minisbert computes."""
         if self.values.get(field, expected) != expected:
             self.refuse(field, json.dumps(expected), why)
 
 
 def refuse_remote_code(fields: Fields) -> None:
-    """`auto_map` names Python files of the checkpoint that were meant to be run instead of BERT."""
+    """Refuses a checkpoint with `auto_map`, which names Python files of the checkpoint to run instead of BERT."""
     if fields.values.get("auto_map") is not None:
         fields.refuse(
             "auto_map",
@@ -117,7 +116,7 @@ def refuse_remote_code(fields: Fields) -> None:
 
 
 def brief(value: object) -> str:
-    """A json value as it stands in an error message: its text, cut when long, and its type.
+    """A json value for an error message: its text, shortened if it is long, and its type.
 
     >>> brief("yes")
     '"yes" (str)'
@@ -125,15 +124,15 @@ def brief(value: object) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
     except ValueError:  # an integer of more digits than Python prints
-        text = "a number beyond measure"
+        text = "an integer of too many digits"
     return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
 
 
 def read_json(path: Path, file: str) -> object:
-    """Parses one json file, refusing what json forbids or leaves open: NaN, a key given twice, bad UTF-8, endless nesting.
+    """Parses one json file. NaN, duplicate keys, invalid UTF-8 and too deep nesting are refused.
 
     Args:
-        path: where the file lies.
+        path: the path of the file.
         file: its name inside the checkpoint, for messages.
     """
 
@@ -160,7 +159,7 @@ def read_json(path: Path, file: str) -> object:
             json.dumps(value, ensure_ascii=False).encode()  # json accepts a lone surrogate, and all code after it fails on one
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{file}: not valid json ({error}). The file may be cut off or damaged; take an unchanged copy of it."
+            f"{file}: not valid json ({error}). The file may be truncated or damaged; take an unchanged copy of it."
         ) from error
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error}). Check the file and its permissions.") from error
@@ -179,13 +178,13 @@ def read_fields(find: Find, file: str) -> Fields | None:
 
 
 def unknown(fields: Fields, known: set[str]) -> list[str]:
-    """A load warning about fields of a module that minisbert does not know and does not use."""
+    """A load warning for the fields of a module that minisbert does not know; an empty list if there are none."""
     names = sorted(brief(name) for name in fields.values if name not in known)
     return [f"{fields.file}: not known here, and not used: {listed(names, 5)}"] if names else []
 
 
 def listed(items: Sequence[str], most: int) -> str:
-    """The first of them, and how many more there are.
+    """The first `most` items, and the number of the others.
 
     >>> listed(["a", "b", "c"], 2)
     'a, b and 1 more'
@@ -194,5 +193,5 @@ def listed(items: Sequence[str], most: int) -> str:
 
 
 def inside(folder: str, file: str) -> str:
-    """The path of a module's file inside the checkpoint; the folder of the first module is usually its root, ""."""
+    """The path of a file inside the checkpoint; `folder` is that of its module, "" for the root."""
     return f"{folder}/{file}" if folder else file

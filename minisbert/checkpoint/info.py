@@ -1,7 +1,7 @@
-"""What is in force in a loaded encoder, and where each setting came from: `encoder.info()` and `minisbert info`.
+"""All settings of a loaded encoder, and where each comes from: `encoder.info()` and `minisbert info`.
 
-A vector depends on a dozen settings that lie in half a dozen files, and two copies of a model may differ in any of them. Whoever
-compares vectors of two machines compares this first.
+A vector depends on a dozen settings in half a dozen files, and two copies of a model may differ in any of them. If the vectors of
+two machines differ, compare their settings first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SET = "set in this program"
 
 @dataclass(frozen=True)
 class File:
-    """A file that was read: its name inside the checkpoint, where it lies, and what is in it now.
+    """A file that was read: its name inside the checkpoint, its path, and its current size and sha256.
 
     `sha256` and `bytes` are None if the file is no longer there.
     """
@@ -38,21 +38,21 @@ class File:
 
 @dataclass(frozen=True, repr=False)
 class Info:
-    """Everything that decides what an encoder's vectors are. `print` shows it as a table.
+    """Everything that determines an encoder's vectors. `print` shows it as a table.
 
     Attributes:
-        model: its name or folder.
-        origin: the kind of place it came from.
-        revision: the commit on the hub; None for a folder or a package, which have none.
-        parameters: how many the model has, those of the modules after pooling included.
-        dimension: of a vector.
-        device: where it computes.
-        dtype: in what precision.
-        quantize: "int8" if the weights of the linear layers are kept so; None for those of `dtype`.
+        model: the name or folder of the model.
+        origin: where it was found, in words.
+        revision: the commit on the hub; None for a folder or a package.
+        parameters: the number of parameters, those of post-pooling modules included.
+        dimension: the dimension of a vector.
+        device: the device that the model computes on.
+        dtype: the dtype that it computes in.
+        quantize: "int8" if the linear layers have int8 weights; None if their weights have `dtype`.
         settings: every setting in force, with its source.
-        limit: why the limit in tokens is what it is.
+        limit: the reasons for the limit in tokens.
         files: the files that were read.
-        warnings: what was said when it was loaded.
+        warnings: the warnings that were given when it was loaded.
     """
 
     model: str
@@ -93,13 +93,13 @@ class Info:
 
 
 def describe(checkpoint: Checkpoint, usage: SentenceTransformersConfig) -> Info:
-    """See `SentenceEncoder.info`; `usage` has the prompts and the like that are in force, which a program may have changed."""
+    """See `SentenceEncoder.info`; `usage` has the current prompts, similarity function and truncated dimension."""
     config, source, tokenizer = checkpoint.config, checkpoint.source, checkpoint.tokenizer
     given = {setting.name: setting for setting in config.settings}
 
     def now(name: str, value: object) -> Setting:
         """A setting that a program may have changed since the checkpoint was read."""
-        before = given.pop(name, None)  # None: the parts were put together by hand
+        before = given.pop(name, None)  # None: the parts were not loaded from files
         return before if before is not None and before.value == value else Setting(name, value, SET)
 
     as_read = EVERY_MODELS_PROMPTS | dict(config.usage.prompts)
@@ -147,7 +147,7 @@ def _tokenizer_settings(tokenizer: TextTokenizer) -> dict[str, object]:
 
 
 def _without_long_texts(value: Any) -> Any:
-    """A json value in which a long text, such as XLM-R's map of characters, is only named by its sha256."""
+    """A json value in which long texts, such as XLM-R's map of characters, are replaced by their sha256."""
     if isinstance(value, dict):
         return {key: _without_long_texts(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -158,7 +158,7 @@ def _without_long_texts(value: Any) -> Any:
 
 
 def _revision(paths: Any) -> str | None:
-    """The commit that the hub's cache names in the path of each file: …/models--…/snapshots/<commit>/…"""
+    """The commit in the path of a file of the hub's cache: …/models--…/snapshots/<commit>/…"""
     for path in paths:
         if found := re.search(r"models--[^/\\]+[/\\]snapshots[/\\]([0-9a-f]{40})[/\\]", str(path)):
             return found[1]

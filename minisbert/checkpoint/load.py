@@ -1,4 +1,4 @@
-"""From the name of a model to a `Checkpoint`: its files are found, its settings read, its parts built and filled."""
+"""Loads a `Checkpoint` by the name of a model: finds its files, reads its settings, builds its parts, and loads their weights."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from minisbert.tokenizer import TextTokenizer
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The parts of one model, and where they came from. `SentenceEncoder` is built from one; `save` and `info` take one.
+    """The parts of one model and their source. `SentenceEncoder` is built from one; `save` and `info` take one.
 
     Attributes:
         bert: token ids → token vectors.
         tokenizer: text → token ids.
         pooling: token vectors → a sentence vector.
         modules: the post-pooling modules; often none.
-        config: everything the checkpoint's json files say.
-        source: where the files were found; None if the parts were put together by hand.
-        files: the files that were read, by their names inside the checkpoint, and where they lie.
-        warnings: what the user was told when it was loaded.
+        config: everything that the checkpoint's json files say.
+        source: where the files were found; None if the parts were not loaded from files.
+        files: the paths of the files that were read, by their names inside the checkpoint.
+        warnings: the warnings that were given when it was loaded.
     """
 
     bert: Bert
@@ -85,7 +85,7 @@ def load_checkpoint(
             files[file] = path
         return path
 
-    with _saying_what_is_there(source):
+    with _with_advice(source):
         config = read_checkpoint(find)
         tokenizer = read_tokenizer(find, config)
         stored: list[Sequence[StoredTensor]] = [open_weights(find, config.folder)]
@@ -107,8 +107,8 @@ def load_checkpoint(
 def _build(
     config: CheckpointConfig, stored: Sequence[Sequence[StoredTensor]], device: torch.device, dtype: torch.dtype
 ) -> tuple[Bert, nn.Sequential, list[str]]:
-    """The model and what follows the pooling, filled with what is stored for each; and what is to be said about that."""
-    with torch.device("meta"), _Unfilled():  # the shapes without the memory
+    """The model and the post-pooling modules with their weights, and the load warnings."""
+    with torch.device("meta"), _WithoutInitialization():  # shapes only, without memory
         bert = Bert(config.bert)
         modules = build_modules(config.modules)
     with computing():
@@ -120,19 +120,19 @@ def _build(
 
 
 @contextmanager
-def _saying_what_is_there(source: Source) -> Iterator[None]:
-    """Adds to the error about a missing file what the checkpoint has instead."""
+def _with_advice(source: Source) -> Iterator[None]:
+    """Adds to the error for a missing file which other files the checkpoint has, and what to do."""
     try:
         yield
     except MissingFileError as error:
         raise MissingFileError(f"{error} {advice(source.names(), error.folder)}".strip(), error.folder) from None
 
 
-class _Unfilled(TorchFunctionMode):
-    """Builds modules without filling them with random values, which would be thrown away.
+class _WithoutInitialization(TorchFunctionMode):
+    """Skips the random initialization of modules, whose weights are loaded anyway.
 
-    On the meta device filling costs no memory, but PyTorch imports its compiler for it, which takes a second and registers a
-    filter for warnings.
+    On the meta device it would cost no memory, but PyTorch would import its compiler, which takes a second and adds a warning
+    filter.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -143,19 +143,19 @@ class _Unfilled(TorchFunctionMode):
 
 
 MOST_KEPT = 2
-"""How many models a process keeps of those that it has unpickled."""
+"""The most unpickled models that a process keeps."""
 
-_kept: dict[Any, tuple[Any, weakref.ref[Any]]] = {}  # where from → an encoder, and the copy of it that was given out last
+_kept: dict[Any, tuple[Any, weakref.ref[Any]]] = {}  # source → an encoder, and the copy of it that was returned last
 
 
 def restore(load: partial[Any], settings: Mapping[str, Any], weights: int) -> Any:
-    """What unpickling an encoder calls: loads it again, compares the checksum of its weights, and sets what was set.
+    """Unpickles an encoder: loads it again, compares the checksum of its weights, and restores its settings.
 
-    `pool.map(encoder.encode, ...)` pickles the encoder for every chunk. So the process keeps what it loaded, and gives it out again
-    when nobody has it any more and its weights are still those that were pickled.
+    `pool.map(encoder.encode, ...)` pickles the encoder for every chunk. So a process keeps the encoder that it loaded. It reuses it
+    if the last copy was garbage-collected, and the weights are still those that were pickled.
 
     Raises:
-        MinisbertError: if the weights are others than those of the pickled encoder.
+        MinisbertError: if the weights differ from those of the pickled encoder.
     """
     place = (load.func, load.args, tuple(sorted(load.keywords.items())))
     kept, given_out = _kept.pop(place, (None, None))  # another thread finds nothing meanwhile, and loads one of its own
@@ -164,8 +164,8 @@ def restore(load: partial[Any], settings: Mapping[str, Any], weights: int) -> An
         kept = load()
         if checked(kept.bert, kept.modules) != weights:
             raise MinisbertError(
-                f"{kept.model}: the weights there are not those of the pickled encoder. They were changed, there or in the "
-                "encoder. Save changed weights to a folder of their own, and load that."
+                f"{kept.model}: its weights differ from those of the pickled encoder, so one of the two was changed. Save changed "
+                "weights to another folder, and load that."
             )
     encoder = copy.copy(kept)
     _kept[place] = kept, weakref.ref(encoder)
@@ -177,7 +177,7 @@ def restore(load: partial[Any], settings: Mapping[str, Any], weights: int) -> An
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, tried out, so that a wrong one is known before anything is loaded."""
+    """The requested or default device. It is tried, so that a wrong one is refused before anything is loaded."""
     if device is None:
         for kind, available in ("cuda", torch.cuda.is_available), ("mps", torch.backends.mps.is_available):
             if available():

@@ -1,8 +1,8 @@
-"""Puts a folder in the place of an older checkpoint, and of nothing else.
+"""Replaces an older checkpoint by a new folder, and never anything but a checkpoint.
 
-The new folder comes together beside the target, and takes its place in one step. Only files that the older checkpoint accounts
-for are ever removed, one by one: those of `MODEL_FILES` and `ROOT_FILES`, those of the module folders that its modules.json
-lists, and the parts of its weights that their index lists. Any other file stops the replacement.
+The new folder is written beside the target, and replaces it in one step. Only files that belong to the older checkpoint are
+removed, one by one: those of `MODEL_FILES` and `ROOT_FILES`, those of the module folders that its modules.json lists, and the
+shards that an index lists. Any other file stops the replacement.
 
     .name.saving-x1y2z3w4/         beside the target `name`, locked by the process that saves
         minisbert.saving           says whose folder this is
@@ -25,20 +25,20 @@ from typing import Any
 
 from minisbert.checkpoint.cache import WEIGHTS
 
-PART_OF_WEIGHTS = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)", re.ASCII)
+SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)", re.ASCII)
 
 MODULE_FILES = ("config.json", *WEIGHTS, *(f"{name}.index.json" for name in WEIGHTS))
-"""What the folder of any module may hold."""
+"""The files that the folder of any module may hold."""
 
 MODEL_FILES = (
     *MODULE_FILES,
     *("sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "unigram.json"),
 )
-"""What the folder of the first module may hold, which is the root as a rule."""
+"""The files that the folder of the first module, usually the root, may hold."""
 
 KEPT = ("README.md", ".gitattributes")
-"""What a person wrote beside a checkpoint, which is kept."""
+"""Files that people write beside a checkpoint. They are kept."""
 
 ROOT_FILES = ("modules.json", "config_sentence_transformers.json", *KEPT)
 
@@ -49,7 +49,7 @@ def check_replaceable(target: Path) -> None:
     """Refuses to replace anything but a checkpoint.
 
     Raises:
-        FileExistsError: if something else is there; it names the first file that the checkpoint there does not account for.
+        FileExistsError: if it holds anything else; the message names the first file that belongs to no checkpoint.
     """
     if not os.path.lexists(target):
         return
@@ -69,18 +69,18 @@ def check_replaceable(target: Path) -> None:
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    """Whether modules.json or config.json is one that a model has, and not another program's file of the same name."""
+    """Whether modules.json or config.json is that of a model, and not another program's file of the same name."""
     rows, config = _json(folder / "modules.json"), _json(folder / "config.json")
     modules = isinstance(rows, list) and any(isinstance(row, dict) and isinstance(row.get("type"), str) for row in rows)
     return modules or (isinstance(config, dict) and isinstance(config.get("model_type"), str))
 
 
 def _contents(folder: Path) -> tuple[list[str], str]:
-    """What a checkpoint's folder holds, by paths inside it.
+    """The contents of a checkpoint's folder, as paths inside it.
 
     Returns:
-        The files and folders that the checkpoint accounts for, each after what is in it, and modules.json after all but the folder
-        itself; and the first thing that it does not account for, or "".
+        The files and folders that belong to the checkpoint, each folder after its contents, and modules.json last; and the first
+        file or folder that does not belong to it, or "".
     """
     modules = [_plain_path(row.get("path")) for row in _rows(folder)]
     model = modules[0] if modules else ""
@@ -88,13 +88,13 @@ def _contents(folder: Path) -> tuple[list[str], str]:
     for place in {"", model, *modules}:
         files |= {_join(place, name) for name in (MODEL_FILES if place in ("", model) else MODULE_FILES)}
         for weights in WEIGHTS:
-            files |= {_join(place, part) for part in _parts(folder / place / f"{weights}.index.json")}
+            files |= {_join(place, shard) for shard in _shards(folder / place / f"{weights}.index.json")}
     folders = {str(parent) for place in modules for parent in (Path(place), *Path(place).parents)} - {"."}
     found: list[str] = []
     strange: list[str] = []
     for at, inner_folders, inner_files in os.walk(folder, topdown=False, onerror=_raise):
         place = os.path.relpath(at, folder) if Path(at) != folder else ""
-        links = [name for name in inner_folders if (Path(at) / name).is_symlink()]  # walk lists those to folders among these
+        links = [name for name in inner_folders if (Path(at) / name).is_symlink()]  # os.walk lists links to folders as folders
         for name in sorted([*inner_files, *links]):
             path = _join(place, name)
             (found if path in files and name not in links else strange).append(path)
@@ -115,16 +115,16 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
-def _parts(index: Path) -> set[str]:
-    """The parts of weights that an index lists, by the names that such parts have."""
+def _shards(index: Path) -> set[str]:
+    """The shards that an index lists, if they have the names of shards."""
     where = _json(index)
     where = where.get("weight_map") if isinstance(where, dict) else None
-    parts = where.values() if isinstance(where, dict) else ()
-    return {part for part in parts if isinstance(part, str) and PART_OF_WEIGHTS.fullmatch(part)}
+    shards = where.values() if isinstance(where, dict) else ()
+    return {shard for shard in shards if isinstance(shard, str) and SHARD.fullmatch(shard)}
 
 
 def _plain_path(path: object) -> str:
-    """A module's folder as modules.json gives it; "" for the root, and for a path that is none inside the checkpoint."""
+    """A module's folder as modules.json gives it; "" for the root, and for a path outside the checkpoint."""
     if not isinstance(path, str) or Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
         return ""
     return "" if Path(path) == Path() else str(Path(path))
@@ -135,7 +135,7 @@ def _join(place: str, name: str) -> str:
 
 
 def _json(path: Path) -> Any:
-    """The content of a json file, or None if there is none that can be read; who loads the checkpoint reports that."""
+    """The content of a json file, or None if it cannot be read, which loading the checkpoint reports."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -143,7 +143,7 @@ def _json(path: Path) -> Any:
 
 
 def _remove(folder: Path) -> None:
-    """Removes what a checkpoint accounts for, and its folder if nothing else is in it."""
+    """Removes the files of a checkpoint, and its folder if it is empty then."""
     with suppress(OSError):
         for path in [*(_contents(folder)[0]), ""]:
             place = folder / path
@@ -155,13 +155,13 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def beside(target: Path) -> Iterator[Path]:
-    """An empty folder on the same disk, gone afterwards whatever happens; also removes those that killed processes have left."""
+    """An empty folder on the same disk, which is removed afterwards. Also removes folders that killed processes have left."""
     start = f".{target.name}.saving-"
     for left in sorted(target.parent.glob(f"{glob.escape(start)}????????")):
         if not left.is_symlink() and (lock := _lock(left)) is not None:  # no process holds it
             _clear(left, target)
             os.close(lock)
-    # It gets a name of that kind after it is locked. Without the lock, another process would remove it as left behind.
+    # It is renamed to a name of that pattern after it is locked, because another process would remove it if it were unlocked.
     unlocked = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     (unlocked / MARK).write_bytes(MARK_TEXT)
     lock = _lock(unlocked)
@@ -177,7 +177,7 @@ def beside(target: Path) -> Iterator[Path]:
 
 
 def _clear(folder: Path, target: Path) -> None:
-    """Removes a folder of `beside`, if it is one, and if nothing else was put into it."""
+    """Removes a folder that `beside` made, unless other files were put into it."""
     with suppress(OSError):
         if (folder / MARK).read_bytes() != MARK_TEXT:
             return
@@ -193,7 +193,7 @@ def _clear(folder: Path, target: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Takes the lock of a folder, which goes with the process that holds it; None if another has it."""
+    """Locks a folder until the process ends; None if another process has locked it."""
     try:
         import fcntl
     except ImportError:  # Windows, where leftovers stay
@@ -211,7 +211,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def flush(folder: Path) -> None:
-    """Waits until everything is on the disk, because the content must be there before the name is."""
+    """Waits until all files are on the disk, because the content must be there before the folder gets its name."""
     for path in [*folder.rglob("*"), folder]:
         if path.is_symlink() or (path.is_dir() and os.name == "nt"):
             continue
@@ -229,19 +229,19 @@ def flush(folder: Path) -> None:
 
 
 def keep(target: Path, new: Path) -> None:
-    """Copies what a person wrote beside the older checkpoint; a link stays one."""
+    """Copies the files of `KEPT` from the older checkpoint; a link stays a link."""
     for name in KEPT:
         if os.path.lexists(target / name):
             shutil.copy2(target / name, new / name, follow_symlinks=False)
 
 
 def replace(new: Path, target: Path) -> None:
-    """Puts a folder of `beside` in the place of a checkpoint, or of nothing. The older one goes to where the new one was.
+    """Moves a folder of `beside` to the target. An older checkpoint there is moved to where the new one was.
 
     Raises:
-        FileExistsError: if the target holds something else; it then stays as it is.
+        FileExistsError: if the target holds anything but a checkpoint; it stays unchanged.
     """
-    check_replaceable(target)  # whatever came there since the first look
+    check_replaceable(target)  # it may have changed since the first check
     if not target.exists() or not any(target.iterdir()):
         if target.exists() and os.name == "nt":
             target.rmdir()
@@ -249,18 +249,18 @@ def replace(new: Path, target: Path) -> None:
         return
     _swap(new, target)
     try:
-        check_replaceable(new)  # it may have changed until now; from here on, no other process knows its name
+        check_replaceable(new)  # the older one, which may have changed until it was moved; no other process knows its new name
     except FileExistsError as error:
         _swap(new, target)
         raise FileExistsError(str(error).replace(str(new), str(target), 1)) from None
-    for name in KEPT:  # it may have been written to since it was copied
+    for name in KEPT:  # they may have changed since they were copied
         if os.path.lexists(new / name):
             (new / name).replace(target / name)
 
 
 def _swap(new: Path, target: Path) -> None:
     if not _exchange(new, target):
-        # Where the system can't exchange two folders, there is a moment in which neither has the name; both are whole.
+        # If the system cannot exchange two folders, neither has the name for a moment; both are complete.
         old = new.parent / "old"
         target.rename(old)
         try:
@@ -272,7 +272,7 @@ def _swap(new: Path, target: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Exchanges two folders in one step, where the system can: Linux since 3.15, macOS since 10.12."""
+    """Exchanges two folders in one step, if the system can: Linux since 3.15, macOS since 10.12. Returns whether it did."""
     import ctypes
 
     if os.name != "posix":

@@ -1,4 +1,4 @@
-"""A `Checkpoint` → files in the hub's layout.
+"""Writes a `Checkpoint` to files in the hub's layout.
 
     config.json, model.safetensors             BERT, as transformers has it
     tokenizer.json, tokenizer_config.json      the vocabulary and its settings
@@ -7,7 +7,7 @@
     1_Pooling/, 2_Dense/, …                    a folder for each of the other modules
     config_sentence_transformers.json          prompts and the like
 
-How they take the place of an older checkpoint, and of nothing else, is in `replace.py`.
+`replace.py` lets them replace an older checkpoint, and nothing else.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
 
 FORMAT_VERSION = "2.2.2"
-"""The version of sentence-transformers whose file format is written; every later version reads it."""
+"""The files are in the format of this version of sentence-transformers, which every later version reads."""
 
 KINDS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 def save(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: str | os.PathLike[str]) -> None:
-    """See `SentenceEncoder.save`; `usage` has the prompts and the like that are in force now."""
+    """See `SentenceEncoder.save`; `usage` has the current prompts, similarity function and truncated dimension."""
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"folder: found {type(folder).__name__}, expected the path of a folder.")
     if not os.fspath(folder):
@@ -79,8 +79,8 @@ def write(checkpoint: Checkpoint, usage: SentenceTransformersConfig, folder: Pat
         {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for number, (path, kind) in enumerate(modules)
     ]
-    _write_json(folder / "modules.json", rows)  # first: it accounts for the folders, should the process be killed now
-    dtype = str(checkpoint.bert.dtype).removeprefix("torch.")  # as torch_dtype, its name until transformers 4.56, which all read
+    _write_json(folder / "modules.json", rows)  # first, because it lists the folders that may be removed if the process is killed
+    dtype = str(checkpoint.bert.dtype).removeprefix("torch.")  # torch_dtype: its name until transformers 4.56
     sizes = {**to_hub_config(checkpoint.bert.config), "position_embedding_type": "absolute", "torch_dtype": dtype}
     _write_json(folder / "config.json", sizes)
     write_safetensors(to_hub_names(checkpoint.bert), folder / "model.safetensors")
@@ -109,7 +109,7 @@ def _kind(settings: ModuleConfig) -> str:
 
 
 def _pooling_json(config: PoolingConfig) -> dict[str, Any]:
-    """The old form, which every version reads, or the new one where the order of the modes is not that of the old form."""
+    """The old format, which every version reads; or the new one if the modes have an order that the old one cannot express."""
     flags = {flag: mode in config.modes for flag, mode in POOLING_FLAGS.items()}
     if tuple(mode for mode in POOLING_FLAGS.values() if mode in config.modes) == config.modes:
         return {"word_embedding_dimension": config.dimension, **flags, "include_prompt": config.include_prompt}
@@ -136,13 +136,13 @@ def _module_json(config: ModuleConfig) -> dict[str, Any] | None:
 
 
 def _write_tokenizer(wordpiece: TextTokenizer, folder: Path, bert: BertConfig, *, lower_first: bool) -> bool:
-    """Writes the tokenizer; returns whether lower-casing the text before it must be asked for beside it."""
+    """Writes the tokenizer; returns whether sentence_bert_config.json must ask for lower-casing the text first."""
     tokenizer = wordpiece.tokenizer
     values = json.loads(tokenizer.to_str())
     normalizer = values["normalizer"]
     steps = normalizer["normalizers"] if normalizer and normalizer["type"] == "Sequence" else []
     lower_first = lower_first and bool(steps) and steps[0] == {"type": "Lowercase"}
-    if lower_first:  # it comes from sentence_bert_config.json, which asks for it again
+    if lower_first:  # this step comes from sentence_bert_config.json, and is written there again
         normalizer = steps[1] if len(steps) == 2 else (normalizer | {"normalizers": steps[1:]} if len(steps) > 2 else None)
         values["normalizer"] = normalizer
     _write_text(folder / "tokenizer.json", json.dumps(values, ensure_ascii=False))
@@ -165,7 +165,7 @@ def _write_tokenizer(wordpiece: TextTokenizer, folder: Path, bert: BertConfig, *
         "truncation_side": wordpiece.truncation_side,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
-    if bert.type_vocab_size < 2:  # a model without token types may not be given any
+    if bert.type_vocab_size < 2:  # transformers must not pass token types to such a model
         settings["model_input_names"] = ["input_ids", "attention_mask"]
     if _is_plain_bert(tokenizer, normalizer, names):
         own = FAMILIES[bert.model_type].tokenizer
@@ -182,7 +182,7 @@ def _write_tokenizer(wordpiece: TextTokenizer, folder: Path, bert: BertConfig, *
 
 
 def _is_plain_bert(tokenizer: Tokenizer, normalizer: Any, names: Mapping[str, str]) -> bool:
-    """Whether transformers' BertTokenizer, which builds itself anew from settings, comes out as this very tokenizer."""
+    """Whether transformers' BertTokenizer, which is built from settings, equals this tokenizer."""
     model = tokenizer.model
     framed = tokenizer.encode("").tokens
     return (
@@ -201,9 +201,9 @@ def _is_plain_bert(tokenizer: Tokenizer, normalizer: Any, names: Mapping[str, st
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a .safetensors file, one tensor after the other: the length of a header, the header, the values.
+    """Writes a .safetensors file, one tensor at a time: the length of the header, the header, the values.
 
-    By hand, since safetensors' own function needs numpy, and a second copy of all tensors in memory.
+    safetensors' own function is not used, because it needs numpy and a second copy of all tensors in memory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
@@ -221,7 +221,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mappi
 
 
 def _bytes(tensor: Tensor, block: int = 1 << 24) -> Iterator[memoryview]:
-    """The values of a tensor as they lie in memory, a block at a time."""
+    """The bytes of a tensor, one block at a time."""
     flat = tensor.detach().cpu().contiguous().flatten()
     if sys.byteorder != "little":
         raise MinisbertError("this machine is big-endian, and the files are little-endian; save on another.")
@@ -236,7 +236,7 @@ def _write_json(path: Path, value: object) -> None:
     if any(
         isinstance(number, float) and not math.isfinite(number) for number in (value.values() if isinstance(value, dict) else [])
     ):
-        raise MinisbertError(f"{path.name}: found a number that is not finite, which json has no way to write.")
+        raise MinisbertError(f"{path.name}: found a value that is not finite, which json cannot store.")
     _write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -1,22 +1,22 @@
-"""Worker threads that compute on one core each, and what keeps a computation apart from the state of its caller.
+"""Worker threads that compute on one core each, isolation from the caller's PyTorch state, and safety at forks.
 
-Whatever a caller has set, minisbert computes in the state in which PyTorch starts. In a thread, the caller may have set inference
-mode, autocast, a default device, a mode that sees every operation, or the processor's flush-to-zero. A worker does not see any of
-that, so a text would get other bits here than there, or an error. `in_default_state` calls a function directly if nothing of it is
-set, and in a new thread, which has PyTorch's own state, if something is.
+**State.** minisbert always computes in PyTorch's initial state. A caller may have set inference mode, autocast, a default device, a
+dispatch mode, or flush-to-zero, which hold for its thread only. Worker threads do not have these settings, so bits would differ, or
+an error would occur. `in_default_state` calls a function directly if nothing is set, and otherwise in a new thread.
 
-A new thread also helps in a forked process. PyTorch computes with a pool of OpenMP threads (GNU's libgomp) that belongs to the
-thread that called it. A fork copies that thread, whose memory says that it has a pool, but not the pool's threads: the next large
-product waits for threads that are not there. A new thread remembers no pool and makes one.
+**Forks and OpenMP.** PyTorch computes with a pool of OpenMP threads (GNU's libgomp), which belongs to the calling thread. A fork
+copies the calling thread, but not the pool's threads, so its next large product would wait for them forever. A new thread has no
+pool yet, and starts one.
 
-A fork copies the locks of all libraries as they are at that moment. What another thread had locked (oneDNN and the matrix library
-lock their caches for moments) stays locked in the new process, where that thread does not exist. So a fork waits until the batches
-that are being computed are done, and lets none begin meanwhile. A fork of which Python is not told is found by the process id.
+**Forks and locks.** A fork copies the locks of all libraries in their current state. A lock that another thread holds at that
+moment stays locked in the new process, where that thread does not exist; oneDNN and the matrix library lock their caches briefly.
+So a fork waits until the current batches are done, and no batch starts meanwhile. If Python is not notified of a fork, the process
+id reveals it.
 
-Workers live as long as the process and serve all encoders and all callers. Python's own pool,
-`concurrent.futures.ThreadPoolExecutor`, takes nothing more from the moment the main thread ends, though other threads may go on.
-These threads, their locks and queues are those of the operating system, also after gevent or eventlet has replaced Python's by its
-own, which all run in one thread: a worker would never get its turn while its caller waits.
+**Workers.** They live as long as the process, and serve all encoders and callers. `concurrent.futures.ThreadPoolExecutor` is not
+used, because it accepts no tasks after the main thread has ended, when other threads may still run. Threads, locks and queues are
+the operating system's, even if gevent or eventlet has replaced Python's. The replacements all run in one thread, so a worker could
+not run while its caller waits.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
 LONGEST_WAIT = 30.0
-"""Seconds that a fork waits at most: a batch that takes longer must not keep a program from forking."""
+"""The most seconds that a fork waits for batches to end."""
 
 
 def _original_thread_module() -> Any:
-    """Python's module `_thread` as it is built in, whatever has been replaced in the one that others import."""
+    """A fresh copy of the built-in module `_thread`, without the replacements of gevent or eventlet."""
     spec = importlib.machinery.BuiltinImporter.find_spec("_thread")
     if spec is None or spec.loader is None:
         raise ImportError("_thread: found no such built-in module, expected that of CPython.")
@@ -60,10 +60,10 @@ _mine = native._local()  # of this thread: `ours`; `waiting`, the threads that w
 
 
 class Task(Generic[Result]):
-    """A function to be called by another thread.
+    """A function that another thread calls.
 
     Attributes:
-        done: the queue that gets this task when it has been run.
+        done: the queue that this task is put into after it has run.
     """
 
     def __init__(self, function: Callable[[], Result], done: SimpleQueue[Task[Result]] | None = None) -> None:
@@ -74,19 +74,19 @@ class Task(Generic[Result]):
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Calls the function, unless the task was dropped."""
+        """Calls the function, unless the task was dropped, and stores its result or error."""
         self._begun = True
         try:
             if not self._dropped and self._function is not None:
                 self._value = self._function()
         except BaseException as error:
             self._error = error
-        self._function = None  # or what it holds would stay in memory as long as the task
+        self._function = None  # otherwise the task would keep the function's data in memory
         self._finished = True
         self.done.put(self)
 
     def result(self) -> Result:
-        """What the function returned; what it raised is raised."""
+        """Returns what the function returned, or raises what it raised."""
         if self._error is not None:
             try:
                 raise self._error
@@ -99,7 +99,7 @@ class Task(Generic[Result]):
         """Drops the tasks that have not begun, and waits for the others."""
         for task in tasks:
             task._dropped = True
-        # An interrupt may have come just after a task was taken from the queue, so the queue is no count of what is missing.
+        # The tasks are asked, and not counted by the queue, because an interrupt may have come just after one was taken from it.
         while any(task._begun and not task._finished for task in tasks):
             with contextlib.suppress(Empty):
                 tasks[0].done.get(timeout=0.05)
@@ -109,10 +109,10 @@ class Task(Generic[Result]):
 
 
 def in_default_state(function: Callable[[], Result]) -> Result:
-    """Calls a function that uses PyTorch as if the caller had set nothing: in a new thread if it has, or if the process was forked.
+    """Calls a function in PyTorch's default state: in a new thread if the caller has changed it, or if the process was forked.
 
-    Whether gradients are recorded is taken over from the caller. An interrupt is raised when the function has returned: let it be
-    no more than one batch.
+    Only the caller's setting for gradients is kept. An interrupt is raised after the function has returned, so it should take no
+    longer than one batch.
     """
     _check_process()
     if _is_default():
@@ -135,13 +135,13 @@ def in_default_state(function: Callable[[], Result]) -> Result:
 
 
 def _is_default() -> bool:
-    """Whether this thread computes as a new one of this process does."""
+    """Whether this thread's PyTorch state is the same as that of a new thread."""
     return (not _forked or getattr(_mine, "ours", False)) and not (
         torch.is_inference_mode_enabled()
         or torch._C._is_any_autocast_enabled()
         or torch._C._len_torch_function_stack()  # a default device is a mode among these
         or torch._C._len_torch_dispatch_stack()
-        or _SMALLEST / 2 == 0  # the processor rounds the numbers below to zero
+        or _SMALLEST / 2 == 0  # flush-to-zero
     )
 
 
@@ -149,7 +149,7 @@ _SMALLEST = sys.float_info.min
 
 
 def apart(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Decorates a function that is called in the default state; see `in_default_state`."""
+    """Decorates a function, so that it is called by `in_default_state`."""
 
     @functools.wraps(function)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -159,7 +159,7 @@ def apart(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
 
 
 def computes(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Decorates a function that takes no longer than a batch: it is called in the default state, and a fork waits for it."""
+    """Decorates a function that takes no longer than a batch: `in_default_state` calls it, and a fork waits for its end."""
 
     @functools.wraps(function)
     def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -170,14 +170,14 @@ def computes(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
 
 
 def _become_ours(waiting: frozenset[int] = frozenset()) -> None:
-    """For a thread that was just started."""
+    """Sets up a thread that was just started."""
     _mine.ours, _mine.waiting = True, waiting
     torch.set_flush_denormal(False)  # a thread inherits it from the one that starts it
     sys.settrace(threading.gettrace())  # as `threading` does, for debuggers and coverage
 
 
 def _waiting_here() -> frozenset[int]:
-    """The threads that do nothing until this one is done, and this one."""
+    """The ids of this thread and of the threads that wait for it."""
     return getattr(_mine, "waiting", frozenset()) | {native.get_ident()}
 
 
@@ -187,22 +187,22 @@ _process = os.getpid()
 _forked = False
 _cut_off = False  # other threads were computing at the moment of the fork
 _entry = native.RLock()  # held by a fork; reentrant, because a signal handler may encode
-_inside: set[int] = set()  # the threads that are inside of a library now
+_inside: set[int] = set()  # the threads that are inside `computing` now
 _resets: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
 def computing() -> Iterator[None]:
-    """Around any use of a library that has locks. Any number of threads may be in it at once; a fork waits until none is.
+    """Wraps every use of a library that has locks. Any number of threads may be inside; a fork waits until none is.
 
-    Nothing inside may wait for a worker, which a fork keeps from beginning.
+    Code inside must not wait for a worker, because a waiting fork lets no worker begin.
     """
     _check_process()
     _mine.computed = True
     if _cut_off:
         raise MinisbertError(
-            f"this process (id {_process}) was forked while other threads computed, and what they had locked stays locked. Fork "
-            "when nothing is being encoded, tell Python of it (os.fork does), or start processes by spawn."
+            f"this process (id {_process}) was forked while other threads computed, so their locks stay locked here. Fork when "
+            "nothing is being encoded, fork with os.fork, which Python notices, or start processes by spawn."
         )
     if _inside & _waiting_here():
         yield
@@ -217,25 +217,25 @@ def computing() -> Iterator[None]:
 
 
 def forked() -> bool:
-    """Whether this process is a fork of one that had loaded minisbert."""
+    """Whether this process was forked after minisbert was imported."""
     _check_process()
     return _forked
 
 
 def lost_its_threads() -> bool:
-    """Whether this thread was forked after it had computed: PyTorch would wait here for threads that did not come along."""
+    """Whether this thread was forked after it had computed, so that PyTorch would wait forever for the OpenMP threads it had."""
     _check_process()
     return getattr(_mine, "cut_off", False) and torch.get_num_threads() > 1
 
 
 def when_forked(reset: Callable[[], None]) -> Callable[[], None]:
-    """Registers a function that a forked process calls before it uses anything else of minisbert."""
+    """Registers a function that a forked process calls before it uses minisbert."""
     _resets.append(reset)
     return reset
 
 
 def _check_process() -> None:
-    if os.getpid() != _process:  # forked by a library, such as a web server's, that does not tell Python
+    if os.getpid() != _process:  # forked by a library that does not notify Python, such as that of a web server
         _after_in_child()
 
 
@@ -287,14 +287,14 @@ class Workers:
             for _ in range(threads):
                 started.get()
         finally:
-            # What a worker sets for itself is also the default of threads that others start later: it is put back at once.
+            # A worker's setting also becomes the default of threads that start later, so the default is restored at once.
             torch.set_num_threads(threads)
 
     def submit(self, task: Task[Any]) -> None:
-        """Has a task run by the next worker that is free.
+        """Queues a task for the next free worker.
 
         Raises:
-            TypeError: if it is no `Task`. It would end the worker, and the next caller would wait for ever.
+            TypeError: if it is not a `Task`, which would end the worker, so that the next caller would wait forever.
         """
         if not isinstance(task, Task):
             raise TypeError(f"task: found {type(task).__name__}, expected a Task. Take Workers.call for a function.")
@@ -302,16 +302,16 @@ class Workers:
             self._waiting.put(task)
 
     def call(self, function: Callable[[], Result]) -> Result:
-        """Has a worker call a function, and waits for it."""
+        """Lets a worker call a function, and waits for the result."""
         task = Task(function)
         self.submit(task)
         return task.done.get().result()
 
     def end(self) -> None:
-        """Waits until all workers are idle and keeps them idle, except for tasks of the main thread.
+        """Waits until all workers are idle. From then on, only tasks of the main thread are run.
 
-        Python ends next, and a thread that is in PyTorch then brings the program down with an error. By now only daemons can have
-        asked for something. They will not get it, and end while they wait.
+        It is called before Python ends, because a thread that is still in PyTorch then would crash the program. Tasks of daemon
+        threads, which are the only other ones left, are dropped.
         """
         self._ending = True
         with contextlib.suppress(Empty):
@@ -320,7 +320,7 @@ class Workers:
         idle: SimpleQueue[None] = SimpleQueue()
         leave: SimpleQueue[None] = SimpleQueue()
 
-        def stay() -> None:  # so that each worker takes one of these
+        def stay() -> None:  # keeps a worker busy, so that each worker takes one of these tasks
             idle.put(None)
             leave.get()
 
@@ -332,7 +332,7 @@ class Workers:
             leave.put(None)
 
     def _work(self, started: SimpleQueue[None]) -> None:
-        # A thread takes PyTorch's default at the first question that it asks, and would forget then what was set before.
+        # The first call in a thread sets PyTorch's default number of threads, and would overwrite an earlier setting.
         torch.get_num_threads()
         torch.set_num_threads(1)
         _become_ours()
@@ -342,18 +342,18 @@ class Workers:
             while True:
                 task = self._waiting.get()
                 task.run()
-                del task  # or the last batch would stay in memory until the next one comes
+                del task  # otherwise the last batch would stay in memory until the next task
         finally:
             self._alive.discard(native.get_ident())
 
     @property
     def alive(self) -> bool:
-        """Whether all threads are there: something may have ended one, and a caller must not wait for it for ever."""
+        """Whether all threads still run; a caller would wait forever for one that has ended."""
         return len(self._alive) == self._threads
 
 
 def workers(threads: int) -> Workers:
-    """That many workers; made at the first call."""
+    """The `Workers` with this number of threads, started at the first call."""
     _check_process()
     with _starting:
         if threads not in _workers or not _workers[threads].alive:
@@ -362,14 +362,14 @@ def workers(threads: int) -> Workers:
 
 
 def on_one_core(function: Callable[[], Result]) -> Result:
-    """Calls a function as a worker does: here where there is one thread, else in a worker."""
+    """Calls a function on one core: in a worker, or directly if PyTorch uses one thread anyway."""
     threads = torch.get_num_threads()
     return function() if threads == 1 else workers(threads).call(function)
 
 
 @when_forked
 def _forget() -> None:
-    """The workers did not come along."""
+    """Forgets the workers after a fork, which does not copy threads."""
     global _starting  # noqa: PLW0603 (it may have been held at the moment of the fork)
     _starting = native.RLock()
     _workers.clear()

@@ -167,7 +167,7 @@ def _bias(sentences: Named) -> str:
         matrix = grid(caption, signs(average, average.abs().max().item()), one.tokens, one.tokens, 14)
         figures += f'<figure class="sentence">{sentence_badge(name, sentences)}{matrix}</figure>'
     return (
-        '<div id="bias"><h3>A bias for the distance</h3><p>This model adds a learned number to each score before the softmax. Each '
+        '<div id="bias"><h3>A bias for the distance</h3><p>This model adds a learned scalar to each score before the softmax. Each '
         "head has one for each distance to the left and to the right; large distances share one. It is the same in all layers and "
         f'for all sentences.</p><p class="note">{legend()}</p><div class="pair">{figures}</div>'
         + how_computed(

@@ -1,4 +1,4 @@
-"""How much each pair of tokens adds to the cosine of two sentences: exact, since pooling is linear."""
+"""How much each pair of tokens adds to the cosine of two sentences: exact, because pooling is linear."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Traced:
     def pair_matrix(self) -> Tensor:
         """[tokens of a, tokens of b], float64: how much each pair of tokens adds to the cosine. The entries sum to it.
 
-        Exact, since pooling is linear: with u = Σᵢ uᵢ, the shares of the tokens in one sentence vector, and v = Σⱼ vⱼ in the
-        other, cos(u, v) = u·v / ‖u‖‖v‖ = Σᵢⱼ uᵢ·vⱼ / ‖u‖‖v‖. What follows the pooling is spread over the shares; see `shares`.
+        Exact, because pooling is linear: with u = Σᵢ uᵢ, the contributions of the tokens to one sentence vector, and v = Σⱼ vⱼ to
+        the other, cos(u, v) = u·v / ‖u‖‖v‖ = Σᵢⱼ uᵢ·vⱼ / ‖u‖‖v‖. Post-pooling modules are applied to each; see `contributions`.
 
         Raises:
             ValueError: if there is one sentence only, or if the model's sentence vector is no sum over tokens.
@@ -89,17 +89,17 @@ def contributions(encoder: SentenceEncoder, sentence: SentenceTrace) -> Tensor:
     prompt_tokens = count_prompt_tokens(encoder.tokenizer, encoder.pooling, sentence.prompt)
     given = torch.cat([token_weights(mode, ones, prompt_tokens).T * vectors for mode in encoder.pooling.modes], dim=1)
     bias_given = sentence.pooling_weights.double()[:, None]  # [tokens, 1]
-    for head in encoder.modules:
+    for module in encoder.modules:
         whole = given.sum(dim=0)
-        if isinstance(head, Dense):
-            turned = given @ _double(head.linear.weight).T
-            if head.linear.bias is not None:
-                turned = turned + bias_given * _double(head.linear.bias)
-            if head.residual is not None:
-                turned = turned + (given @ _double(head.residual.weight).T if isinstance(head.residual, nn.Linear) else given)
+        if isinstance(module, Dense):
+            turned = given @ _double(module.linear.weight).T
+            if module.linear.bias is not None:
+                turned = turned + bias_given * _double(module.linear.bias)
+            if module.residual is not None:
+                turned = turned + (given @ _double(module.residual.weight).T if isinstance(module.residual, nn.Linear) else given)
             given = turned
-        elif isinstance(head, LayerNorm):
-            norm = head.norm
+        elif isinstance(module, LayerNorm):
+            norm = module.norm
             centred = given - given.mean(dim=1, keepdim=True)
             given = centred / (whole.var(correction=0) + norm.eps).sqrt() * _double(norm.weight) + bias_given * _double(norm.bias)
         else:
@@ -115,11 +115,12 @@ def _check_sum(encoder: SentenceEncoder) -> None:
     if "max" in encoder.pooling.modes:
         raise ValueError(
             "pair_matrix: this model pools with max, which takes each value of the sentence vector from the token where it is "
-            "largest. Its cosine is no sum over pairs of tokens, so there are no exact shares. Take a model with another pooling."
+            "largest. Its cosine is not a sum over pairs of tokens, so pairs have no exact contributions. Take a model with "
+            "another pooling."
         )
     for module in encoder.modules:
         if isinstance(module, Dense) and not isinstance(module.activation, nn.Identity):
             raise ValueError(
                 f"pair_matrix: this model has the nonlinearity {type(module.activation).__name__} in a dense layer. Its "
-                "cosine is no sum over pairs of tokens, so there are no exact shares. Take a model without such a layer."
+                "cosine is not a sum over pairs of tokens, so pairs have no exact contributions. Take a model without such a layer."
             )

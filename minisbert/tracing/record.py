@@ -68,8 +68,8 @@ class SentenceTrace:
         attention_out: [layers, tokens, hidden], what attention adds to a token's vector.
         after_attention: [layers, tokens, hidden], the normalized sum of the layer's input and `attention_out`.
         feed_forward_out: [layers, tokens, hidden], what the feed-forward step adds to that.
-        pooling_weights: [tokens], each token's share in the sentence vector; they sum to 1. With max pooling it is the fraction of
-            the values that the token gave; with several modes, their average.
+        pooling_weights: [tokens], each token's weight in the sentence vector; they sum to 1. With max pooling it is the fraction of
+            dimensions whose value comes from the token; with several modes, their average.
         layer_vectors: [layers + 1, dim], the sentence vector if the model had ended after the embeddings, or after that layer: its
             `hidden`, pooled, and sent through what follows the pooling. The last one is `embedding`, but for rounding. Both are
             in the encoder's `vector_dtype`.
@@ -210,7 +210,7 @@ def _prompt(encoder: SentenceEncoder) -> str:
 
 
 def _pooling_weights(encoder: SentenceEncoder, vectors: Tensor, prompt_tokens: int) -> Tensor:
-    """[tokens, hidden] → [tokens], each token's share in the sentence vector."""
+    """[tokens, hidden] → [tokens], each token's weight in the sentence vector; the weights sum to 1."""
     ones = vectors.new_ones(1, len(vectors))
     modes = []
     for mode in encoder.pooling.modes:

@@ -298,17 +298,17 @@ def vector_step(trace: Traced, sentences: Named) -> Step:
             f"to the cosine, {decimal(trace.cosine, 6)}.</figcaption></figure>"
         )
     formulas, sources = [], [source(finish, "finish", "modules(", "pooled[:")]
-    for head in trace.encoder.modules:
-        if isinstance(head, pooling.Dense):
-            dense = (mi("W"), mi("s"), *((mo("+"), mi("b")) if head.linear.bias is not None else ()))
-            nonlinearity = type(head.activation).__name__
+    for module in trace.encoder.modules:
+        if isinstance(module, pooling.Dense):
+            dense = (mi("W"), mi("s"), *((mo("+"), mi("b")) if module.linear.bias is not None else ()))
+            nonlinearity = type(module.activation).__name__
             inside = dense if nonlinearity == "Identity" else (call(nonlinearity, *dense),)
-            formulas.append(math_block(mi("s"), mo("←"), *((mi("s"), mo("+")) if head.residual is not None else ()), *inside))
-        elif isinstance(head, pooling.LayerNorm):
+            formulas.append(math_block(mi("s"), mo("←"), *((mi("s"), mo("+")) if module.residual is not None else ()), *inside))
+        elif isinstance(module, pooling.LayerNorm):
             formulas.append(math_block(mi("s"), mo("←"), call("LayerNorm", mi("s"))))
         else:
             formulas.append(math_block(mi("s"), mo("←"), fraction(mi("s"), norm("s"))))
-        sources.append(source(type(head).forward, f"{type(head).__name__}.forward", "self.", "F.normalize"))
+        sources.append(source(type(module).forward, f"{type(module).__name__}.forward", "self.", "F.normalize"))
     plain = (
         f"encode() returns these {len(trace.a.embedding)} values. A single value has no meaning by itself; what counts is the "
         "direction of the vector."

@@ -799,7 +799,7 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_number_of_more_digits_than_python_prints_can_still_be_named() -> None:
-    assert brief(10**5000) == "a number beyond measure (int)"
+    assert brief(10**5000) == "an integer of too many digits (int)"
 
 
 # --- sizes that no memory could hold ------------------------------------------------------------------------------------------
