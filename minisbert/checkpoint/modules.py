@@ -1,7 +1,6 @@
-"""`modules.json` and the configuration of each module in it: pooling, dense layers, layer norms, normalization.
+"""Reads `modules.json` and the configuration of each module: pooling, dense layers, layer norms, normalization.
 
-The chain starts with a Transformer and a Pooling; the post-pooling modules follow. Class names are looked up in a table and never
-imported: a checkpoint must not choose what code runs.
+The modules are a Transformer, a Pooling, and then the post-pooling modules.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ POOLING_FLAGS: Final = {
 
 
 def read_pooling_config(fields: Fields, load_warnings: list[str]) -> PoolingConfig:
-    """`1_Pooling/config.json` of either generation: a boolean for each mode, or `pooling_mode` as a text or a list."""
+    """Reads `1_Pooling/config.json` in both formats: a boolean for each mode, or `pooling_mode` as a text or a list."""
     old, new = "word_embedding_dimension", "embedding_dimension"
     dimension = fields.integer(old if old in fields.values else new, maximum=LARGEST_WIDTH)
     if new in fields.values and fields.integer(new, maximum=LARGEST_WIDTH) != dimension:
@@ -53,12 +52,12 @@ def read_pooling_config(fields: Fields, load_warnings: list[str]) -> PoolingConf
     return PoolingConfig(dimension, modes, fields.boolean("include_prompt", default=True) is not False)
 
 
-# The dotted class names that modules.json gives, and what they are. They are looked up here and never imported: a checkpoint must
-# not choose what code runs. sentence-transformers wrote, in turn:
+# The dotted class names in modules.json, and their kinds. They are looked up here and never imported, because a checkpoint must not
+# choose what code runs. sentence-transformers has written:
 #     sentence_transformers.models.BERT                                         until 0.2.6
 #     sentence_transformers.models.Pooling                                      until 5.3
 #     sentence_transformers.sentence_transformer.modules.pooling.Pooling        from 5.4 on
-# and it reads, and people write, the class by its file (models.Pooling.Pooling) or by its package (modules.Pooling) as well.
+# It also reads the class by its file (models.Pooling.Pooling) or by its package (modules.Pooling), as some people write it.
 _CLASSES: Final = {
     "transformer": ("Transformer", "base"),
     "pooling": ("Pooling", "sentence_transformer"),
@@ -73,18 +72,18 @@ MODULE_KINDS: Final = {
     "sentence_transformers.sentence_transformer.modules.normalize.Normalize": "normalize",  # 5.4 to 5.x
     **{
         name: kind
-        for kind, (cls, home) in _CLASSES.items()
+        for kind, (cls, package) in _CLASSES.items()
         for name in (
             f"sentence_transformers.models.{cls}",
             f"sentence_transformers.models.{cls}.{cls}",
             f"sentence_transformers.sentence_transformer.modules.{cls}",
-            f"sentence_transformers.{home}.modules.{cls}",
-            f"sentence_transformers.{home}.modules.{kind}.{cls}",
+            f"sentence_transformers.{package}.modules.{cls}",
+            f"sentence_transformers.{package}.modules.{kind}.{cls}",
         )
     },
 }
 
-# Modules that exist and are not run here, with what a user should know about each.
+# Modules of sentence-transformers that minisbert does not have, and what they are, for messages.
 OTHER_MODULES: Final = {
     "ALBERT": "an ALBERT encoder",
     "Asym": "different layers for queries and documents",
@@ -115,7 +114,7 @@ OTHER_MODULES: Final = {
 
 @dataclass(frozen=True)
 class Module:
-    """One row of modules.json: what it is, its folder inside the checkpoint, and the class name it was given."""
+    """One row of modules.json: its kind, its folder inside the checkpoint, and its class name."""
 
     kind: str
     folder: str
@@ -123,10 +122,10 @@ class Module:
 
 
 def read_modules(find: Find) -> list[Module] | None:
-    """`modules.json`: the chain that a sentence goes through, or None for a plain BERT repository without that file.
+    """Reads `modules.json`, or returns None for a plain BERT repository without this file.
 
-    minisbert runs a transformer, a pooling, and then any number of dense layers, layer norms and normalizations. Dropout does
-    nothing outside of training and is passed over.
+    minisbert runs a transformer, a pooling, and then any number of dense layers, layer norms and normalizations. Dropout has no
+    effect outside training, so it is skipped.
     """
     file = "modules.json"
     path = find(file)
@@ -194,9 +193,9 @@ _DENSE_NAMES: Final = {
 
 
 def read_module(module: Module, fields: Fields, dimension: int, load_warnings: list[str]) -> ModuleConfig:
-    """A module after the pooling, from its row in modules.json and its config.json; `dimension` is that of its input."""
+    """Reads a post-pooling module from its row in modules.json and its config.json; `dimension` is that of its input."""
     why = "minisbert has only the sentence vector there. Load this checkpoint with sentence-transformers."
-    for name in "module_input_name", "module_output_name", "key_name":  # key_name: once written, never read
+    for name in "module_input_name", "module_output_name", "key_name":  # sentence-transformers wrote key_name, and never read it
         if fields.values.get(name) is not None:
             fields.must_be(name, "sentence_embedding", why)
     known = {"module_input_name", "module_output_name", "key_name"}

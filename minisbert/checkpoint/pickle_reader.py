@@ -1,15 +1,15 @@
-"""Reads PyTorch's `.bin` files without running what is in them.
+"""Reads PyTorch's `.bin` files without running code from them.
 
-A `.bin` file holds a pickle: a program whose instructions may call any function that Python can import. Loaded in the ordinary way,
-it can take over a computer. Here the standard library's `Unpickler` runs it, with nothing dangerous to call. PyTorch's own loaders
-are not used, so their vulnerabilities are no concern, whatever the version of PyTorch.
+A `.bin` file holds a pickle: a program whose instructions may call any function that Python can import, and so can take over a
+computer. Here the standard library's `Unpickler` runs it, but it can call only the builders below. PyTorch's own loaders are not
+used, so their vulnerabilities do not matter, whatever the version of PyTorch.
 
 1. `_run` allows only the instructions that a dictionary of tensors needs, and limits the sizes that the Unpickler trusts.
-2. `find_class` looks names up in `BUILDERS`. Nothing is imported, and any other name is refused.
+2. `find_class` looks up names in `BUILDERS`. Nothing is imported, and any other name is refused.
 3. The builders check their arguments and describe tensors. The values are read later, one tensor at a time.
 
     zip      since PyTorch 1.6    <name>/data.pkl is the program; <name>/data/<key> holds the values, uncompressed
-    stream   until PyTorch 1.5    a magic number, a version, the writer's machine, the program, the storage keys, then the values
+    stream   until PyTorch 1.5    magic number, version, the writer's machine, the program, the storage keys, then the values
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from minisbert.errors import CheckpointError
 MAGIC: Final = 0x1950A86A20F9469CFC6C  # what the stream begins with
 MOST_DIMENSIONS: Final = 64
 MOST_BYTES: Final = 1 << 19
-"""Of a program, and of a zip file's list of entries. Those of a BERT of 24 layers have less than 100,000 bytes."""
+"""The most bytes of a program, and of a zip file's list of entries. Those of a BERT of 24 layers have less than 100,000."""
 
 
 class PickledTensor(NamedTuple):
@@ -51,13 +51,13 @@ def open_pickled(path: Path, file: str) -> list[PickledTensor]:
         file: its name inside the checkpoint, for messages.
 
     Raises:
-        CheckpointError: if it is no such file, is cut off, or holds anything but plain tensors and plain values.
+        CheckpointError: if it is no such file, is truncated, or holds anything but plain tensors and plain values.
     """
     try:
         with _File(path.open("rb", buffering=0)) as opened:
             head, size = opened.read(512), opened.seek(0, io.SEEK_END)
             if head[257:262] == b"ustar":
-                raise UnpicklingError("it is a tar file, PyTorch's form until 2017; load it with PyTorch and save it again")
+                raise UnpicklingError("it is a tar file, PyTorch's format until 2017; load it with PyTorch and save it again")
             opened.seek(0)
             state, starts = _open_zip(opened, size) if head.startswith(b"PK") else _open_stream(opened, size)
         if not isinstance(state, dict):
@@ -91,7 +91,7 @@ def _read(path: Path, file: str, name: str, tensor: _Tensor, start: int) -> Tens
 
 
 class _File(io.BufferedReader):
-    """A file that is read in small parts only, whatever sizes it claims."""
+    """A file whose reads are limited in size, whatever sizes its content claims."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MOST_BYTES:
@@ -100,7 +100,7 @@ class _File(io.BufferedReader):
 
 
 def _open_zip(opened: _File, size: int) -> tuple[object, dict[str, int]]:
-    """What the program builds, and for each storage the byte at which its values begin."""
+    """The object that the program builds, and the byte offset of each storage."""
     import zipfile
 
     with zipfile.ZipFile(opened) as archive:
@@ -109,7 +109,7 @@ def _open_zip(opened: _File, size: int) -> tuple[object, dict[str, int]]:
         raise UnpicklingError("it is a TorchScript archive, a program with its weights; save the weights alone, with state_dict()")
 
     def start(name: str, least: int) -> int:
-        """Goes to the byte at which an entry begins, if the entry has at least this size."""
+        """Seeks to the first byte of an entry that has at least `least` bytes, and returns its offset."""
         if (entry := entries.get(name)) is None:
             raise UnpicklingError(f"it is a zip file without {_brief(name)}, which PyTorch writes")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
@@ -167,7 +167,7 @@ hash; so dictionaries and lists come from a builder too."""
 
 
 def _run(opened: _File) -> tuple[object, dict[str, _Storage]]:
-    """What the program at this place of the file builds, and the storages that it refers to. Goes to the program's end."""
+    """Runs the program at the current offset, and seeks to its end. Returns what it builds, and the storages it refers to."""
     import pickletools
 
     begin, content, parts, done, at = opened.tell(), opened.read(MOST_BYTES), [], 0, 0
@@ -210,7 +210,7 @@ class _Unpickler(Unpickler):
 
 
 class _Builder(NamedTuple):
-    """What a program gets for a name. The program can call the function and cannot change it."""
+    """The value of a name in a program, which can call the function but cannot change it."""
 
     function: Callable[..., object]
 
@@ -232,7 +232,7 @@ class _Tensor(NamedTuple):  # a view of a storage; `reach` is the number of elem
     reach: int
 
 
-class _Dict(dict[object, object]):  # with keys that are quick to hash and do not collide
+class _Dict(dict[object, object]):  # keys are fast to hash and do not collide
     def __setitem__(self, key: object, value: object) -> None:
         if not isinstance(key, str) and not (isinstance(key, int) and 0 <= key < 1 << 32):
             raise UnpicklingError(f"it has a dictionary with a {_kind(key)} as a key, expected names")
@@ -254,7 +254,7 @@ def _build_dict(pairs: Any = None) -> _Dict:
     if isinstance(pairs, _List):  # as Python 2 writes it
         for key, value in pairs:
             values[key] = value
-        pairs.clear()  # or a short program could copy one long list many times
+        pairs.clear()  # otherwise a short program could copy one long list many times
     return values
 
 
@@ -279,7 +279,7 @@ BUILDERS: Final[dict[str, _Builder | torch.dtype]] = {
     "torch.LongStorage": torch.int64, "torch.IntStorage": torch.int32, "torch.ShortStorage": torch.int16,
     "torch.CharStorage": torch.int8, "torch.ByteStorage": torch.uint8, "torch.BoolStorage": torch.bool,
 }  # fmt: skip
-"""Every name that a program may use, and what it gets for it."""
+"""The names that a program may use, and their values."""
 
 
 def _size(value: object) -> int:
@@ -294,6 +294,6 @@ def _kind(value: object) -> str:
 
 
 def _brief(text: str) -> str:
-    """A text out of the file, fit for a message of one line."""
+    """A text from the file, shortened and printable, for a message of one line."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text[:120])
     return text if len(text) <= 100 else text[:97] + "..."

@@ -125,12 +125,12 @@ def _module_json(config: ModuleConfig) -> dict[str, Any] | None:
         return {"dimension": config.dimension}
     if not isinstance(config, DenseConfig):
         return None
-    home = "linear" if config.activation == "Identity" else "activation"
+    file = "linear" if config.activation == "Identity" else "activation"
     values = {
         "in_features": config.in_features,
         "out_features": config.out_features,
         "bias": config.bias,
-        "activation_function": f"torch.nn.modules.{home}.{config.activation}",
+        "activation_function": f"torch.nn.modules.{file}.{config.activation}",
     }
     return values | ({"use_residual": True} if config.residual else {})
 

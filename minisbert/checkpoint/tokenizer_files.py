@@ -1,4 +1,4 @@
-"""From a checkpoint's tokenizer files to a `TextTokenizer`: tokenizer.json, vocab.txt and the settings beside them."""
+"""Reads a checkpoint's tokenizer files into a `TextTokenizer`: tokenizer.json or vocab.txt, and their settings."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ ROBERTA_TOKENS = FRAME | {"unk_token": "<unk>", "pad_token": "<pad>", "mask_toke
 
 @dataclass(frozen=True)
 class TokenizerClass:
-    """A class of transformers that takes from tokenizer.json the vocabulary, and the steps from its own settings.
+    """A tokenizer class of transformers that takes only the vocabulary from tokenizer.json, and its steps from settings.
 
     Attributes:
         model: its algorithm.
-        tokens: its special tokens by their roles, where no file names others.
+        tokens: its default special tokens by their roles.
         ends: the roles of the tokens before and after a text.
-        mask_takes_space: whether the token for masks takes the space before it.
+        mask_takes_space: whether the mask token includes the space before it.
         unk_id: the id that the unknown token must have; None: any.
-        extra: its additional special tokens, where no file lists any.
+        extra: its default additional special tokens.
     """
 
     model: str
@@ -68,24 +68,23 @@ CLASSES = {
         extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
     ),
 }
-"""By their names, which may have "Fast" behind."""
+"""By their names, to which "Fast" may be appended."""
 
 AS_THE_FILE_SAYS = ("PreTrainedTokenizer", "TokenizersBackend")
-"""Classes of transformers that take tokenizer.json as it is."""
+"""Classes of transformers that use tokenizer.json unchanged."""
 
 MOST_ADDED_TOKENS = 1 << 16
 
 
 def read_tokenizer(find: Find, config: CheckpointConfig) -> TextTokenizer:
-    """The tokenizer of a checkpoint: from `tokenizer.json`, else from `vocab.txt`, and from the settings.
+    """Reads the tokenizer of a checkpoint: `tokenizer.json`, else `vocab.txt`, and the settings.
 
-    As in transformers, the settings of tokenizer_config.json and their defaults hold, also where tokenizer.json has others (which
-    is a load warning), unless `tokenizer_class` says that the file is taken as it is. Truncation and padding that are baked into
-    tokenizer.json are switched off: the limit is the checkpoint's `max_seq_length`.
+    As in transformers, tokenizer_config.json and its defaults override tokenizer.json, with a load warning if they differ, unless
+    `tokenizer_class` says that tokenizer.json is used unchanged. Its truncation and padding are switched off, because the limit is
+    the checkpoint's `max_seq_length`.
 
     Raises:
-        CheckpointError: if neither file is there, or if it is broken, or of a kind that minisbert does not run, or does not fit the
-            model's embeddings.
+        CheckpointError: if there is neither file, or it is broken, not supported, or does not fit the model's embeddings.
     """
     settings = _Settings.read(find, config)
     file = inside(config.folder, "tokenizer.json")
@@ -117,7 +116,7 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> TextTokenizer:
         settings.add_tokens(tokenizer, config.bert.vocab_size, load_warnings)
         tokenizer.encode_special_tokens = settings.split_special_tokens
         ids = tokenizer.get_vocab()
-        ids.pop("", None)  # an empty line of vocab.txt, which is found in no text
+        ids.pop("", None)  # an empty line of vocab.txt, which is no token
         highest = max(ids.values(), default=-1)
         if highest >= config.bert.vocab_size:
             raise CheckpointError(
@@ -133,7 +132,7 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> TextTokenizer:
 
 
 def _nothing_found(find: Find, folder: str) -> str:
-    """The message where there is neither tokenizer.json nor vocab.txt."""
+    """The message if there is neither tokenizer.json nor vocab.txt."""
     others = [name for name in ("sentencepiece.bpe.model", "vocab.json", "merges.txt") if find(inside(folder, name)) is not None]
     found = f"found only {' and '.join(others)}" if others else "neither is in the checkpoint"
     remedy = (
@@ -145,16 +144,16 @@ def _nothing_found(find: Find, folder: str) -> str:
 
 
 class _Settings:
-    """What the files beside the vocabulary say about special and added tokens, as transformers reads them.
+    """Special and added tokens in the files beside the vocabulary, as transformers reads them.
 
     Attributes:
-        tokenizer_class: as given, without "Fast".
-        kind: its row of `CLASSES`; None if the class takes tokenizer.json as it is.
-        named: unk_token, cls_token and the like.
-        added: tokens beside the vocabulary, by the id that the file gives them.
-        has_decoder: whether they are from `added_tokens_decoder`, which then stands for those of tokenizer.json.
+        tokenizer_class: the given class, without "Fast".
+        kind: its row of `CLASSES`; None if the class uses tokenizer.json unchanged.
+        named: special tokens by their roles, such as unk_token and cls_token.
+        added: tokens added to the vocabulary, by the id that the file gives them.
+        has_decoder: whether they come from `added_tokens_decoder`, which then replaces those of tokenizer.json.
         extra: additional special tokens.
-        split_special_tokens: whether "[SEP]" in a text is a text and not a token.
+        split_special_tokens: whether "[SEP]" in a text is split like other text, instead of being a special token.
     """
 
     def __init__(self, fields: Fields, config: WordPieceConfig, tokenizer_class: str) -> None:
@@ -208,7 +207,7 @@ class _Settings:
         return settings
 
     def rebuilt(self, kind: TokenizerClass, tokenizer: Tokenizer, file: str, load_warnings: list[str]) -> Tokenizer:
-        """The tokenizer that this class of transformers would build from the same vocabulary; what differs is a load warning."""
+        """The tokenizer that this class of transformers would build from the vocabulary. Differences give load warnings."""
         model = type(tokenizer.model).__name__
         if model != kind.model:
             raise CheckpointError(
@@ -253,7 +252,7 @@ class _Settings:
         return tokenizer
 
     def _steps(self, kind: TokenizerClass, tokenizer: Tokenizer) -> tuple[Any, Any]:
-        """The normalizer and the pre_tokenizer of a class, by its settings."""
+        """The normalizer and the pre-tokenizer that a class builds from its settings."""
         config = self.config
         if kind.model == "BPE":
             return None, ByteLevel(add_prefix_space=config.add_prefix_space is True)
@@ -273,7 +272,7 @@ class _Settings:
         return normalizer, BertPreTokenizer()
 
     def _model_settings(self, kind: TokenizerClass, tokenizer: Tokenizer, file: str) -> dict[str, Any]:
-        """Those of a class, under the names of tokenizer.json."""
+        """A class's settings of the model, under the names of tokenizer.json."""
         unknown = self.named["unk_token"].content
         if kind.model == "WordPiece":
             return {"unk_token": unknown, "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
@@ -290,7 +289,7 @@ class _Settings:
         return {"unk_id": found, "byte_fallback": False}
 
     def _end(self, tokenizer: Tokenizer, role: str, file: str) -> tuple[str, int]:
-        """A token that stands before or after every text, and its id."""
+        """The special token of a role, which is added before or after every text, and its id."""
         token = self.named[role].content
         token_id = tokenizer.token_to_id(token)
         if token_id is None:
@@ -300,8 +299,8 @@ class _Settings:
             )
         return token, token_id
 
-    def add_tokens(self, tokenizer: Tokenizer, room: int, load_warnings: list[str]) -> None:
-        """Adds what the vocabulary does not know as whole tokens yet: by id, then the named ones, then the extra ones."""
+    def add_tokens(self, tokenizer: Tokenizer, vocab_size: int, load_warnings: list[str]) -> None:
+        """Adds the tokens that the tokenizer does not have yet: by id, then special tokens by role, then additional ones."""
         known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
         for token_id, token in sorted(self.added.items()):
             if token.content in {named.content for named in self.named.values()}:
@@ -318,8 +317,8 @@ class _Settings:
         for token in (*self.named.values(), *self.extra):
             if token.content in known:
                 continue
-            # If neither the vocabulary nor the embedding has a row for [MASK], it is plain text.
-            if tokenizer.token_to_id(token.content) is not None or tokenizer.get_vocab_size() < room:
+            # A token such as [MASK] stays plain text if neither the vocabulary nor the embeddings have a row for it.
+            if tokenizer.token_to_id(token.content) is not None or tokenizer.get_vocab_size() < vocab_size:
                 tokenizer.add_tokens([token])
                 known.add(token.content)
 
@@ -384,15 +383,15 @@ def _plain(token: AddedToken) -> tuple[object, ...]:
 
 
 def _without_idle(kind: TokenizerClass, step: Any) -> list[dict[str, Any]]:
-    """The parts of a step, without those of XLM-R's old files that change nothing beside a split at spaces."""
+    """The parts of a step, without parts of XLM-R's old files that have no effect beside a split at spaces."""
     idle = ("WhitespaceSplit", "Strip", "Replace") if kind.model == "Unigram" else ()
     return [part for part in parts_of(step_json(step)) if part["type"] not in idle]
 
 
 def _read_vocab(path: Path, file: str, load_warnings: list[str]) -> dict[str, int]:
-    """A vocab.txt: one token a line, whose id is the number of the line, from 0.
+    """Reads a vocab.txt: one token per line, whose id is the index of the line.
 
-    As in transformers, an empty line counts and is no token, and of equal tokens the last one holds. Both give a load warning.
+    As in transformers, an empty line counts but is no token, and of equal tokens the last is used. Both give a load warning.
     """
     size = path.stat().st_size
     if size > LARGEST_JSON:
@@ -406,7 +405,7 @@ def _read_vocab(path: Path, file: str, load_warnings: list[str]) -> dict[str, in
     vocab: dict[str, int] = {}
     odd: list[str] = []
     for number, line in enumerate(lines):
-        token = line.rstrip() or line  # a token with a space at its end is never found, nor is one of spaces alone
+        token = line.rstrip() or line  # a trailing space is no part of a token, unless the token is all spaces
         if not token:
             odd.append(f"line {number + 1} is empty")
         elif token in vocab:

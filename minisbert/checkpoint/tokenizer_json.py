@@ -1,4 +1,4 @@
-"""What a tokenizer.json may hold: the kinds of tokenizers and steps that minisbert runs, checked before anything is used."""
+"""Reads a tokenizer.json, and checks that minisbert supports its model and all its steps before anything is used."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ NORMALIZERS = (
 )
 PRE_TOKENIZERS = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits", "Metaspace", "ByteLevel")
 PROCESSORS = ("BertProcessing", "RobertaProcessing", "TemplateProcessing")
-"""The steps that a tokenizer.json may ask for, alone or in a Sequence. None of them can be told to take forever, as a regular
-expression can, or to make a text many times longer."""
+"""The steps that a tokenizer.json may have, alone or in a Sequence. No configuration of these can take forever, as a regular
+expression can, or make a text many times longer."""
 
 PATTERNS = (" {2,}",)
 """The regular expressions that a Replace may have: several spaces, as in XLM-R."""
 
 LONGEST_REPLACEMENT = 100
-"""Bytes that one character may become. The longest of nmt_nfkc are 33."""
+"""The most bytes that may replace one character. The longest replacement of nmt_nfkc has 33."""
 
 
 def read_tokenizer_json(path: Path, file: str) -> Tokenizer:
-    """The tokenizer of a file, as the file says it.
+    """Reads the tokenizer of a file.
 
     Raises:
-        CheckpointError: if it is broken, or asks for anything but the above.
+        CheckpointError: if it is broken, or has a model or step that is not listed above.
     """
 
     def complaint(reason: str) -> CheckpointError:
@@ -73,7 +73,7 @@ def read_tokenizer_json(path: Path, file: str) -> Tokenizer:
 
 
 def parts_of(state: Any) -> list[dict[str, Any]]:
-    """A step as a list of steps: a Sequence is taken apart."""
+    """A step as a list of steps: the steps of a Sequence, or the step itself."""
     if not isinstance(state, dict):
         return []
     for name in ("normalizers", "pretokenizers", "processors"):
@@ -83,7 +83,7 @@ def parts_of(state: Any) -> list[dict[str, Any]]:
 
 
 def _costly(part: dict[str, Any]) -> str | None:
-    """What is wrong with a step that could take forever, or make a text many times longer."""
+    """What is wrong with a step that could take forever or make a text many times longer; None if nothing is."""
     if part["type"] == "Replace":
         pattern, content = part["pattern"], part["content"]
         if "Regex" in pattern and pattern["Regex"] not in PATTERNS:
@@ -99,12 +99,12 @@ def _costly(part: dict[str, Any]) -> str | None:
 
 
 def step_json(step: Any) -> object:
-    """A step of a tokenizer as it stands in tokenizer.json."""
+    """The JSON value of a tokenizer's step, as in tokenizer.json."""
     return None if step is None else json.loads(step.__getstate__())
 
 
 def check_unknown(tokenizer: Tokenizer, file: str) -> None:
-    """Every text must have ids: the model needs an unknown token, or all bytes."""
+    """Checks that every text has ids: the model needs an unknown token, or all 256 bytes."""
     unknown = unknown_token(tokenizer)
     if unknown is None and isinstance(tokenizer.model, BPE):
         missing = [byte for byte in ByteLevel.alphabet() if tokenizer.model.token_to_id(byte) is None]
@@ -125,7 +125,7 @@ def unknown_token(tokenizer: Tokenizer) -> str | None:
     model = tokenizer.model
     if not isinstance(model, Unigram):
         return model.unk_token or None
-    # A Unigram model does not tell; but what it makes of a code point that is no character does.
+    # A Unigram model has no such attribute, so a code point that is no character is tokenized.
     strange = next(chr(point) for point in range(0xFDD0, 0xFDF0) if model.token_to_id(chr(point)) is None)
     try:
         tokens = model.tokenize(strange)
