@@ -8,12 +8,12 @@ tensor([1.0000, 0.6888, 0.0425])
 >>> minisbert.semantic_search(encoder.encode_query("What do people eat?"), vectors, top_k=1)[0][0]["corpus_id"]
 1
 
-    load, encode                         a model from its name; vectors from texts, with a model that is kept
-    similarity, semantic_search,         what the vectors are for; minisbert.util has more
+    load, encode                         a model by its name; vectors of texts, from a model that is loaded once and kept
+    similarity, semantic_search,         what vectors are used for; minisbert.util has more
     paraphrase_mining, community_detection
-    trace                                what happens to a sentence inside the model, and a page that shows it
+    trace                                what happens to a sentence inside the model, as tensors and as a page
     SentenceEncoder                      what `load` returns; its parts are a TextTokenizer, a Bert and a pooling
-    mean_pooling                         the function of that name in the model cards of the hub
+    mean_pooling                         the function of this name in the model cards of the hub
     minisbert.train, minisbert.corpus    training, and corpora of any size
     MinisbertError                       the base of the errors
 
@@ -95,17 +95,17 @@ _LATER = {
     "semantic_search": "util",
     "similarity": "util",
 }
-"""A name → the module that has it. It is imported when the name is first asked for, and torch with it: `minisbert --help` and
-programs that may not need a model start without."""
+"""Name → the module that defines it. A module, and torch with it, is imported when one of its names is first used. So
+`minisbert --help`, and programs that may not need a model, start without torch."""
 
 _MODULES = "bert", "checkpoint", "corpus", "encoder", "inference", "pooling", "tokenizer", "tracing", "train", "util"
 
-# torch warns at its import when numpy is missing, which minisbert does not need. Otherwise the caller's filters stay as they are.
+# If numpy is missing, torch warns when it is imported. minisbert does not need numpy, so this warning is hidden, and no other.
 if "torch" not in sys.modules and importlib.util.find_spec("numpy") is None:
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy", category=UserWarning)
 
 
-def __getattr__(name: str) -> Any:  # asked only for what is not there yet
+def __getattr__(name: str) -> Any:  # called only for names that are not defined yet
     if name in _LATER:
         value = globals()[name] = getattr(importlib.import_module(f"minisbert.{_LATER[name]}"), name)
         return value
@@ -124,7 +124,7 @@ DEFAULT_MODEL = "sentence-transformers/bert-base-nli-mean-tokens"
 
 _kept: dict[str, SentenceEncoder] = {}
 _loading: dict[tuple[int, str], AbstractContextManager[object]] = {}
-"""A lock for each process and model: one that was locked at a fork is never unlocked in the new process."""
+"""A lock for each process and model, because a lock that is held during a fork is never released in the new process."""
 
 
 def load(
@@ -140,33 +140,33 @@ def load(
     truncate_dim: int | None = None,
     **unknown: NoReturn,
 ) -> SentenceEncoder:
-    """Loads a model from a folder, the hub's cache, an installed package that bundles it, or the hub: the first that has it.
+    """Loads a model from the first place that has it: a folder, the hub's cache, an installed package that bundles it, the hub.
 
     Args:
-        model: the path of a folder, `organisation/name`, or a bare name, which means `sentence-transformers/<name>`. The parts of
-            a model may lie in folders of its repository: modules.json says where.
-        device: such as "cpu" or "cuda:1". Default: CUDA where it is available, else Apple's MPS, else the CPU; with `quantize` the
+        model: the path of a folder, `organisation/name`, or a bare name, which means `sentence-transformers/<name>`.
+        device: such as "cpu" or "cuda:1". Default: CUDA if it is available, else Apple's MPS, else the CPU; with `quantize` the
             CPU.
         dtype: the precision to compute in. Default: torch.float32, also for checkpoints in half precision.
-        quantize: "int8" keeps the weights of the linear layers as int8, on a CPU: a quarter of their memory, and faster. Vectors
-            then differ from those of float32 (cosines of 0.99 and more, see scripts/benchmark/README.md), and still depend on
-            their text alone. Such an encoder is neither trained nor saved. Default: None, float weights.
-        revision: a branch, tag or commit on the hub. Default: the main branch, as the cache has it if it does.
-        token: for private repositories. Default: what huggingface_hub knows.
-        cache_dir: the hub's cache. Default: `SENTENCE_TRANSFORMERS_HOME`, if it is set, and huggingface_hub's own.
+        quantize: "int8" stores the weights of the linear layers in int8, on a CPU. They take a quarter of the memory, and encoding
+            is faster. Vectors differ from those of float32 (cosines of about 0.99 and more, see scripts/benchmark/README.md), and
+            still depend on their text only. Such an encoder cannot be trained or saved. Default: None, float weights.
+        revision: a branch, tag or commit on the hub. Default: the main branch; if the cache has it, the cached version.
+        token: a token for private repositories. Default: that of huggingface_hub.
+        cache_dir: the hub's cache. Default: `SENTENCE_TRANSFORMERS_HOME` if it is set, and huggingface_hub's own.
         local_files_only: never ask the hub.
-        truncate_dim: keep only the first dimensions of each vector, this many. Default: what the checkpoint says, as a rule all.
-        unknown: any other option is a TypeError, which says what to do instead of one that sentence-transformers has.
+        truncate_dim: keep only this number of dimensions of each vector, the first ones. Default: what the checkpoint says,
+            usually all.
+        unknown: any other option raises a TypeError, which says what to use instead of an option of sentence-transformers.
 
     Returns:
-        A new encoder; every call loads anew.
+        A new encoder at every call.
 
     Raises:
         ModelNotFoundError: if no place has the model; the message says which were tried.
-        CheckpointError: if its files are broken, contradictory, or of a kind that minisbert does not run.
-        TypeError: if an option is of the wrong type, or there is none of its name.
-        ValueError: if `quantize`, `device` and `dtype` do not go together, or a device is not there.
-        MinisbertError: if this machine has no exact int8 products.
+        CheckpointError: if its files are broken, contradictory, or not supported.
+        TypeError: if an option has the wrong type, or does not exist.
+        ValueError: if `quantize`, `device` and `dtype` conflict, or the device is not available.
+        MinisbertError: if `quantize` is given, and PyTorch has no exact int8 products on this machine.
     """
     if unknown:
         raise unknown_option("load", unknown)
@@ -184,7 +184,7 @@ def load(
     in_default_state(lambda: (quantize_linears if quantize else choose_product)(checkpoint.bert))
     use_graphs(checkpoint.bert)
     align_modules(checkpoint.modules)
-    # No token: secrets are not pickled.
+    # Without the token, because secrets must not be pickled.
     again = str(absolute(source.model)) if source.origin == "a local folder" else source.model
     encoder = SentenceEncoder(checkpoint, reload=partial(load, again, quantize=quantize, cache_dir=source.cache_dir, **where))
     if truncate_dim is not None:
@@ -199,12 +199,12 @@ def encode(sentences: str | Iterable[str], model: str | os.PathLike[str] | Sente
     """The vector of each sentence, from a model that is loaded at the first call and kept.
 
     Args:
-        sentences: a text, or texts in an order, such as a list.
+        sentences: a text, or an ordered collection of texts, such as a list.
         model: as in `load`; or an encoder.
         options: as in `SentenceEncoder.encode`.
 
     Returns:
-        As `SentenceEncoder.encode`: [dim] for a text, [sentences, dim] for a collection; on the CPU, float32 as a rule.
+        As `SentenceEncoder.encode`: [dim] for a text, [sentences, dim] for a collection; on the CPU, usually float32.
     """
     return _encoder(model).encode(sentences, **options)
 
@@ -216,23 +216,23 @@ def trace(
     model: str | os.PathLike[str] | SentenceEncoder = DEFAULT_MODEL,
     corpus: Sequence[str] | None = None,
 ) -> Trace:
-    """Everything that happens on the way of a sentence through the model; with two, why they are similar.
+    """Records everything that happens to a sentence inside the model; for two sentences, also why they are similar.
 
-    The sentences are encoded as always, while hooks note what the model's parts give; nothing is changed by it, and other threads
-    may go on using the same encoder.
+    The sentences are encoded as usual, while hooks record the outputs of the model's parts. Nothing is changed, and other threads
+    may use the same encoder meanwhile.
 
     Args:
         a: a sentence.
-        b: another, to compare with.
+        b: another sentence, to compare with.
         model: as in `encode`.
-        corpus: texts among which to look, after each layer, for the closest to a sentence.
+        corpus: texts of which the closest to each sentence are found after each layer.
 
     Returns:
-        `t.a` and `t.b`, see `tracing.SentenceTrace`, and of a pair `t.cosine`, `t.layer_cosines` [layers + 1] and `t.pair_matrix`
-        [tokens of a, tokens of b], whose entries sum to the cosine. `t.save_html(path)` writes it all as a page to look at.
+        A trace `t` with `t.a` and `t.b`, see `tracing.SentenceTrace`. A pair also has `t.cosine`, `t.layer_cosines` [layers + 1]
+        and `t.pair_matrix` [tokens of a, tokens of b], whose entries sum to the cosine. `t.save_html(path)` writes a page.
 
     Raises:
-        TypeError: if a sentence or a text of the corpus is no str.
+        TypeError: if a sentence or a text of the corpus is not a str.
         ValueError: if the corpus is empty, or a text holds a lone surrogate.
 
     >>> import minisbert
@@ -250,7 +250,7 @@ def trace(
 
 
 def _encoder(model: str | os.PathLike[str] | SentenceEncoder) -> SentenceEncoder:
-    """The encoder given, or that of this name, which is loaded at the first call and kept."""
+    """The encoder itself, or the encoder of this name, which is loaded at the first call and kept."""
     from minisbert.encoder import SentenceEncoder
 
     if isinstance(model, SentenceEncoder):
@@ -258,11 +258,11 @@ def _encoder(model: str | os.PathLike[str] | SentenceEncoder) -> SentenceEncoder
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"model: found {type(model).__name__}, expected a name, the path of a folder, or a SentenceEncoder.")
     folder = local_folder(model)
-    # A folder is kept under its full path, so that it is another one after a change of the working directory.
+    # A folder is kept under its full path, because a relative path changes its meaning with the working directory.
     name = os.fspath(model) if folder is None else str(folder.resolve())
     if name not in _kept:
-        # Two threads that start at once load one model, not two. The lock is made here because gevent may have replaced Python's by
-        # its own since the import, and reentrant because a signal handler may come here.
+        # A lock, so that two threads load one model, not two. It is made here, because gevent may have replaced Python's lock since
+        # the import. It is reentrant, because a signal handler may also encode.
         with _loading.setdefault((os.getpid(), name), threading.RLock()):
             if name not in _kept:
                 _kept[name] = load(model)

@@ -1,7 +1,7 @@
-"""What can go wrong, by kind.
+"""The exceptions, and how warnings are given.
 
-Every message says what was found, what was expected, and what to do. Wrong argument types and values are
-`TypeError` and `ValueError`, as everywhere in Python; these classes are for what only minisbert knows about.
+Every message says what was found, what was expected, and what to do. Wrong types and values of arguments raise `TypeError` and
+`ValueError`, as usual in Python; these classes are for all other errors.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from typing import Any
 
 
 class MinisbertError(Exception):
-    """The base of every error that minisbert raises on its own account."""
+    """The base class of minisbert's own errors."""
 
 
 class CheckpointError(MinisbertError):
-    """The files of a checkpoint are missing, broken, contradictory, or of a kind that minisbert does not run."""
+    """The files of a checkpoint are missing, broken, contradictory, or not supported."""
 
 
 class ModelNotFoundError(MinisbertError):
-    """The model was not found; the message lists the places that were searched and what each one answered."""
+    """The model was not found; the message lists the places that were searched, and the result of each."""
 
 
 class MissingExtraError(MinisbertError, ImportError):
-    """An optional package is needed for what was asked; the message says how to install it."""
+    """An optional package is needed but not installed; the message says how to install it."""
 
 
 class NotFiniteError(MinisbertError):
-    """A vector would hold NaN or infinite values; the message names the first text whose vector does."""
+    """A vector would hold NaN or infinite values; the message names the first text with such a vector."""
 
 
 class MinisbertWarning(UserWarning):
-    """Something that changes a result, or may surprise, and is not an error."""
+    """Something that changes a result or may be unexpected, but is not an error."""
 
 
 def imported(name: str, package: str, place: str = "", instead: str = "") -> Any:
-    """A module of an optional package.
+    """Imports a module of an optional package.
 
     Args:
-        name: of the module, such as "ray.data".
-        package: what installs it, as pip names it.
+        name: the name of the module, such as "ray.data".
+        package: the package that contains it, as pip names it.
         place: what needs it, for the message.
-        instead: what else the caller could do, for the message.
+        instead: an alternative for the caller, for the message.
 
     Raises:
         MissingExtraError: if it cannot be imported.
@@ -64,7 +64,7 @@ _PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # noqa:
 
 
 def warn(message: str) -> None:
-    """Gives a `MinisbertWarning` at the line of the caller's program: the innermost one that is not in this package."""
+    """Gives a `MinisbertWarning` at the line of the caller's program: the innermost frame outside this package."""
     frame = sys._getframe(1)
     while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
         frame = frame.f_back
@@ -75,13 +75,13 @@ def warn(message: str) -> None:
 
 @contextmanager
 def rust_errors(complaint: Callable[[str], CheckpointError]) -> Iterator[None]:
-    """Turns whatever a Rust library raises at a broken file into one error; safetensors and tokenizers raise bare Exceptions.
+    """Converts every error of a Rust library for a broken file into one error; safetensors and tokenizers raise bare Exceptions.
 
-    A bug in such a library shows as a `PanicException`, which is a BaseException, so that no `except Exception` catches it. Here it
-    means no more than any other error: the file cannot be read.
+    A bug in such a library raises a `PanicException`, a BaseException that `except Exception` does not catch. It is treated as any
+    other error: the file cannot be read.
 
     Args:
-        complaint: the reason → the error.
+        complaint: the reason → the error to raise.
     """
     try:
         yield
