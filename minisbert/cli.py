@@ -1,7 +1,6 @@
-"""The `minisbert` command: it parses, calls the public API, and prints. Nothing imports torch before the command line is parsed.
+"""The `minisbert` command: it parses, calls the public API, and prints. torch is not imported before the command line is parsed.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done; 2 something was wrong, said in one line on stderr; 130 stopped
-with Ctrl-C.
+Results go to stdout, everything else to stderr. Exit codes: 0 success; 2 an error, in one line on stderr; 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one line, as every other error is said."""
+    """Prints an error of the command line in one line, as all other errors."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {_one_line(message)}. See {self.prog} --help.\n")
@@ -322,7 +321,7 @@ def _corpus(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _everything_printed() -> Iterator[None]:
-    """What was printed may still wait in a buffer, and writing it may fail: here, where it can be reported, not at Python's end."""
+    """Flushes stdout at the end, so that an error of writing is reported here, and not while Python exits."""
     try:
         yield
     finally:
@@ -330,7 +329,7 @@ def _everything_printed() -> Iterator[None]:
             try:
                 sys.stdout.flush()
             except OSError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush would fail again
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python's last flush would fail again
                 raise
 
 

@@ -1,4 +1,4 @@
-"""What `minisbert encode` and `minisbert search` run, which vectors belong together, and what every command needs."""
+"""Runs `minisbert encode` and `minisbert search`, checks that stored vectors fit the model, and has what all commands need."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def given_text(argument: str | None) -> Any:
-    """A text of the command line: UTF-8, whatever the locale, under which Python may have decoded it as something else."""
+    """A text of the command line, decoded as UTF-8 even if the locale has another encoding."""
     try:
         return argument and os.fsencode(argument).decode()
     except UnicodeError:
@@ -28,7 +28,7 @@ def given_text(argument: str | None) -> Any:
 
 
 def printable(text: str) -> str:
-    """A text with escapes for what the terminal's encoding does not have, as stderr does by itself."""
+    """A text with escapes for characters that the terminal's encoding lacks, as stderr does by default."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
@@ -71,13 +71,13 @@ def search(options: argparse.Namespace) -> None:
 
 
 def _document_prompt(encoder: SentenceEncoder) -> str:
-    """What `encode` and `search` put before each text: as `encode_document` does."""
+    """The prompt that `encode` and `search` put before each text, as `encode_document` does."""
     name = document_prompt(encoder.model, encoder.prompts)
     return choose_prompt(encoder.prompts, encoder.default_prompt_name, None, name)
 
 
 def _notes(encoder: SentenceEncoder) -> dict[str, str]:
-    """What made the vectors: the same notes mean the same vectors."""
+    """The notes on the origin of vectors: equal notes mean equal vectors."""
     from minisbert.checkpoint.weights import checksum
 
     parts = encoder.checkpoint
@@ -94,7 +94,7 @@ def _notes(encoder: SentenceEncoder) -> dict[str, str]:
 
 
 def _check_notes(path: Path, encoder: SentenceEncoder) -> None:
-    """Refuses vectors of another model or prompt. A model is known by its weights: its folder may have been moved."""
+    """Refuses vectors of another model or prompt. Weights identify a model, because its folder may have been moved."""
     found, expected = read_notes(path), _notes(encoder)
     if not found:
         return
@@ -114,7 +114,7 @@ def encode(options: argparse.Namespace) -> None:
     kind = options.out.suffix.lower()
     if kind not in (".safetensors", ".npy"):
         raise ValueError(f"--out: found {str(options.out)!r}, expected a name that ends in .safetensors or .npy.")
-    # The file is made first, so that hours of work do not end at a folder that cannot be written.
+    # The file is created first, so that hours of work do not end with a folder that cannot be written.
     with (
         written_whole(options.out, is_vector_file, "--out") as path,
         open_texts(options.file, options.format, given_text(options.column), options.delimiter) as texts,
@@ -151,22 +151,22 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """A line on stderr about what was done; results go to stdout."""
+    """Prints a line about what was done on stderr; results go to stdout."""
     print(f"minisbert: {text}", file=sys.stderr)
 
 
 def load_model(options: argparse.Namespace) -> SentenceEncoder:
-    """The model that the command line names."""
+    """Loads the model that the command line names."""
     import minisbert
 
     return minisbert.load(options.model or minisbert.DEFAULT_MODEL, **load_options(options))
 
 
 def load_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of every command that are those of `minisbert.load`."""
+    """The options of the command line that belong to `minisbert.load`."""
     return named(options, "device", "quantize", "revision", "cache_dir", "local_files_only")
 
 
 def named(options: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """Options for a function that has the same names for them."""
+    """The options with these names, as keyword arguments."""
     return {name: getattr(options, name) for name in names}

@@ -1,7 +1,7 @@
-"""Texts from files and vectors to files, both as streams: neither ever stands in memory as a whole.
+"""Reads texts from files and writes vectors to files, both as streams, so that memory never holds a whole file.
 
-A file of vectors begins with a header that tells how many there are, which is known at the end only. So its place is kept free
-(both formats let a header be filled up with spaces), the rows are written behind it as they come, and the header last.
+A file of vectors begins with a header that states their number, which is known only at the end. So space is reserved for the header
+(both formats allow padding by spaces), then the rows are written as they come, and the header last.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 def open_texts(
     file: str, kind: str | None = None, column: str | None = None, delimiter: str | None = None
 ) -> Iterator[Iterator[str]]:
-    """Opens a file of texts, UTF-8, to be read one by one.
+    """Opens a UTF-8 file of texts, which are read one by one.
 
     Args:
-        file: its path; "-" is stdin. A name that ends in .gz or .zst is decompressed.
-        kind: "txt", a text a line; "jsonl", a JSON text or object a line; "csv", with a row of names first; "tsv", the same with
-            tabs and without quotes. Default: by the file's name; "txt" for any other name and for stdin.
+        file: its path; "-" is stdin. A file whose name ends in .gz or .zst is decompressed.
+        kind: "txt", one text per line; "jsonl", one JSON text or object per line; "csv", whose first row has the names of the
+            columns; "tsv", the same with tabs and without quotes. Default: by the file's name; "txt" for other names and stdin.
             Empty lines of a jsonl, csv or tsv file are skipped; those of a txt file are empty texts.
-        column: which column holds the texts, or which field of the objects of a jsonl file.
-        delimiter: what separates the fields of a csv or tsv file, one character. Default: a comma, or a tab.
+        column: the column of the texts, or the field of the objects of a jsonl file.
+        delimiter: the character that separates the fields of a csv or tsv file. Default: a comma, or a tab.
 
     Raises:
         MissingExtraError: if it is .zst, and neither Python nor an installed package can read that.
-        ValueError: naming the file and the line, for what is not UTF-8, not of that kind, or holds no text in that column.
+        ValueError: if a line is not UTF-8, not of this format, or has no text in this column; names the file and the line.
         OSError: if it cannot be read.
     """
     name = "stdin" if file == "-" else file
@@ -144,19 +144,19 @@ def _json_texts(lines: Iterable[tuple[int, str]], name: str, column: str | None)
 
 
 HEADER_BYTES = 192
-"""The header without notes."""
+"""The size of a header without notes."""
 
 
 class VectorFile:
     """A .safetensors file with one tensor "embeddings" [rows, dim], or a .npy file of the same, written row by row.
 
-    Neither safetensors nor numpy is needed for it, whose own functions take all rows at once.
+    The functions of safetensors and numpy are not used, because they take all rows at once.
 
     Args:
         path: where to write.
         kind: ".safetensors" or ".npy".
-        dimension: of each row.
-        notes: what made the vectors, for the metadata of .safetensors; .npy has no place for it.
+        dimension: the dimension of each row.
+        notes: the origin of the vectors, for the metadata of .safetensors; .npy has no metadata.
     """
 
     def __init__(self, path: Path, kind: str, dimension: int, notes: Mapping[str, str] | None = None) -> None:
@@ -181,7 +181,7 @@ class VectorFile:
         self._file.flush()
 
     def finish(self) -> None:
-        """Writes the header, and has everything on the disk."""
+        """Writes the header, and waits until everything is on the disk."""
         self._file.seek(0)
         self._file.write(self.header())
         self._file.flush()
@@ -205,7 +205,7 @@ class VectorFile:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        # What could not be written fails again when the file is closed, and would stand for the first error.
+        # Closing a file after an error of writing fails again, and would hide the first error.
         with contextlib.suppress(OSError) if error else contextlib.nullcontext():
             self._file.close()
 
@@ -218,7 +218,7 @@ def is_vector_file(head: bytes) -> bool:
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """What made the vectors of a file that `read_vectors` reads; empty if the file does not say."""
+    """The notes on the origin of the vectors of a file that `read_vectors` reads; empty if it has none."""
     if path.suffix.lower() != ".safetensors":
         return {}
     from safetensors import safe_open
@@ -229,21 +229,21 @@ def read_notes(path: Path) -> dict[str, str]:
 
 
 def read_vectors(path: Path, rows: int) -> Any:
-    """The [rows, dim] of a file as `VectorFile` writes it: a tensor, or a numpy array that stays on the disk until it is sliced.
+    """Reads [rows, dim] from a file of `VectorFile`: a tensor, or a memory-mapped numpy array.
 
     Args:
         path: a .safetensors file with a tensor "embeddings", or a .npy file.
-        rows: how many there have to be.
+        rows: the expected number of rows.
 
     Raises:
-        MissingExtraError: if it is .npy and there is no numpy.
-        ValueError: if it is another kind of file, broken, or holds something else.
+        MissingExtraError: if it is .npy and numpy is not installed.
+        ValueError: if it is another kind of file, broken, or has other content.
         OSError: if it cannot be read.
     """
     kind = path.suffix.lower()
     if kind not in (".safetensors", ".npy"):
         raise ValueError(f"--vectors: found {str(path)!r}, expected a name that ends in .safetensors or .npy.")
-    with path.open("rb"):  # what cannot be opened is an error that names the file, which those of safetensors do not
+    with path.open("rb"):  # raises an error that names the file, which those of safetensors do not
         vectors = _read_npy(path) if kind == ".npy" else _read_safetensors(path)
     if len(vectors.shape) != 2 or len(vectors) != rows:
         raise ValueError(

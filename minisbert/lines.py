@@ -38,7 +38,7 @@ def _old_line_ends(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def json_values(lines: Iterable[tuple[int, str]], name: str) -> Iterator[tuple[str, Any]]:
-    """Where each line that is not blank stands, in words, and its value.
+    """Yields the place of each line that is not blank, such as "file, line 3", and its value.
 
     Raises:
         ValueError: if a line is not JSON.
@@ -55,7 +55,7 @@ def json_values(lines: Iterable[tuple[int, str]], name: str) -> Iterator[tuple[s
 
 
 def table_rows(lines: Iterable[str], name: str, delimiter: str = ",", *, quoted: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table, each after the number of its last line.
+    """Yields the number of each row's last line, and the row.
 
     Without quotes, a field holds neither delimiters nor line ends, and a quotation mark is a plain character.
 
@@ -79,7 +79,7 @@ def table_rows(lines: Iterable[str], name: str, delimiter: str = ",", *, quoted:
 def table_cells(
     lines: Iterable[tuple[int, str]], name: str, columns: Sequence[str], delimiter: str, *, quoted: bool, option: str = ""
 ) -> Iterator[tuple[str, list[str]]]:
-    """Where each row of a table with a first line of names stands, in words, and its cells in some columns.
+    """Yields the place of each row, such as "file, line 3", and its cells in some columns. The first line has the column names.
 
     Args:
         lines: see `numbered`. Empty ones are skipped.
@@ -106,10 +106,10 @@ def table_cells(
 
 
 def column_index(column: str, names: Sequence[str], place: str, advice: str = "") -> int:
-    """Where a column stands among the names.
+    """The index of a column among the names.
 
     Raises:
-        ValueError: if it is not there once.
+        ValueError: if it is missing, or there more than once.
     """
     if names.count(column) != 1:
         found = f"{names.count(column)} times" if column in names else "not"

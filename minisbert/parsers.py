@@ -1,4 +1,4 @@
-"""The options of `minisbert trace`, `train` and `corpus`, apart from what they run: help must not wait for an import of torch."""
+"""The options of `minisbert trace`, `train` and `corpus`, apart from the code that they run, so that help does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes files that get their name when they are complete, and never replaces a file that minisbert did not write."""
+"""Writes files that get their name only when they are complete. Never replaces a file that minisbert did not write."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HEAD_BYTES = 4096
-"""How many bytes of an older file are read to tell which program wrote it."""
+"""The number of bytes of an older file that are read to find out which program wrote it."""
 
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str], ours: Callable[[bytes], bool], name: str = "path") -> Iterator[Path]:
-    """A temporary file beside `path` that replaces it at the end: a reader never sees a part of a file, and an error leaves none.
+    """A temporary file beside `path` that replaces it at the end. Readers never see a partial file, and an error leaves none.
 
     Args:
-        path: the file to write. A link stays one, and what it points to is written.
+        path: the file to write. If it is a link, its target is written.
         ours: whether minisbert wrote a file that begins with these bytes, at most `HEAD_BYTES`. An empty file may be replaced.
         name: the argument that gave the path, for messages.
 
     Raises:
-        FileExistsError: if a file is there that minisbert did not write. It is looked at again at the end.
-        ValueError: if a folder or a device is there, or nothing can be written there.
+        FileExistsError: if minisbert did not write the file that is there. It is checked again at the end.
+        ValueError: if a folder or a device is there, or the folder cannot be written.
     """
     path = Path(path).resolve()
     _check(path, ours, name)
@@ -45,7 +45,7 @@ def written_whole(path: str | os.PathLike[str], ours: Callable[[bytes], bool], n
 
 
 def write_whole(path: str | os.PathLike[str], text: str, ours: Callable[[bytes], bool], name: str = "path") -> None:
-    """Writes a text as UTF-8 through `written_whole`; to a device or a pipe as it is."""
+    """Writes a text as UTF-8 through `written_whole`; a device or a pipe is written directly."""
     if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
         Path(path).write_text(text, encoding="utf-8", newline="\n")
         return
