@@ -1,7 +1,7 @@
 """Corpora of any size: files of texts in, parquet shards of vectors out, resumable, on one machine or on Ray Data.
 
-A vector depends on its text alone. A run can therefore be killed anywhere, resumed and spread over machines, and the files are the
-same, byte by byte, as those of an uninterrupted run.
+A vector depends on its text only. So a run can be killed at any time, resumed, and spread over machines, and its files are equal,
+byte for byte, to those of an uninterrupted run.
 
     from minisbert.corpus import encode_corpus, verify_corpus
     encode_corpus("passages/*.parquet", "vectors", model="all-MiniLM-L6-v2", id_column="id")
@@ -15,7 +15,7 @@ A run has these steps, one file each:
 - `shards.py`: rows → vectors → one parquet file, written beside its place and renamed.
 - `folder.py`: the output folder: its lock, its manifest, its journal, what a resume keeps.
 - `run.py`: joins these, with the local engine; `ray_engine.py` is the other engine.
-- `verify.py`: checksums of all shards, and a sample of rows computed anew.
+- `verify.py`: checks the checksums of all shards, and computes a sample of rows again.
 - `command.py`: what `minisbert corpus` runs.
 
 pyarrow is imported only when a corpus is encoded or verified: `pip install pyarrow`.

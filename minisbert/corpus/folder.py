@@ -1,4 +1,4 @@
-"""The output folder: who may write in it, what it says of itself, and what a resume keeps.
+"""The output folder: its lock, its manifest, its journal, and what a resumed run keeps.
 
     vectors/shard-000000.parquet …        nothing but shards, so that every reader of parquet takes the folder as it is
     vectors/_minisbert/manifest.json      the model, every setting, the inputs; when all is done, every shard
@@ -9,8 +9,8 @@
 
 Names that begin with "_" are left out by readers of folders of parquet files (Arrow, Spark, Hive).
 
-A shard is renamed to its name first, and gets its line in the journal then. What a kill leaves is therefore one of these: a file in
-`writing`, which is removed; a shard without a line, or half a line, whose shard is made again with the same bytes.
+A shard is first renamed to its final name, and then gets a line in the journal. So a killed run leaves one of these: a file in
+`writing`, which is removed; or a shard without a complete line in the journal, which is made again with the same bytes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Folder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the folder if need be, and lets no other run work in it meanwhile. A kill unlocks it.
+        """Makes the folder if necessary, and locks it for this run. The lock ends with the process.
 
         Raises:
             CorpusError: if it holds something else, or another run works in it.
@@ -94,13 +94,13 @@ class Folder:
                     file.truncate(0)
 
     def open(self, header: dict[str, Any]) -> dict[int, dict[str, Any]]:
-        """Says in the manifest what this folder is, or compares with what it says; removes what is not whole.
+        """Writes the header to a new manifest, or compares it with the existing one; removes incomplete files.
 
         Args:
             header: the model, the settings, the inputs: the same for every run in this folder.
 
         Returns:
-            The entries of the shards that are there with the right checksum, by their numbers.
+            The entries of the shards that exist with the right checksum, by their indices.
 
         Raises:
             CorpusError: if the folder was made with another header; the message says what differs.
@@ -114,8 +114,8 @@ class Folder:
         if differ:
             more = f" ({len(differ) - 4} more)" if len(differ) > 4 else ""
             raise CorpusError(
-                f"out: {str(self.path)!r} was made otherwise: {'; '.join(differ[:4])}{more}. "
-                "Name another folder, or go on as it began."
+                f"out: {str(self.path)!r} was made with other settings: {'; '.join(differ[:4])}{more}. "
+                "Name another folder, or resume with the same settings."
             )
         entries = self._entries(before)
         good = self._check(entries)
@@ -133,7 +133,7 @@ class Folder:
             os.fsync(file.fileno())
 
     def finish(self, header: dict[str, Any], entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        """Writes the errors and the whole manifest, which it returns, and removes what only an unfinished corpus needs.
+        """Writes the errors and the complete manifest, which it returns, and removes the journal.
 
         The header is that of `open`; the entries are those of all shards.
         """
@@ -166,11 +166,11 @@ class Folder:
         if manifest is None:
             raise CorpusError(f"{str(self.path)!r} holds no {OWN}/manifest.json, expected a folder that minisbert corpus made.")
         if not manifest["complete"]:
-            raise CorpusError(f"{str(self.path)!r} is not complete. Run the command that made it once more: it goes on.")
+            raise CorpusError(f"{str(self.path)!r} is not complete. Run the command that made it again, which resumes it.")
         return manifest
 
     def _sweep(self) -> None:
-        """Removes what killed writers left. One that still runs ends with an error: its file has no name any more."""
+        """Removes files of killed writers. A writer that still runs ends with an error, because its file has no name any more."""
         for path in self.writing.iterdir():
             if re.search(r"\.[0-9a-f]{32}$", path.name):
                 path.unlink(missing_ok=True)
@@ -214,11 +214,11 @@ class Folder:
                 if reason is None:
                     good[entry["shard"]] = entry
                 else:
-                    warn(f"{entry['file']}: {reason}. It is made again.")
+                    warn(f"{entry['file']}: {reason}. The shard is made again.")
         return good
 
     def _write(self, path: Path, text: str) -> None:
-        """Writes a file beside its place and renames it."""
+        """Writes a temporary file, and renames it to its final name."""
         temporary = self.writing / f"{path.name}.{uuid.uuid4().hex}"
         with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -236,7 +236,7 @@ def damage(path: Path, entry: dict[str, Any]) -> str | None:
             return f"found {size} bytes, expected {entry['bytes']}"
         return None if sha256(path) == entry["sha256"] else "its sha256 is not the one that the manifest has"
     except FileNotFoundError:
-        return "it is gone"
+        return "the file is missing"
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:

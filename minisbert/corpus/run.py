@@ -1,4 +1,4 @@
-"""`encode_corpus`: plans, locks, resumes, has each shard made by an engine, and writes the manifest."""
+"""`encode_corpus`: plans, locks, resumes, lets an engine make each shard, and writes the manifest."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Summary:
         dtype: how they are stored.
         rows: of the corpus, and so in the folder.
         shards: of the corpus.
-        new_rows: rows that this run encoded; the others were there.
+        new_rows: rows that this run encoded; the others existed before.
         new_shards: shards that this run made.
         failed: rows with a null vector, in the whole corpus.
         tokens: tokens that were computed, for the whole corpus; those of equal texts that stand close together once.
@@ -52,8 +52,8 @@ class Summary:
         longest: tokens of the longest of them; 0 if there is none.
         limit: the model's limit in tokens.
         engine: "local" or "ray".
-        seconds: that this run took.
-        startup_seconds: how many of them had passed when the first shard was begun: planning, checksums, loading, Ray's start.
+        seconds: the duration of this run.
+        startup_seconds: the part of it before the first shard began: planning, checksums, loading, Ray's start.
         rows_per_second: `new_rows` over the time after the start-up.
         tokens_per_second: the same for tokens.
     """
@@ -109,17 +109,17 @@ def encode_corpus(
     local_files_only: bool = False,
     show_progress_bar: bool | None = None,
 ) -> Summary:
-    """Encodes files of texts into a folder of parquet shards; called again, it goes on where it was.
+    """Encodes files of texts into a folder of parquet shards. The same call again resumes an interrupted run.
 
-    Shards that are there with the right checksum are kept. The files are the same, byte by byte, whether a run was interrupted or
-    not, on either engine, on processors of one kind.
+    Shards with the right checksum are kept. On processors of one kind, the files are the same, byte for byte, with and without an
+    interruption, on either engine.
 
     Args:
         inputs: files, folders and globs, also as URIs (s3://…): parquet; .jsonl, .csv, .tsv, .txt, also with .gz or .zst.
         out: a folder: new, empty, or of the same corpus. On Ray all machines must see it under the same path.
         model: as in `minisbert.load`; or an encoder. Default: `minisbert.DEFAULT_MODEL`.
-        text_column: the column, or the field of a jsonl object, with the text. A txt file has a text a line.
-        id_column: the column that names a row in the output. Default: the output has `file` and `row` (counted from 0).
+        text_column: the column, or the field of a jsonl object, with the text. A txt file has one text per line.
+        id_column: the column that identifies a row in the output. Default: the output has `file` and `row` (counted from 0).
         columns: further columns to copy.
         rows_per_shard: rows in each shard but the last.
         engine: "local": this process, all its cores. "ray": a pool of Ray actors.
@@ -130,24 +130,24 @@ def encode_corpus(
         normalize_embeddings: scale each vector to length 1.
         prompt_name: as in `SentenceEncoder.encode`.
         prompt: as there.
-        on_error: "raise": a row without a text ends the run, with its file, row and the reason. "skip": it gets a null vector and a
-            line in `_minisbert/errors.jsonl`.
+        on_error: what to do if a row has no text. "raise": an error with the file, the row and the reason. "skip": the row gets a
+            null vector and a line in `_minisbert/errors.jsonl`.
         on_truncate: what to do about texts above the model's limit: "warn" once, "error", "ignore".
         format: of all inputs, whatever their names: "parquet", "jsonl", "csv", "tsv", "txt".
-        device: as in `minisbert.load`, and so are the next four. They count for a model given by its name.
-        quantize: see there. It is about the weights; `dtype` is about the vectors.
-        revision: see there.
-        cache_dir: see there.
-        local_files_only: see there.
+        device: as in `minisbert.load`, like the next four, which are used only if `model` is a name.
+        quantize: as in `minisbert.load`: the weights. (`dtype` is the type of the stored vectors.)
+        revision: as in `minisbert.load`.
+        cache_dir: as in `minisbert.load`.
+        local_files_only: as in `minisbert.load`.
         show_progress_bar: on stderr. Default: on a terminal.
 
     Returns:
-        What was done.
+        A summary of the run.
 
     Raises:
         CorpusError: if `out` belongs to another corpus (the message says what differs), or another run works in it.
-        ValueError: for a failing row, a broken input file, a wrong option.
-        OSError: if something cannot be read or written. What is done is kept, as with every other error.
+        ValueError: for a failing row, a broken input file, or a wrong option.
+        OSError: if something cannot be read or written. Finished shards are kept, as after any error.
         MissingExtraError: if pyarrow, or Ray for that engine, is not installed.
     """
     began = time.time()
@@ -163,7 +163,7 @@ def encode_corpus(
             count(name, number)
             if engine == "local":
                 raise ValueError(f"{name}: found {number}, expected None with engine='local', which uses all cores.")
-    find_layout(sources, text_column, id_column, columns)  # a wrong name is known before anything is made
+    find_layout(sources, text_column, id_column, columns)  # refuses a wrong name before anything is written
     folder = Folder(out)
     with folder.locked(), long_fields():
         where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
@@ -244,7 +244,7 @@ def _local(job: Job, todo: Sequence[Shard], encoder: SentenceEncoder, advance: A
 
 
 def _loader(model: str | os.PathLike[str] | SentenceEncoder | None, **options: Any) -> Callable[[], SentenceEncoder]:
-    """What loads the model, here and in other processes; an encoder is sent there by where it came from."""
+    """A function that loads the model, here and in other processes; an encoder is sent there by pickling its source."""
     import minisbert
 
     if isinstance(model, SentenceEncoder):
@@ -271,7 +271,7 @@ def resolved_prompt(encoder: SentenceEncoder, prompt: str | None, prompt_name: s
 
 
 def _header(job: Job, plan: Plan, encoder: SentenceEncoder, settings: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same for every run in a folder. Machines and threads may differ; the manifest has them for each shard."""
+    """The settings that must be equal for all runs in a folder. Machines and threads may differ; each shard's entry states them."""
     return {
         "format": FORMAT,
         "model": model_facts(encoder),

@@ -1,4 +1,4 @@
-"""One shard: its rows are read, encoded and written to a parquet file beside its place, which is then renamed."""
+"""Reads, encodes and writes one shard, as a temporary parquet file that is then renamed."""
 
 from __future__ import annotations
 
