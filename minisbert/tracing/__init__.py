@@ -1,6 +1,6 @@
-"""Everything that happened on the way of one sentence, or of two that are compared: `minisbert.trace`.
+"""What happens to a sentence inside the model, as tensors and as a page: `minisbert.trace`.
 
-    record.py   hooks note what the model's parts give while a sentence is encoded
+    record.py   hooks record the outputs of the model's parts while a sentence is encoded
     pairs.py    how much each pair of tokens adds to the cosine
     page.py     the trace as an HTML page: `answer.py` is its head, `steps.py`, `layers.py` and `comparison.py` say what each step
                 shows; `html.py`, `formulas.py` and `pictures.py` have the pieces; `page.html`, `page.css`, `page.js` are the frame
@@ -32,7 +32,7 @@ __all__ = ["Neighbours", "SentenceTrace", "Trace", "trace"]
 
 
 class Trace(Traced):
-    """What happened to one sentence, or to two. Made by `minisbert.trace`; a notebook shows it as the page that `save_html` writes.
+    """The trace of one sentence or of two, from `minisbert.trace`. A notebook shows it as the page that `save_html` writes.
 
     Attributes:
         a: the first sentence.
@@ -48,16 +48,16 @@ class Trace(Traced):
         return in_default_state(lambda: render(self))
 
     def save_html(self, path: str | os.PathLike[str]) -> None:
-        """Writes the page. It opens in any browser by a double click, and asks nothing of any network.
+        """Writes the page. A double click opens it in a browser, and it needs no network.
 
         Raises:
-            FileExistsError: if there is a file that is no such page.
+            FileExistsError: if the file there is not such a page.
             ValueError: if it cannot be written there.
         """
         write_whole(path, self.html(), is_page)
 
     def svg(self) -> str:
-        """The answer as one picture: both sentences coloured by what each token adds to the cosine, and every pair of tokens.
+        """The answer as one SVG picture: what each token and each pair of tokens adds to the cosine.
 
         Raises:
             ValueError: as for `pair_matrix`, or if the sentences have more than 24 tokens.
@@ -70,7 +70,7 @@ class Trace(Traced):
         """Writes the picture that `svg` gives.
 
         Raises:
-            FileExistsError: if there is a file that is no such picture.
+            FileExistsError: if the file there is not such a picture.
             ValueError: as for `svg`, or if it cannot be written there.
         """
         write_whole(path, self.svg(), is_card)
@@ -92,7 +92,7 @@ def is_card(head: bytes) -> bool:
 
 
 def trace(encoder: SentenceEncoder, a: str, b: str | None = None, corpus: Sequence[str] | None = None) -> Trace:
-    """See `minisbert.trace`, which is this for a model by name."""
+    """`minisbert.trace` for an encoder."""
     given = [check_text(a, "a"), *([check_text(b, "b")] if b is not None else [])]
     texts = corpus_texts(corpus)
     sentences = [in_default_state(partial(trace_sentence, encoder, text)) for text in given]

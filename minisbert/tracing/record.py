@@ -1,8 +1,8 @@
-"""What happens to a sentence on its way through the model, noted by forward hooks.
+"""Records what happens to a sentence inside the model, with forward hooks.
 
-The ordinary model runs the ordinary way, `SentenceEncoder.encode`, while forward hooks note what its modules give. Nothing in
-`bert.py` knows of it. What no module gives by itself, the attention weights, is computed from the queries and keys of
-`attention.qkv`. A sentence is thus traced as it is encoded, to the last bit.
+`SentenceEncoder.encode` runs as usual, while forward hooks record the outputs of the model's modules. `bert.py` contains no code for
+this. Attention weights, which no module returns, are computed from the queries and keys of `attention.qkv`. So the recorded values
+are those of `encode`, to the last bit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from minisbert.inference.threads import computing, workers
 from minisbert.pooling import kept_tokens, token_weights
 
 NEIGHBOURS = 5
-"""How many of a corpus's texts are kept at each layer."""
+"""The number of texts of a corpus that are kept for each layer."""
 
 
 class Neighbours(NamedTuple):
@@ -64,15 +64,16 @@ class SentenceTrace:
         key: [layers, heads, tokens, head_dim], what each token is found by.
         attention_bias: [heads, tokens, tokens], what every layer adds to the scores of attention for the distance of two tokens;
             None if the model has no such bias.
-        attention: [layers, heads, tokens, tokens], how much the token of a row takes from that of a column; rows sum to 1.
+        attention: [layers, heads, tokens, tokens], the weight with which the token of a row attends to that of a column; rows sum
+            to 1.
         attention_out: [layers, tokens, hidden], what attention adds to a token's vector.
         after_attention: [layers, tokens, hidden], the normalized sum of the layer's input and `attention_out`.
         feed_forward_out: [layers, tokens, hidden], what the feed-forward step adds to that.
         pooling_weights: [tokens], each token's weight in the sentence vector; they sum to 1. With max pooling it is the fraction of
             dimensions whose value comes from the token; with several modes, their average.
-        layer_vectors: [layers + 1, dim], the sentence vector if the model had ended after the embeddings, or after that layer: its
-            `hidden`, pooled, and sent through what follows the pooling. The last one is `embedding`, but for rounding. Both are
-            in the encoder's `vector_dtype`.
+        layer_vectors: [layers + 1, dim], the sentence vector if the model ended after the embeddings, or after that layer: its
+            `hidden`, pooled, with the post-pooling modules applied. The last one equals `embedding` up to rounding. Both are in
+            the encoder's `vector_dtype`.
         embedding: [dim], what `encode` gives for the text, bit for bit.
         neighbours: the closest texts of the corpus at each layer; None without a corpus.
     """
@@ -120,7 +121,7 @@ def corpus_texts(corpus: object) -> list[str]:
 
 
 def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
-    """Encodes one text and notes what every part of the model gives."""
+    """Encodes one text, and records the outputs of every part of the model."""
     bert, wordpiece = encoder.bert, encoder.tokenizer
     names = ["embeddings.word", "embeddings.position", "embeddings"]
     names += ["embeddings.token_type"] if bert.embeddings.token_type is not None else []
@@ -132,7 +133,8 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
         with _noted(bert, [*names, *(["relative_bias"] if bert.relative_bias is not None else [])]) as noted:
             return encoder.encode(text, on_truncate="ignore", show_progress_bar=False), noted
 
-    # Where one core and all of them round differently, `encode` hands its batch to a worker; called by a worker, it keeps it there.
+    # If one core and all cores round differently, `encode` lets a worker compute the batch. So a worker calls `encode` here, because
+    # hooks record one thread only.
     threads = torch.get_num_threads()
     by_worker = encoder.device.type == "cpu" and threads > 1 and not same_on_all_cores(encoder.bert)
     embedding, noted = workers(threads).call(encode) if by_worker else encode()  # [dim]
@@ -148,7 +150,7 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
         raise RuntimeError("trace: the model did not run once, and in this thread, for this sentence; expected that of encode.")
 
     def seen(name: str) -> Tensor:
-        # The rows of this sentence; what follows are the padding tokens of the batch. Cloned, for it was made in inference mode.
+        # The rows of this sentence, without the padding tokens of the batch; cloned, because they were made in inference mode.
         return noted[name][0][:tokens].clone()
 
     def stack(part: str) -> Tensor:
@@ -195,7 +197,7 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
 
 
 def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None = None) -> Tensor:
-    """softmax(q kᵀ / √head_dim + bias): the weights that attention gives to the values, and does not keep.
+    """softmax(q kᵀ / √head_dim + bias): the weights of the values, which `bert.attend` does not return.
 
     Two [layers, heads, tokens, head_dim], [heads, tokens, tokens] → [layers, heads, tokens, tokens]
     Vaswani et al. 2017, equation 1
@@ -205,7 +207,7 @@ def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None = None) ->
 
 
 def _prompt(encoder: SentenceEncoder) -> str:
-    """What `encode` puts before each text when it is given no prompt."""
+    """The default prompt, which `encode` puts before each text."""
     return encoder.prompts.get(encoder.default_prompt_name or "", "")
 
 
@@ -224,14 +226,14 @@ def _pooling_weights(encoder: SentenceEncoder, vectors: Tensor, prompt_tokens: i
 
 
 def _ending(encoder: SentenceEncoder, vectors: Tensor, groups: Sequence[LengthGroup], prompt_tokens: int) -> Tensor:
-    """[tokens, hidden] → [sentences, dim]: pooling and what follows it, as in `encode`."""
+    """[tokens, hidden] → [sentences, dim]: pooling and post-pooling modules, as in `encode`."""
     with torch.no_grad():
         vectors = vectors.to(encoder.device, encoder.vector_dtype)
         return finish(encoder.modules, encoder.pooling(vectors, groups, prompt_tokens), encoder.truncate_dim).cpu()
 
 
 def layer_neighbours(encoder: SentenceEncoder, sentences: list[SentenceTrace], corpus: list[str]) -> list[Neighbours]:
-    """For each sentence the closest texts at each layer; blank texts and the sentence itself are left out."""
+    """The closest texts to each sentence after each layer, without blank texts and the sentence itself."""
     prompt = _prompt(encoder)
     prompt_tokens = count_prompt_tokens(encoder.tokenizer, encoder.pooling, prompt)
     texts = {index: prompt + text for index, text in enumerate(corpus) if text.strip()}
@@ -264,10 +266,10 @@ def layer_neighbours(encoder: SentenceEncoder, sentences: list[SentenceTrace], c
 
 @contextmanager
 def _noted(bert: Bert, names: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """Notes what each of these modules of the model gives, for as long as it lasts, in this thread.
+    """Records the outputs of these modules of the model, in this thread, until the context ends.
 
-    The hooks sit on a model that other threads may be using: what those compute is not noted, and nothing is changed by a hook.
-    What is noted is a copy on the CPU, since the model may overwrite its own.
+    Other threads may use the model meanwhile; their outputs are not recorded, and hooks change nothing. The records are copies on
+    the CPU, because the model may overwrite its own tensors.
     """
     noted: dict[str, list[Tensor]] = {name: [] for name in names}
     thread = threading.get_ident()

@@ -21,13 +21,13 @@ from minisbert.inference.threads import lost_its_threads
 def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> Tensor:
     """The vectors of some texts in one batch, through which gradients flow to every parameter.
 
-    Texts of different lengths are packed, so padding costs nothing. Dropout is applied where BERT has it if `encoder.bert` is in
-    `train()` mode; a loaded model is in `eval()` mode. If no parameter of `encoder.bert` asks for a gradient yet, all of the
-    encoder's do from then on. What the caller has set, such as autocast, is in force.
+    Texts of different lengths are packed without padding. Dropout is applied if `encoder.bert` is in `train()` mode; a loaded model
+    is in `eval()` mode. If no parameter of `encoder.bert` requires a gradient yet, all parameters of the encoder do from then on.
+    The caller's settings, such as autocast, apply.
 
     Args:
         encoder: the model.
-        texts: any number of texts that fit into memory as one batch. What is beyond `max_seq_length` is cut off.
+        texts: any number of texts that fit into memory as one batch. Texts above `max_seq_length` are truncated.
         prompt: as in `encode`.
         prompt_name: as in `encode`.
 
@@ -38,8 +38,8 @@ def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None 
         TypeError, ValueError: as in `encode`, for texts and prompts.
         MinisbertError: on the CPU, in a thread that was forked after it had computed: `backward()` would never return. `fit` works.
 
-    Source: Reimers & Gurevych 2019, section 3, where the two sentences of a pair go through networks with tied weights: one batch
-    with the sentences of both sides is just that.
+    Source: Reimers & Gurevych 2019, section 3, where the two sentences of a pair go through networks with tied weights. One batch
+    with the sentences of both sides is the same.
 
     >>> import minisbert
     >>> encoder = minisbert.load("all-MiniLM-L6-v2")
@@ -50,8 +50,8 @@ def embed(encoder: SentenceEncoder, texts: Iterable[str], *, prompt: str | None 
     """
     if encoder.device.type == "cpu" and lost_its_threads():
         raise MinisbertError(
-            "embed: this process was forked after it had computed, and PyTorch's other threads did not come along. Call embed and "
-            "backward in a new thread, start processes by spawn, or call torch.set_num_threads(1)."
+            "embed: this process was forked after it had computed, so PyTorch's other threads are missing. Call embed and backward "
+            "in a new thread, start processes by spawn, or call torch.set_num_threads(1)."
         )
     prompt = choose_prompt(encoder.prompts, encoder.default_prompt_name, prompt, prompt_name)
     some, _ = read_texts(texts)
@@ -68,7 +68,7 @@ def vectors(encoder: SentenceEncoder, ids: Sequence[Tensor], prompt_tokens: int 
 
     The pooling leaves out `prompt_tokens` tokens at the start.
     """
-    order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))  # equal lengths side by side, as the model wants them
+    order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))  # equal lengths become adjacent
     groups = length_groups([len(ids[index]) for index in order])
     packed = torch.cat([ids[index] for index in order]).to(encoder.device, torch.int64)  # [tokens]
     token_vectors = encoder.bert.forward_packed(packed, groups).to(encoder.vector_dtype)  # [tokens, hidden]
@@ -80,10 +80,10 @@ def vectors(encoder: SentenceEncoder, ids: Sequence[Tensor], prompt_tokens: int 
 
 @contextmanager
 def recomputing(encoder: SentenceEncoder) -> Iterator[None]:
-    """Gradient checkpointing: a layer keeps its input only, and is computed a second time on the way back.
+    """Gradient checkpointing: a layer keeps only its input, and is computed again in the backward pass.
 
-    Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". Memory for activations is that of one layer and the inputs of
-    all, for a third more computing. Dropout drops the same values both times.
+    Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". Memory holds the activations of one layer and the inputs of
+    all layers, for a third more computation. Dropout drops the same values both times.
     """
     layers = list(encoder.bert.layers)
     for layer in layers:
@@ -97,7 +97,7 @@ def recomputing(encoder: SentenceEncoder) -> Iterator[None]:
 
 @contextmanager
 def trainable(encoder: SentenceEncoder) -> Iterator[None]:
-    """All parameters ask for gradients meanwhile; afterwards the encoder is ready to encode again, with the weights it has then."""
+    """Lets all parameters require gradients. At its end, the encoder is in `eval()` mode with frozen parameters again."""
     try:
         for part in encoder.bert, encoder.modules:
             part.train().requires_grad_(True)

@@ -1,4 +1,4 @@
-"""The training loop: batches, AdamW with a warm-up, evaluation, and checkpoints from which a run goes on bit for bit."""
+"""The training loop: batches, AdamW with a warm-up, evaluation, and states from which a run resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -60,37 +60,36 @@ def fit(
     """Trains the encoder, in place.
 
     All columns of a batch go through the model together, packed without padding. The optimizer is AdamW (Loshchilov & Hutter 2019)
-    with a linear warm-up and a linear decay to 0; biases and norms have no weight decay. Each step draws its random numbers from a
-    seed of its own. So on one machine the same call gives the same weights, bit for bit, also if it was interrupted and started
-    again.
+    with a linear warm-up and a linear decay to 0; biases and norms have no weight decay. Each step has its own random seed. So on
+    one machine, the same call gives the same weights, bit for bit, even if it was interrupted and started again.
 
     Args:
-        encoder: the model, in float32 or float64. Afterwards it holds the best weights if there is an `evaluate`, else the last.
+        encoder: the model, in float32 or float64. Afterwards it has the best weights if `evaluate` is given, else the last ones.
         examples: rows such as ("a text", "another", 0.8), columns by name, or what `read_examples` gives.
-        loss: one of `minisbert.train.losses`, or any module that is called as they are. Its own parameters are trained too.
-        epochs: how often each row is seen.
-        batch_size: rows of a batch.
-        learning_rate: the largest, at the end of the warm-up.
-        warmup: the share of the steps in which the learning rate rises from 0.
-        weight_decay: of AdamW.
-        max_grad_norm: the norm that the gradient of all parameters together is scaled down to; None: it is left as it is.
-        seed: of the order of the rows and of dropout.
+        loss: one of `minisbert.train.losses`, or any module with the same interface. Its own parameters are trained too.
+        epochs: the number of passes over the data.
+        batch_size: the number of rows in a batch.
+        learning_rate: the largest learning rate, at the end of the warm-up.
+        warmup: the fraction of the steps in which the learning rate rises from 0.
+        weight_decay: that of AdamW.
+        max_grad_norm: the gradient of all parameters together is clipped to this norm; None: no clipping.
+        seed: the seed for the order of the rows and for dropout.
         evaluate: called with the encoder, such as an evaluator of `minisbert.train.evaluate`; larger is better.
-        evaluate_every: so many steps. Default: after each epoch.
-        save_to: the folder that the model is saved to: after each evaluation that is better than all before, or without `evaluate`
-            at the end. Beside it, `<save_to>.training` keeps the state of the run: the same call goes on from there.
-        save_every: after how many steps that state is written. Default: after each epoch, and when Ctrl-C is pressed.
-        gradient_accumulation: how many batches make one step. In-batch negatives come from one batch only.
-        precision: torch.bfloat16 computes products in it, with weights as they are. Default: the encoder's own precision.
-        no_duplicates: no text stands in a batch twice; for losses with in-batch negatives.
-        gradient_checkpointing: compute each layer a second time on the way back, instead of keeping what it computed.
-        show_progress_bar: on stderr. Default: on a terminal.
+        evaluate_every: the number of steps between evaluations. Default: one after each epoch.
+        save_to: the folder that the model is saved to: after each evaluation that is better than all before; without `evaluate`, at
+            the end. The folder `<save_to>.training` keeps the state of the run, from which the same call resumes.
+        save_every: the number of steps after which this state is written. Default: after each epoch, and on Ctrl-C.
+        gradient_accumulation: the number of batches in one step. In-batch negatives come from one batch only.
+        precision: torch.bfloat16 computes products in this dtype, with unchanged weights. Default: the encoder's own dtype.
+        no_duplicates: no text occurs twice in a batch; for losses with in-batch negatives.
+        gradient_checkpointing: compute each layer again in the backward pass, instead of keeping its activations.
+        show_progress_bar: whether to show a progress bar on stderr. Default: on a terminal.
 
     Returns:
-        What happened in each step, and every evaluation. `save_svg` draws it.
+        The history of all steps and evaluations. Its `save_svg` draws it.
 
     Raises:
-        TypeError, ValueError: for an option or data that is not as described; a row is named by its index.
+        TypeError, ValueError: for a wrong option or wrong data; a row is named by its index.
         NotFiniteError: if a loss or a gradient is NaN or infinite. The last state and the best model stay on the disk.
         CheckpointError: if `<save_to>.training` holds the state of another run, or a run is writing there now.
         FileExistsError: if `save_to` holds anything but a checkpoint.
@@ -132,7 +131,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Options:
-    """What decides the weights, besides the data and the model."""
+    """The options that determine the weights, besides the data and the model."""
 
     epochs: int
     batch_size: int
@@ -224,7 +223,7 @@ class _Run:
     @computes
     @torch.enable_grad()
     def _step(self, number: int, optimizer: torch.optim.Optimizer) -> Step:
-        """Takes one step: forward and back for each batch of it, then AdamW."""
+        """Takes one step: the forward and the backward pass of each batch, then AdamW."""
         start = time.perf_counter()
         options = self.options
         epoch, some = self.steps[number - 1]
@@ -233,7 +232,7 @@ class _Run:
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(1_000_003 * options.seed + number)  # dropout's
+        torch.manual_seed(1_000_003 * options.seed + number)  # for dropout
         self.encoder.bert.train()
         total, tokens = 0.0, 0
         for rows in some:
@@ -270,7 +269,7 @@ class _Run:
         )
 
     def _evaluate(self, evaluate: Evaluate, number: int) -> None:
-        """Asks `evaluate`, and keeps the weights if they are the best so far."""
+        """Calls `evaluate`, and keeps the weights if they are the best so far."""
         self.encoder.bert.eval()
         found = evaluate(self.encoder)
         measures = dict(found) if isinstance(found, Mapping) else {"evaluate": found}
@@ -285,13 +284,13 @@ class _Run:
                 )
 
     def _take_best(self) -> None:
-        """Puts the best weights into the encoder: those kept in memory, or those of the saved model."""
+        """Loads the best weights into the encoder: those kept in memory, or those of the saved model."""
         kept = self.best_weights
         if kept is None:
             import minisbert
 
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", MinisbertWarning)  # they were said when this encoder was loaded
+                warnings.simplefilter("ignore", MinisbertWarning)  # they were given when this encoder was loaded
                 best = minisbert.load(self.folder or "", device=self.encoder.device, dtype=self.encoder.dtype)
             kept = dict(named_weights(bert=best.bert, modules=best.modules))
         with torch.no_grad():
@@ -300,7 +299,7 @@ class _Run:
 
     @computes
     def _resume(self, optimizer: torch.optim.Optimizer) -> int:
-        """Takes up the state that an earlier call left; how many steps that one took."""
+        """Restores the state of an earlier call, and returns the number of steps that it took."""
         if self.state is None or not self.state.exists():
             return 0
         saved = SavedState(self.state)
@@ -312,7 +311,7 @@ class _Run:
 
 
 def optimizer_for(weights: Mapping[str, nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with the usual exceptions: biases and the weights of norms, which are all vectors, are not decayed."""
+    """AdamW without weight decay for biases and the weights of norms, as usual."""
     decayed = [weight for name, weight in weights.items() if weight.dim() > 1 and "bias" not in name]
     others = [weight for name, weight in weights.items() if weight.dim() <= 1 or "bias" in name]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -321,7 +320,7 @@ def optimizer_for(weights: Mapping[str, nn.Parameter], weight_decay: float) -> t
 
 
 def learning_rate_factor(done: int, steps: int, warmup_steps: int) -> float:
-    """What the learning rate is multiplied by: up from 0 in a line, then down to 0; the first step of a warm-up has 0.
+    """The factor of the learning rate: a linear warm-up from 0, then a linear decay to 0. The first step of a warm-up has 0.
 
     >>> [learning_rate_factor(done, steps=6, warmup_steps=2) for done in range(6)]
     [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]
@@ -332,7 +331,7 @@ def learning_rate_factor(done: int, steps: int, warmup_steps: int) -> float:
 
 
 def _tokenized(encoder: SentenceEncoder, column: list[str], prompt: str) -> list[Tensor]:
-    """The ids of each text, [length] each, special tokens included; they share one tensor a thousand texts."""
+    """The token ids of each text, [length] each, special tokens included, as views of one tensor for each 1,024 texts."""
     ids: list[Tensor] = []
     cut = 0
     for some in _chunks(column, 1024):
@@ -359,7 +358,7 @@ def _number(name: str, value: object, most: float = math.inf) -> float:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that the step under way is finished; pressed once more, it interrupts at once."""
+    """Ctrl-C sets the event, so that the current step is finished. A second Ctrl-C interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -389,7 +388,7 @@ class _Bar:
         self.bar = progress_bar(total=steps, initial=done, unit="step", desc="train") if shown else None
 
     def update(self, history: History) -> None:
-        """Says that one more step is taken."""
+        """Advances the bar by one step."""
         if self.bar is None:
             return
         recent = history.steps[-20:]

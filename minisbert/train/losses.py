@@ -1,8 +1,7 @@
-"""The losses: how far the sentence vectors of a batch are from what the labels ask for.
+"""The losses. Names, defaults and values are those of `sentence_transformers.losses`.
 
-Each one is called as `loss(embeddings, labels)`. `embeddings` is a list of tensors [batch, dim], one for each column of texts, and
-`labels` is [batch], or None where the columns say it all. The result is one number, the mean over the batch. Names, defaults and
-values are those of `sentence_transformers.losses`.
+A loss is called as `loss(embeddings, labels)`. `embeddings` is a list of tensors [batch, dim], one for each column of texts, and
+`labels` is [batch], or None if the loss needs no labels. The result is a scalar.
 
 Notation: u, v are the vectors of the first and the second column, w those of the third; cos(u, v) is u·v / (|u| |v|).
 """
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 
 
 class Loss(nn.Module):
-    """The base of the losses below; any other module that is called in the same way does for `fit` as well.
+    """The base class of the losses below. `fit` also takes any other module with the same interface.
 
     Attributes:
         columns: the fewest and the most columns of texts that it takes.
@@ -31,7 +30,7 @@ class Loss(nn.Module):
     integer_labels = False
 
     def check(self, columns: int, labels: Tensor | None) -> None:
-        """Looks at all of the data before training starts.
+        """Checks all data before training starts.
 
         Args:
             columns: the number of columns of texts.
@@ -47,7 +46,7 @@ class Loss(nn.Module):
             raise ValueError(f"{name}: found {columns} columns of texts, expected {expected}.")
         if self.label_range is None:
             if labels is not None:
-                raise ValueError(f"{name}: found labels, expected none, because the columns say it all. Leave the labels out.")
+                raise ValueError(f"{name}: found labels, expected none, because it uses the columns only. Leave the labels out.")
             return
         if labels is None:
             raise ValueError(f"{name}: found no labels, expected one for each row.")
@@ -68,8 +67,8 @@ class Loss(nn.Module):
 class SoftmaxLoss(Loss):
     """softmax(W (u, v, |u - v|)), and the cross entropy with the class.
 
-    The classification objective of Reimers & Gurevych 2019, section 3. W has no part in the sentence vectors: it is trained
-    with them and left out when the model is saved.
+    The classification objective of Reimers & Gurevych 2019, section 3. W is trained with the model, but is not part of it and is
+    not saved.
 
     Shapes: u, v [batch, dim]; labels [batch], classes from 0; W [classes, 3 × dim], here with a bias.
     """
@@ -81,7 +80,7 @@ class SoftmaxLoss(Loss):
         Args:
             dimension: of the sentence vectors.
             num_labels: how many classes there are.
-            seed: of W's first values, which are drawn as `nn.Linear` does.
+            seed: the seed of W's initial values, which are those of `nn.Linear`.
         """
         super().__init__()
         self.label_range = (0, num_labels - 1)
@@ -124,7 +123,7 @@ class TripletLoss(Loss):
     def __init__(self, triplet_margin: float = 5.0) -> None:
         """
         Args:
-            triplet_margin: by how much the negative is to be further away than the positive.
+            triplet_margin: how much further away the negative should be than the positive.
         """
         super().__init__()
         self.triplet_margin = triplet_margin
@@ -150,7 +149,7 @@ class ContrastiveLoss(Loss):
     def __init__(self, margin: float = 0.5) -> None:
         """
         Args:
-            margin: the distance from which on a pair with label 0 is far enough apart.
+            margin: the distance at which a pair with label 0 has no loss any more.
         """
         super().__init__()
         self.margin = margin
@@ -165,11 +164,11 @@ class ContrastiveLoss(Loss):
 class MultipleNegativesRankingLoss(Loss):
     """mean of -log softmax over the candidates c of (scale · cos(u, c)), at the candidate that belongs to u
 
-    In-batch negatives: the second column of every other row is a wrong answer, and so is all of a third column and further ones,
-    the hard negatives. Henderson et al. 2017, section 4.4.
+    In-batch negatives: for each row, the second column of all other rows counts as negative, and so do all rows of further
+    columns, the hard negatives. Henderson et al. 2017, section 4.4.
 
-    Shapes: u and each further column [batch, dim]; no labels. Two equal texts in a batch make a right answer count as a wrong
-    one: `fit(no_duplicates=True)` keeps them apart.
+    Shapes: u and each further column [batch, dim]; no labels. If a text occurs twice in a batch, a positive counts as a negative;
+    `fit(no_duplicates=True)` prevents it.
     """
 
     columns = (2, math.inf)
@@ -217,20 +216,20 @@ class CoSENTLoss(Loss):
 class MatryoshkaLoss(Loss):
     """Σ weight · loss(the first n dimensions of each vector, scaled to length 1)     over several widths n
 
-    What is trained with it can be cut to one of these widths: `encode(truncate_dim=n)`. Kusupati et al. 2022, section 3.
+    Vectors of the trained model can be truncated to one of these widths: `encode(truncate_dim=n)`. Kusupati et al. 2022, section 3.
 
-    Shapes: as those of the loss inside; labels that are vectors are cut likewise.
+    Shapes: those of the wrapped loss; labels that are vectors are truncated too.
     """
 
     def __init__(self, loss: nn.Module, matryoshka_dims: Sequence[int], matryoshka_weights: Sequence[float] | None = None) -> None:
         """
         Args:
             loss: the loss at each width. It must take vectors of any width, which SoftmaxLoss does not.
-            matryoshka_dims: the widths, the model's own among them as a rule.
+            matryoshka_dims: the widths, usually including the model's own dimension.
             matryoshka_weights: one for each width. Default: 1 for each.
 
         Raises:
-            TypeError: if the loss inside takes one width only.
+            TypeError: if the wrapped loss takes one width only.
             ValueError: if there is no width, or not as many weights as widths.
         """
         super().__init__()
@@ -245,7 +244,7 @@ class MatryoshkaLoss(Loss):
         self.widths = dict(zip(matryoshka_dims, weights, strict=True))
 
     def check(self, columns: int, labels: Tensor | None) -> None:
-        """As the loss inside does."""
+        """Checks the data as the wrapped loss does."""
         if isinstance(self.loss, Loss):
             self.loss.check(columns, labels)
 

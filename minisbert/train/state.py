@@ -1,8 +1,8 @@
-"""Where a run stands, in one file, so that a run that was killed goes on as if nothing had happened.
+"""The state of a training run in one file, from which a killed run resumes.
 
-The folder `<save_to>.training` holds `state.safetensors`: the weights, AdamW's moments, and in the file's metadata the step, the
-history, and what the run was started with. Random numbers need no place in it: every step and every epoch draws from a seed of
-its own. A new state is written beside the old one and takes its place in one step.
+The folder `<save_to>.training` holds `state.safetensors`: the weights, AdamW's moments, and, in the file's metadata, the step, the
+history, and the settings of the run. It holds no state of random numbers, because every step and every epoch has its own seed. A
+new state is written to a temporary file, which then replaces the old one in one step.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def state_file(save_to: Path) -> Path:
 
 @contextmanager
 def alone(file: Path) -> Iterator[None]:
-    """Makes the folder of a state, and lets no other run work in it meanwhile. A kill unlocks it.
+    """Makes the folder of a state, and locks it for this run. The lock ends with the process.
 
-    Removes what a run that was killed while writing left there. Where there are no such locks, as on Windows, nothing is refused.
+    Removes unfinished files of killed runs. Without file locks, as on Windows, no run is refused.
 
     Raises:
         CheckpointError: if another run works there.
@@ -70,13 +70,13 @@ def write_state(
     history: History,
     settings: Mapping[str, Any],
 ) -> None:
-    """Writes where the run stands after `step` steps; whenever the machine stops, there is the old state or the new one.
+    """Writes the state after `step` steps. If the machine stops at any time, either the old state or the new one is complete.
 
-    At the end of a run, `optimizer` is None: the weights are in the model's own folder then, and only the history is kept.
+    At the end of a run, `optimizer` is None, because the weights are in the model's own folder, and only the history is kept.
 
     Raises:
         CheckpointError: if a weight is not finite; the old state stays.
-        FileExistsError: if there is a file that is no state.
+        FileExistsError: if the file there is not a state.
     """
     about = {"step": step, "finished": optimizer is None, "settings": dict(settings), "history": asdict(history)}
     tensors: dict[str, Tensor] = {}
@@ -101,10 +101,10 @@ class SavedState:
     """A state that an earlier call left.
 
     Attributes:
-        step: how many steps were taken.
-        finished: whether these were all.
-        settings: what the run was started with.
-        history: of these steps.
+        step: the number of steps taken.
+        finished: whether these are all steps.
+        settings: the settings of the run.
+        history: the history of these steps.
     """
 
     def __init__(self, file: Path) -> None:
@@ -123,10 +123,10 @@ class SavedState:
         self.history = History([Step(**each) for each in kept["steps"]], evaluations)
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Compares what the run was started with.
+        """Compares the settings of the run with those of this call.
 
         Raises:
-            CheckpointError: if something differs, by name with both values.
+            CheckpointError: if a setting differs; names it with both values.
         """
         differing = [
             f"{name} {self.settings.get(name)!r:.40}, now {settings.get(name)!r:.40}"
@@ -135,19 +135,19 @@ class SavedState:
         ]
         if differing:
             raise CheckpointError(
-                f"{self.file.parent}: found the state of a run with {'; '.join(differing)}. To go on, start it in the same way; "
-                "to begin anew, delete that folder or choose another save_to."
+                f"{self.file.parent}: found the state of a run with {'; '.join(differing)}. To resume it, use the same settings; "
+                "to start a new run, delete that folder or choose another save_to."
             )
 
     def restore(self, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-        """Puts weights and moments back."""
+        """Restores weights and moments."""
         with torch.no_grad(), self._opened() as opened:
             there = set(opened.keys())
             for name, weight in weights.items():
                 weight.copy_(opened.get_tensor(f"weight.{name}"))
                 moments = [moment for moment in MOMENTS if f"{moment}.{name}" in there]
                 values = {moment: opened.get_tensor(f"{moment}.{name}").to(weight.device) for moment in moments}
-                # AdamW's fused loop goes through memory as it lies. A weight may lie transposed there, and its moments must too.
+                # AdamW's fused loop ignores strides, so moments need the memory layout of their weight, which may be transposed.
                 optimizer.state[weight] = {
                     moment: torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
                     for moment, value in values.items()
@@ -159,7 +159,7 @@ class SavedState:
             with safe_open(self.file, "pt") as opened:
                 yield opened
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{self.file}: cannot be read ({error}). Delete its folder to begin anew.") from error
+            raise CheckpointError(f"{self.file}: cannot be read ({error}). Delete its folder to start a new run.") from error
 
 
 def named_weights(**parts: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
