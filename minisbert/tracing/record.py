@@ -1,8 +1,8 @@
 """Records what happens to a sentence inside the model, with forward hooks.
 
-`SentenceEncoder.encode` runs as usual, while forward hooks record the outputs of the model's modules. `bert.py` contains no code for
-this. Attention weights, which no module returns, are computed from the queries and keys of `attention.qkv`. So the recorded values
-are those of `encode`, to the last bit.
+`SentenceEncoder.encode` runs as usual, while forward hooks record the outputs of the model's modules. `bert.py` contains no code
+for this. Attention weights, which no module returns, are computed from the queries and keys of `attention.qkv`. So the recorded
+values are those of `encode`, to the last bit.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def trace_sentence(encoder: SentenceEncoder, text: str) -> SentenceTrace:
         with _noted(bert, [*names, *(["relative_bias"] if bert.relative_bias is not None else [])]) as noted:
             return encoder.encode(text, on_truncate="ignore", show_progress_bar=False), noted
 
-    # If one core and all cores round differently, `encode` lets a worker compute the batch. So a worker calls `encode` here, because
-    # hooks record one thread only.
+    # If one core and all cores round differently, `encode` lets a worker compute the batch. So a worker calls `encode` here,
+    # because hooks record one thread only.
     threads = torch.get_num_threads()
     by_worker = encoder.device.type == "cpu" and threads > 1 and not same_on_all_cores(encoder.bert)
     embedding, noted = workers(threads).call(encode) if by_worker else encode()  # [dim]
