@@ -1,11 +1,11 @@
-"""Which sentences are computed together, and in what order.
+"""Packs sentences into batches: how many tokens a batch has, and which sentences are in it.
 
 Pure functions on lists of lengths; the tests compare them with batches written down by hand.
 
 The size of a batch is its number of *tokens*, not of sentences, because time and memory depend on tokens. Sentences are sorted by
 length, longest first, so that memory peaks in the first batch. Sorting also makes equal lengths adjacent, and the model computes
-each length group as one block. `engine.pack` decides how many tokens a batch has: on a CPU it takes `balanced_batches`; on a GPU,
-or if `batch_tokens` is given, `plan`.
+each length group as one block. `pack` decides how many tokens a batch has: on a CPU it takes `balanced_batches`; on a GPU, or if
+`batch_tokens` is given, `plan`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+
+import torch
+
+LEAST_TOKENS, MOST_TOKENS = 128, 256
+"""The usual bounds of a batch's tokens on a CPU. In smaller batches, Python's overhead weighs more. Larger ones are no faster on
+one core, and every 100 tokens take 5 MB more for each worker. Sentences per second of all-MiniLM-L6-v2 at 128, 192, 256, 384 and
+512 tokens: 532, 583, 589, 581, 589 short ones, and 158, 168, 160, 173, 166 of mixed lengths."""
+
+ACCELERATOR_TOKENS = 32_768
+"""The most tokens in one batch on a GPU. An H100 encodes 61,000, 73,000 and 69,000 short sentences per second in bfloat16 with
+batches of 16, 32 and 64 thousand tokens (scripts/gpu_benchmark.py --sweep)."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,22 @@ def length_groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple((len(list(group)), length) for length, group in groupby(lengths))
 
 
+def pack(
+    lengths: Sequence[int], device: torch.device, batch_tokens: int | None = None, batch_size: int | None = None
+) -> list[Batch]:
+    """The batches of sentences of these lengths: `balanced_batches` on a CPU; `plan` on a GPU, or if `batch_tokens` is given.
+
+    Args:
+        lengths: the number of tokens of each sentence.
+        device: the device of the model.
+        batch_tokens: the most tokens in a batch; None: what suits the device.
+        batch_size: the most sentences in a batch; None: no limit.
+    """
+    if batch_tokens is None and device.type == "cpu":
+        return balanced_batches(lengths, torch.get_num_threads(), batch_size)
+    return plan(lengths, batch_tokens or ACCELERATOR_TOKENS, batch_size)
+
+
 def plan(lengths: Sequence[int], batch_tokens: int, batch_size: int | None = None) -> list[Batch]:
     """Packs sentences into batches, longest first; sentences of equal length keep the caller's order.
 
@@ -68,12 +95,6 @@ def plan(lengths: Sequence[int], batch_tokens: int, batch_size: int | None = Non
         batches.append(_batch(indices[start:stop], lengths))
         start, tokens = stop, 0
     return batches
-
-
-LEAST_TOKENS, MOST_TOKENS = 128, 256
-"""The usual bounds of a batch's tokens on a CPU. In smaller batches, Python's overhead weighs more. Larger ones are no faster on
-one core, and every 100 tokens take 5 MB more for each worker. Sentences per second of all-MiniLM-L6-v2 at 128, 192, 256, 384 and
-512 tokens: 532, 583, 589, 581, 589 short ones, and 158, 168, 160, 173, 166 of mixed lengths."""
 
 
 def balanced_batches(lengths: Sequence[int], threads: int, batch_size: int | None = None) -> list[Batch]:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from minisbert.bert import Bert, LengthGroup
 from minisbert.errors import NotFiniteError
-from minisbert.inference.batching import Batch, balanced_batches, length_groups, padding_tokens, plan
+from minisbert.inference.batching import Batch, length_groups, pack, padding_tokens
 from minisbert.inference.inputs import Options
 from minisbert.inference.kernels import onednn, product_of, row_multiple
 from minisbert.inference.quantization import linear_int8
@@ -32,11 +32,6 @@ from minisbert.tokenizer import TextTokenizer
 
 Forward = Callable[[Tensor, Sequence[LengthGroup]], Tensor]
 """[tokens] ids and their length groups → [sentences, dim], one row for each sentence, in the order of the groups."""
-
-
-ACCELERATOR_TOKENS = 32_768
-"""The most tokens in one batch on a GPU. An H100 encodes 61,000, 73,000 and 69,000 short sentences per second in bfloat16 with
-batches of 16, 32 and 64 thousand tokens (scripts/gpu_benchmark.py --sweep)."""
 
 
 class Rows(Protocol):
@@ -170,15 +165,6 @@ def embed(bert: Bert, pooling: Pooling, modules: nn.Sequential, window: Window, 
         while (batch := in_default_state(lambda: next(computed, None))) is not None:
             progress.update(len(batch.indices), batch.tokens)
     return in_default_state(lambda: in_order(rows, window, as_numpy=options.convert_to_numpy))
-
-
-def pack(
-    lengths: Sequence[int], device: torch.device, batch_tokens: int | None = None, batch_size: int | None = None
-) -> list[Batch]:
-    """The batches for lengths: `balanced_batches` on a CPU; `plan` on other devices, or if `batch_tokens` is given."""
-    if batch_tokens is None and device.type == "cpu":
-        return balanced_batches(lengths, torch.get_num_threads(), batch_size)
-    return plan(lengths, batch_tokens or ACCELERATOR_TOKENS, batch_size)
 
 
 def finish(modules: nn.Sequential, pooled: Tensor, dimension: int | None = None) -> Tensor:

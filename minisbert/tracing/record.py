@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from minisbert.bert import Bert, LengthGroup
 from minisbert.encoder import SentenceEncoder
-from minisbert.inference.engine import compute, count_prompt_tokens, finish, pack, same_on_all_cores
+from minisbert.inference.batching import pack
+from minisbert.inference.engine import compute, count_prompt_tokens, finish, same_on_all_cores
 from minisbert.inference.inputs import check_text
 from minisbert.inference.threads import computing, workers
 from minisbert.pooling import kept_tokens, token_weights

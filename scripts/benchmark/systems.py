@@ -68,8 +68,7 @@ class Gemm(Minisbert):
         return [Way(apart=False), Way(apart=True)]
 
     def encode(self, texts: list[str], way: Way, *, single: bool = False, part: int = 1) -> Any:
-        from minisbert.inference.batching import padding_tokens
-        from minisbert.inference.engine import pack
+        from minisbert.inference.batching import pack, padding_tokens
         from minisbert.inference.threads import Task, workers
 
         key = tuple(texts)

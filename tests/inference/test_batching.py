@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby, pairwise
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from minisbert.inference.batching import (
     balanced_batches,
     bucket_size,
     length_groups,
+    pack,
     padding_tokens,
     plan,
 )
@@ -198,3 +200,11 @@ def test_the_sizes_are_multiples_of_4_few_and_near() -> None:
     assert len(sizes) == 39
     assert all(tokens <= bucket_size(tokens) < 1.25 * tokens for tokens in range(13, 513))
     assert all(bucket_size(size) == size for size in sizes)
+
+
+def test_a_cpu_gets_balanced_batches_and_a_gpu_larger_ones_unless_the_caller_names_a_size() -> None:
+    lengths = [14] * 5000
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert pack(lengths, cpu, batch_size=3) == balanced_batches(lengths, torch.get_num_threads(), 3)
+    assert [batch.tokens for batch in pack(lengths, cuda)] == [32_760, 32_760, 4_480]  # 32,768 is no multiple of 14
+    assert pack(lengths, cpu, 500, 7) == pack(lengths, cuda, 500, 7) == plan(lengths, 500, 7)

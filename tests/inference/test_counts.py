@@ -19,8 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import minisbert
 from minisbert import SentenceEncoder
 from minisbert.inference import threads
-from minisbert.inference.batching import length_groups, padding_tokens
-from minisbert.inference.engine import pack
+from minisbert.inference.batching import length_groups, pack, padding_tokens
 
 LAYERS, HIDDEN, INNER = 3, 32, 40
 LINEAR = {"linear", "_linear_pointwise"}  # MKL's or oneDNN's
