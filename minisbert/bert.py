@@ -1,8 +1,8 @@
 """BERT, the encoder, and nothing else.
 
-Read it from top to bottom. A token becomes a vector (`Embeddings`), tokens attend to each other (`SelfAttention`), each is
-transformed alone (`FeedForward`), both steps make a `Layer`, and a stack of layers is `Bert`. Weights and results are those of
-transformers' `BertModel` (Devlin et al. 2019; Vaswani et al. 2017). `BertConfig` names what RoBERTa, MPNet and DistilBERT change.
+Read it from top to bottom. A token becomes a vector (`Embeddings`). Tokens attend to each other (`SelfAttention`), and each is
+transformed separately (`FeedForward`): a `Layer`. A stack of layers is `Bert`. Weights and results equal those of transformers'
+`BertModel` (Devlin et al. 2019; Vaswani et al. 2017). `BertConfig` has the differences of RoBERTa, MPNet and DistilBERT.
 
 A batch is *packed*: its sentences are concatenated without padding, and sentences of equal length are adjacent. Everything but
 attention treats each token separately. Attention processes one group of equally long sentences at a time:

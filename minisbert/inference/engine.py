@@ -2,7 +2,7 @@
 
 Several batches are computed at the same time, each by a worker thread on one core, instead of one batch after the other on all
 cores. Workers do not synchronise between operations, and small operations use all cores too. On 2 cores this gives 8 % more short
-sentences per second, and as many of mixed lengths from batches of an eighth of the size; see "Tried and dropped" in
+sentences per second, and as many of mixed lengths from batches of an eighth of the size. See "Tried and dropped" in
 scripts/benchmark/README.md. A single batch is computed on all cores, which reduces the latency of one sentence, if the model has
 the same bits there (`same_on_all_cores`). Otherwise a worker computes it on one core.
 """

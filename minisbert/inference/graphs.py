@@ -4,9 +4,9 @@ For one sentence, an operation takes a few microseconds, and Python's overhead t
 batches. So `torch.jit.trace` records the operations of `Layer.forward`. Weights are inputs of the graph, so one graph serves all
 layers of a kind, in all models, also after weights have changed. Operations and bits are the same as without a graph.
 
-A graph is used only where its result cannot differ from that of `Layer.forward`: in inference mode, on a CPU, in PyTorch's default
-state, without hooks, and if every part of the layer is of the type that `load` made. Otherwise `Layer.forward` runs. It also runs
-if recording fails, or if the graph's bits differ from those of `forward` for the batch that was recorded.
+A graph is used only if its result cannot differ from that of `Layer.forward`. This holds in inference mode, on a CPU, in PyTorch's
+default state, without hooks, and if every part of the layer is of the type that `load` made. Otherwise `Layer.forward` runs. It
+also runs if recording fails, or if the graph's bits differ from those of `forward` for the batch that was recorded.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ copies the calling thread, but not the pool's threads, so its next large product
 pool yet, and starts one.
 
 **Forks and locks.** A fork copies the locks of all libraries in their current state. A lock that another thread holds at that
-moment stays locked in the new process, where that thread does not exist; oneDNN and the matrix library lock their caches briefly.
+moment stays locked in the new process, where that thread does not exist. oneDNN and the matrix library lock their caches briefly.
 So a fork waits until the current batches are done, and no batch starts meanwhile. If Python is not notified of a fork, the process
 id reveals it.
 
