@@ -105,7 +105,7 @@ def _check_notes(path: Path, encoder: SentenceEncoder) -> None:
             raise ValueError(
                 f"--vectors: {path} was made with the {what} {found.get(what, '')!r}, but the {what} here is {expected[what]!r}"
                 f"{' with other weights' if found.get(what) == expected[what] else ''}. "
-                "Name the --model and --revision that made it, or make it anew with minisbert encode."
+                "Name the --model and --revision that made it, or make it again with minisbert encode."
             )
 
 

@@ -97,7 +97,7 @@ def _reported(lines: Iterable[bytes], packed: str, name: str) -> Iterator[bytes]
     try:
         yield from lines
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{name}: not a whole {packed} file ({error}). Copy it anew, or give it its true name.") from error
+        raise ValueError(f"{name}: not a whole {packed} file ({error}). Copy it again, or correct its suffix.") from error
 
 
 def _zstd(file: BinaryIO, name: str) -> Iterator[bytes]:
@@ -248,7 +248,7 @@ def read_vectors(path: Path, rows: int) -> Any:
     if len(vectors.shape) != 2 or len(vectors) != rows:
         raise ValueError(
             f"--vectors: {path} holds {list(vectors.shape)} values, expected one row for each of the {rows} sentences. "
-            "Was the file changed since? Make them anew with minisbert encode."
+            "Was the file changed since? Make them again with minisbert encode."
         )
     return vectors
 

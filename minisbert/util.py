@@ -252,7 +252,7 @@ def paraphrase_mining(
 
     Raises:
         TypeError: as in `paraphrase_mining_embeddings` and `SentenceEncoder.encode`.
-        ValueError: likewise.
+        ValueError: as in the same functions.
 
     >>> import minisbert
     >>> encoder = minisbert.load("all-MiniLM-L6-v2")

@@ -21,7 +21,7 @@ OF_ENCODE: list[tuple[object, dict[str, object], str]] = [
         {},
         (
             "sentences: found set, expected texts in an order, such as a list, since row i of the result belongs to text i. "
-            "Pass sorted(it), say, and keep that list."
+            "For example, pass sorted(it), and keep that list."
         ),
     ),
     (
@@ -38,7 +38,7 @@ OF_ENCODE: list[tuple[object, dict[str, object], str]] = [
         {},
         (
             r"sentences: found '\ud800' at character 0, a lone surrogate, expected Unicode text. It comes from bytes that were not "
-            "UTF-8, or from a pair that was split; decode the text anew."
+            "UTF-8, or from a pair that was split; decode the text again."
         ),
     ),
     ("a", {"batch_size": 0}, "batch_size: found 0, expected at least 1."),
@@ -145,7 +145,7 @@ def test_what_a_text_that_is_cut_and_an_attribute_that_is_not_here_say(encoder: 
     with pytest.raises(AttributeError) as raised:
         encoder.to("cuda")
     assert str(raised.value) == (
-        "'SentenceEncoder' object has no attribute 'to'. The device is chosen on loading: minisbert.load(name, device='cuda'), say."
+        "'SentenceEncoder' object has no attribute 'to'. The device is chosen on loading, such as minisbert.load(name, device='cuda')."
     )
 
 

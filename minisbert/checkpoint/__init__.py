@@ -18,7 +18,6 @@
     replace.py           replaces an older checkpoint by a new one, and never anything else
     info.py              a `Checkpoint` → all settings in force
 
-It imports bert, pooling, tokenizer and inference (threads, because a fork waits until weights are read; the type of int8 layers). It
-is imported by encoder, which is built from a `Checkpoint`, by train, corpus, tracing, cli and commands; nothing here knows the
-encoder.
+It imports bert, pooling, tokenizer and inference (its threads, because a fork waits until weights are read; its int8 layers). It is
+imported by encoder, which is built from a `Checkpoint`, and by train, corpus, tracing, cli and commands. It does not import encoder.
 """

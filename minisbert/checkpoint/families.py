@@ -213,7 +213,7 @@ OTHER_ARCHITECTURES: Final = {
 # Tensors of published checkpoints that a sentence vector does not need, and why. A warning names any other unused tensor.
 IGNORED: tuple[tuple[str, str], ...] = (
     (r"embeddings\.position_ids", "the positions 0, 1, 2 …, saved by old versions of transformers"),
-    (r"embeddings\.token_type_ids", "zeros, saved likewise"),
+    (r"embeddings\.token_type_ids", "zeros, saved by old versions of transformers"),
     (r"pooler\..*", "the next-sentence head's input, a layer on top of [CLS] that sentence vectors do not use"),
     (r"cls\..*", "the masked-word and next-sentence heads of pre-training"),
     (r"classifier\..*", "a classification head"),

@@ -48,7 +48,7 @@ def _verify(options: argparse.Namespace) -> None:
     bits = f"{verified.exact} of them with equal bits, the largest difference is {verified.largest_difference:.1e}"
     say(
         f"{verified.out}: the checksums of {_shards(verified.shards)} with {verified.rows:,} rows are right; "
-        f"{verified.sample} rows computed anew, {bits}"
+        f"{verified.sample} rows computed again, {bits}"
     )
     if options.json:
         print(json.dumps(verified.to_dict()))

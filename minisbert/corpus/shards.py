@@ -340,7 +340,7 @@ def model_facts(encoder: SentenceEncoder) -> dict[str, Any]:
     gone = [file["name"] for file in info["files"] if file["sha256"] is None]
     if gone:
         raise MinisbertError(
-            f"{info['model']}: the file {gone[0]} is gone, so that its sha256 cannot be taken. Load the model anew."
+            f"{info['model']}: the file {gone[0]} is missing, so its sha256 cannot be computed. Load the model again."
         )
     return {
         "name": info["model"],

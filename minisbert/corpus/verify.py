@@ -1,4 +1,4 @@
-"""`verify_corpus`: is the folder what its manifest says, and does this machine compute the same vectors?"""
+"""`verify_corpus`: compares a folder with its manifest, and its vectors with those that this machine computes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SHARDS = 16
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found to be right.
+    """The result of a verification without errors.
 
     Attributes:
         out: the folder.
         shards: whose checksums were compared.
         rows: in them.
-        sample: rows that were computed anew.
+        sample: rows that were computed again.
         exact: how many of them must have equal bits, because a processor of this kind made them, and have.
         largest_difference: between a stored value and the one computed here; 0 if all bits are equal.
     """
@@ -61,7 +61,7 @@ def verify_corpus(
     model: str | os.PathLike[str] | SentenceEncoder | None = None,
     device: str | torch.device | None = None,
 ) -> Verified:
-    """Compares the checksum of every shard and of every input, and computes a sample of rows anew.
+    """Compares the checksum of every shard and of every input, and computes a sample of rows again.
 
     Rows of a shard that a processor of this kind made must have the same bits. The others must be within 1e-6 (times the largest
     number, where that is above 1), or one step of float16 or int8. A bit of a binary vector may differ where the number is that
@@ -69,16 +69,16 @@ def verify_corpus(
 
     Args:
         out: a complete folder of `encode_corpus`.
-        sample: how many rows to compute anew, from at most `SHARDS` shards; 0: none, and the inputs are not read.
+        sample: the number of rows to compute again, from at most `SHARDS` shards; 0: none, and the inputs are not read.
         seed: which ones.
-        model: where the model is now, if the manifest's name does not lead to it.
+        model: the name or folder of the model, if it differs from the manifest's.
         device: as in `minisbert.load`.
 
     Returns:
-        How many shards and rows there are, how many rows were computed anew, and how close they came.
+        How many shards and rows there are, how many rows were computed again, and the largest difference.
 
     Raises:
-        CorpusError: for the first thing that is not as it should be.
+        CorpusError: for the first deviation.
         OSError: if an input is gone.
     """
     arrow()

@@ -40,7 +40,7 @@ def iterate_texts(sentences: object) -> Iterator[str]:
 def _collection(sentences: object) -> Iterable[object]:
     kind = type(sentences).__name__
     if isinstance(sentences, (AbstractSet, Mapping)) and not isinstance(sentences, KeysView):
-        remedy = "Pass list(it.values()), say" if isinstance(sentences, Mapping) else "Pass sorted(it), say"
+        remedy = "For example, pass list(it.values())" if isinstance(sentences, Mapping) else "For example, pass sorted(it)"
         raise TypeError(
             f"sentences: found {kind}, expected texts in an order, such as a list, since row i of the result belongs to text i. "
             f"{remedy}, and keep that list."
@@ -69,7 +69,7 @@ def check_text(text: object, name: str) -> str:
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"{name}: found {text[error.start]!r} at character {error.start}, a lone surrogate, expected Unicode text. "
-                "It comes from bytes that were not UTF-8, or from a pair that was split; decode the text anew."
+                "It comes from bytes that were not UTF-8, or from a pair that was split; decode the text again."
             ) from error
     return text
 
@@ -253,8 +253,8 @@ def read_options(
     )
 
 
-_ON_LOADING_DEVICE = "The device is chosen on loading: minisbert.load(name, device='cuda'), say."
-_ON_LOADING_DTYPE = "The precision is chosen on loading: minisbert.load(name, dtype=torch.float16), say."
+_ON_LOADING_DEVICE = "The device is chosen on loading, such as minisbert.load(name, device='cuda')."
+_ON_LOADING_DTYPE = "The precision is chosen on loading, such as minisbert.load(name, dtype=torch.float16)."
 _AS_ATTRIBUTE = "It is an attribute of the encoder, to be set after loading."
 _BY_THREADS = "encode uses all cores, and many threads can share one encoder; make one encoder for each further device."
 _BY_FIT = "It is a function: from minisbert.train import fit; fit(encoder, examples, loss=…)."
