@@ -145,7 +145,8 @@ def test_what_a_text_that_is_cut_and_an_attribute_that_is_not_here_say(encoder: 
     with pytest.raises(AttributeError) as raised:
         encoder.to("cuda")
     assert str(raised.value) == (
-        "'SentenceEncoder' object has no attribute 'to'. The device is chosen on loading, such as minisbert.load(name, device='cuda')."
+        "'SentenceEncoder' object has no attribute 'to'. The device is chosen on loading, such as "
+        "minisbert.load(name, device='cuda')."
     )
 
 
