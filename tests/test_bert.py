@@ -59,7 +59,7 @@ def test_sentences_of_any_length_give_what_the_paper_says(bert: Bert, length: in
     same(bert(ids, token_type_ids=types), by_the_paper(bert, ids, types))
 
 
-def test_a_row_of_zeros_gives_zeros_and_disturbs_nobody(bert: Bert) -> None:
+def test_a_row_of_zeros_gives_zeros_and_changes_no_other_row(bert: Bert) -> None:
     ids = random_ids(4, 6)
     mask = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
     found = bert(ids, mask)
@@ -278,7 +278,7 @@ def test_a_wrong_input_is_named(bert: Bert, arguments: tuple[Any, ...], error: t
         bert(*arguments)
 
 
-def test_positions_before_the_first_token_and_types_that_a_model_lacks_are_no_part_of_the_bounds() -> None:
+def test_the_bounds_exclude_positions_before_the_first_token_and_missing_token_types() -> None:
     bert = random_bert(position_offset=2, type_vocab_size=0)
     ids = torch.full((1, POSITIONS - 2), 5)
     assert bert(ids).isfinite().all()

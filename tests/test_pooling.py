@@ -143,11 +143,11 @@ def test_packed_groups_give_what_the_padded_batch_gives(modes: tuple[str, ...]) 
     equal(module(packed, groups), pool(padded, mask, modes))
 
 
-def test_several_modes_stand_side_by_side_in_the_order_asked_for() -> None:
+def test_several_modes_are_concatenated_in_the_order_given() -> None:
     equal(pool(VECTORS, MASK.float(), ("max", "cls")), [BY_HAND["max"][row] + BY_HAND["cls"][row] for row in (0, 1)])
 
 
-def test_what_is_skipped_is_the_start_of_the_text_wherever_that_lies() -> None:
+def test_the_prompt_is_left_out_wherever_the_text_starts() -> None:
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 1, 1, 0]])
     assert kept_tokens(mask, 2).tolist() == [[0, 0, 0, 0, 1], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0]]
     assert kept_tokens(mask, 0) is mask
@@ -164,7 +164,7 @@ def test_what_is_skipped_is_the_start_of_the_text_wherever_that_lies() -> None:
         ("weightedmean", [(3 * 5 + 4 * 7) / 7, -(3 * 6 + 4 * 12) / 7]),
     ],
 )
-def test_a_skipped_prompt_is_left_out_of_every_mode(mode: str, expected: list[float]) -> None:
+def test_a_prompt_is_left_out_of_every_mode(mode: str, expected: list[float]) -> None:
     equal(pool(VECTORS[:1], torch.ones(1, 4), (mode,), prompt_tokens=2), [expected])
 
 

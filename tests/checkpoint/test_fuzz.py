@@ -386,7 +386,7 @@ def test_an_index_of_parts_with_bits_flipped_and_its_end_cut_off(
 
 @fuzz
 @given(part=st.integers(0, 2), other=st.integers(0, 2), flips=FLIPS, end=st.sampled_from([0, 1, 8, 200, None]))
-def test_a_part_that_is_another_or_damaged(
+def test_a_shard_that_is_another_or_damaged(
     parts: tuple[Path, str], parts_folder: Path, part: int, other: int, flips: Any, end: int | None
 ) -> None:
     whole, index = parts

@@ -314,7 +314,7 @@ def test_what_comes_at_the_last_moment_is_not_lost(
     assert torch.equal(vectors(minisbert.load(folder)), vectors(encoder))
 
 
-def test_parts_of_weights_and_links_are_replaced_where_the_checkpoint_accounts_for_them(
+def test_shards_and_links_are_replaced_if_they_belong_to_the_checkpoint(
     saved: tuple[SentenceEncoder, Path], tmp_path: Path
 ) -> None:
     encoder, folder = saved
@@ -399,7 +399,7 @@ def test_a_new_checkpoint_that_cannot_be_put_in_place_leaves_the_old_one_there(
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_dangling_link_by_the_name_of_a_leftover_disturbs_nobody(folder: Path) -> None:
+def test_a_dangling_link_with_the_name_of_a_temporary_folder_is_ignored(folder: Path) -> None:
     link = folder.parent / ".model.saving-x"
     link.symlink_to("nowhere")
     minisbert.load(folder).save(folder)
@@ -496,7 +496,7 @@ def test_several_threads_that_save_to_one_place_leave_one_whole_checkpoint(folde
     assert sorted(path.name for path in folder.parent.iterdir()) == ["model", "target"]
 
 
-def test_a_folder_that_is_about_to_be_locked_is_not_taken_for_a_leftover(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_about_to_be_locked_is_not_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = minisbert.load(folder)
     lock, begun = replace_module._lock, []
 
@@ -520,7 +520,7 @@ def test_permissions_are_those_that_any_new_folder_has(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".model.saving-mine", ".model.saving-mine1234", ".*.saving-abcdefgh"])
-def test_a_folder_that_only_has_a_name_like_a_leftover_stays(
+def test_a_folder_that_only_has_the_name_of_a_temporary_one_stays(
     name: str, saved: tuple[SentenceEncoder, Path], tmp_path: Path
 ) -> None:
     mine = tmp_path / name / "checkpoint"

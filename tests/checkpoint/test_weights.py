@@ -232,13 +232,13 @@ def test_what_transformers_saves_with_a_masked_word_head_loads_without_a_word(fo
         "qa_outputs.bias",
     ],
 )
-def test_a_known_leftover_is_passed_over_in_silence(folder: Path, expected: Tensor, name: str) -> None:
+def test_an_ignored_tensor_gives_no_warning(folder: Path, expected: Tensor, name: str) -> None:
     value = torch.arange(40)[None] if name.endswith("_ids") else torch.full((3,), torch.nan)  # not even looked at
     replace_weights(folder, weights_of(folder) | {name: value})
     assert torch.equal(vectors(folder), expected)
 
 
-def test_every_row_of_the_leftovers_says_why() -> None:
+def test_every_row_of_ignored_says_why() -> None:
     for pattern, why in IGNORED:
         assert pattern
         assert len(why) > 10
@@ -393,7 +393,7 @@ def test_weights_are_held_in_memory_once(large: tuple[Path, dict[str, Tensor]], 
     assert weights < grown < weights + largest + 12e6
 
 
-# --- forms and parts ----------------------------------------------------------------------------------------------------------
+# --- forms and shards ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5])
@@ -403,7 +403,7 @@ def test_every_form_gives_the_same_bits(folder: Path, expected: Tensor, form: st
     assert torch.equal(vectors(folder), expected)
 
 
-def test_parts_that_transformers_wrote_are_read(folder: Path, expected: Tensor) -> None:
+def test_shards_that_transformers_wrote_are_read(folder: Path, expected: Tensor) -> None:
     model = BertModel.from_pretrained(folder, add_pooling_layer=False)
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder, max_shard_size="10KB")
@@ -434,7 +434,7 @@ def test_of_several_forms_the_one_that_transformers_takes_is_taken(
 
 @pytest.fixture(params=["safetensors", "zip"])
 def index(request: pytest.FixtureRequest, folder: Path) -> Path:
-    """The index of a checkpoint whose weights lie in two parts."""
+    """The index of a checkpoint whose weights are in two shards."""
     relay(folder, request.param, parts=2)
     (path,) = folder.glob("*.index.json")
     return path
@@ -458,19 +458,19 @@ def test_an_index_without_a_map_is_refused(index: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../x{}", "/etc/x{}", "sub/x{}", "x.txt", "", ".{}", "a\\b{}", "C:x{}", "\0{}", "é{}", "x" * 300 + "{}"]
 )
-def test_a_part_s_name_that_is_no_plain_file_name_is_refused(index: Path, name: str) -> None:
+def test_a_shard_whose_name_is_no_plain_file_name_is_refused(index: Path, name: str) -> None:
     ending = ".safetensors" if "safetensors" in index.name else ".bin"
     message = change_map(index, lambda where: where.update({WORDS: name.format(ending)}))
     assert naming("plain name", ending).search(message)
 
 
-def test_a_part_that_is_missing_is_named(index: Path) -> None:
+def test_a_missing_shard_is_named(index: Path) -> None:
     part = json.loads(index.read_text())["weight_map"][WORDS]
     (index.parent / part).unlink()
     refused(index.parent, index.name, 1, part, "no such file")
 
 
-def test_a_tensor_in_two_parts_is_refused(index: Path) -> None:
+def test_a_tensor_in_two_shards_is_refused(index: Path) -> None:
     parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     if parts[0].endswith("bin"):
         states = [torch.load(index.parent / part, weights_only=True) for part in parts]
@@ -489,7 +489,7 @@ def test_a_tensor_that_is_listed_and_not_there_or_there_and_not_listed_is_named(
     assert naming(f'"{WORDS}"', f"in {part}", "not listed").search(change_map(index, lambda where: where.pop(WORDS)))
 
 
-def test_a_list_of_endless_parts_is_refused_before_any_is_opened(index: Path) -> None:
+def test_too_many_shards_are_refused_before_any_is_opened(index: Path) -> None:
     ending = ".safetensors" if "safetensors" in index.name else ".bin"
     message = change_map(index, lambda where: where.update({f"t{n}": f"x{n}{ending}" for n in range(2000)}))
     assert naming("2,002", "1,024").search(message)
@@ -584,7 +584,7 @@ def test_a_safetensors_file_that_shrinks_after_it_was_opened_is_noticed_when_it_
         first.read()
 
 
-def test_a_part_s_name_is_told_as_it_was_found(index: Path) -> None:
+def test_the_name_of_a_wrong_shard_is_in_the_message(index: Path) -> None:
     ending = ".safetensors" if "safetensors" in index.name else ".bin"
     assert change_map(index, lambda where: where.update({WORDS: "../up"})) == (
         f"{index.name}: field 'weight_map': found the file name \"../up\" (str), expected the plain name of a {ending} file "

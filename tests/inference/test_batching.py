@@ -153,7 +153,7 @@ def test_padding_tokens_fill_a_batch_up_to_the_next_of_a_few_sizes(tokens: int, 
         ([300] + [20] * 5, 3, [300, 100]),  # nor is it for a thread that would be idle
     ],
 )
-def test_a_small_even_plan_is_the_one_written_down(lengths: list[int], threads: int, tokens: list[int]) -> None:
+def test_small_balanced_batches_are_those_written_down(lengths: list[int], threads: int, tokens: list[int]) -> None:
     assert [batch.tokens for batch in balanced_batches(lengths, threads)] == tokens
 
 
@@ -164,7 +164,7 @@ def test_a_small_even_plan_is_the_one_written_down(lengths: list[int], threads: 
 )
 @example(lengths=[14] * 200, threads=2, batch_size=None)
 @settings(max_examples=300, deadline=None)
-def test_an_even_plan_whatever_the_lengths(lengths: list[int], threads: int, batch_size: int | None) -> None:
+def test_balanced_batches_of_any_lengths(lengths: list[int], threads: int, batch_size: int | None) -> None:
     packed = balanced_batches(lengths, threads, batch_size)
     check_plan(packed, lengths, MOST_TOKENS, batch_size)
     assert balanced_batches(lengths, threads, batch_size) == packed, "the same again"
@@ -172,7 +172,7 @@ def test_an_even_plan_whatever_the_lengths(lengths: list[int], threads: int, bat
 
 @given(lengths=st.lists(st.integers(3, 40), min_size=1, max_size=400), threads=st.integers(1, 4))
 @settings(max_examples=300, deadline=None)
-def test_an_even_plan_gives_each_thread_as_much_to_do(lengths: list[int], threads: int) -> None:
+def test_balanced_batches_give_each_thread_about_as_many_tokens(lengths: list[int], threads: int) -> None:
     tokens = [batch.tokens for batch in balanced_batches(lengths, threads)]
     busy = [0] * threads
     for cost in tokens:  # each batch goes to the thread that is free first
@@ -183,7 +183,7 @@ def test_an_even_plan_gives_each_thread_as_much_to_do(lengths: list[int], thread
         assert max(busy) - min(busy) <= MOST_TOKENS - LEAST_TOKENS + 2 * max(lengths)
 
 
-def test_an_even_plan_of_many_sentences_fills_up_little() -> None:
+def test_balanced_batches_of_many_sentences_need_few_padding_tokens() -> None:
     """About 1 % of padding tokens, where steps of 256 tokens need 2 %."""
     lengths = [5 + 20 * index // 2000 for index in range(2000)]
 

@@ -1,7 +1,7 @@
 """What the computer does for a fixed small corpus, counted and not timed: no token, product or copy more than the plan asks for.
 
 The expected counts follow from the plan: a layer has four linear layers (query-key-value, out, up, down), two layer norms, and one
-attention for each run. A change that computes padding, splits a product, or copies what it need not copy fails here, anywhere.
+attention for each length group. A change that computes padding, splits a product, or copies what it need not copy fails here, anywhere.
 """
 
 from __future__ import annotations
@@ -111,13 +111,13 @@ def test_each_layer_multiplies_each_token_by_four_matrices_and_nothing_else(enco
     assert not counts.calls.keys() & {"bmm", "matmul", "baddbmm", "einsum"}
 
 
-def test_the_tokens_that_fill_batches_up_are_few(encoder: SentenceEncoder, corpus: list[str]) -> None:
+def test_there_are_few_padding_tokens(encoder: SentenceEncoder, corpus: list[str]) -> None:
     plan = Plan(encoder, corpus)
     assert len(plan.tokens) > 1, "the corpus is to make several batches"
     assert sum(plan.tokens) < 1.125 * plan.real_tokens, "8 sizes to each doubling: an eighth at most"
 
 
-def test_attention_is_one_call_for_each_run_and_layer(encoder: SentenceEncoder, corpus: list[str]) -> None:
+def test_attention_is_one_call_for_each_length_group_and_layer(encoder: SentenceEncoder, corpus: list[str]) -> None:
     counts, plan = counted(encoder, corpus), Plan(encoder, corpus)
     assert counts.calls["scaled_dot_product_attention"] == LAYERS * plan.groups
 
@@ -131,7 +131,7 @@ def test_norms_sums_and_activations_are_one_call_for_each_batch(encoder: Sentenc
 
 def test_a_layer_copies_each_token_once_and_a_sentence_is_copied_three_times(encoder: SentenceEncoder, corpus: list[str]) -> None:
     counts, plan = counted(encoder, corpus), Plan(encoder, corpus)
-    of_tokens = LAYERS * sum(plan.tokens) * HIDDEN  # what the runs' attention gives, into one tensor
+    of_tokens = LAYERS * sum(plan.tokens) * HIDDEN  # the contexts of the length groups, into one tensor
     of_sentences = 3 * plan.sentences * HIDDEN  # pooled, finished, into its row of the result
     assert of_tokens <= sum(counts.copied.values()) <= of_tokens + of_sentences, counts.copied
 

@@ -44,7 +44,7 @@ def test_every_row_is_in_its_place_whatever_the_batches(batch_tokens: int, batch
     assert torch.equal(rows, EXPECTED)
 
 
-def test_the_model_is_given_whole_sentences_filled_up_to_one_of_a_few_sizes() -> None:
+def test_the_model_gets_whole_sentences_padded_to_one_of_a_few_sizes() -> None:
     seen: list[tuple[Tensor, Sequence[LengthGroup]]] = []
 
     def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
@@ -62,7 +62,7 @@ def test_the_model_is_given_whole_sentences_filled_up_to_one_of_a_few_sizes() ->
             assert set(packed.tolist()) <= {number for ids in IDS for number in ids}, "the padding tokens are ids too"
 
 
-def test_the_spare_tokens_come_last_and_their_row_is_thrown_away() -> None:
+def test_padding_tokens_come_last_and_their_vectors_are_dropped() -> None:
     rows = torch.full((2, 1), torch.nan)
 
     def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
@@ -72,7 +72,7 @@ def test_the_spare_tokens_come_last_and_their_row_is_thrown_away() -> None:
     assert rows.tolist() == [[0.0], [1.0]]
 
 
-def test_nothing_to_do_calls_nobody() -> None:
+def test_without_texts_the_model_is_not_called() -> None:
     def forward(packed: Tensor, groups: Sequence[LengthGroup]) -> Tensor:
         raise AssertionError
 

@@ -330,7 +330,7 @@ def test_changed_weights_are_not_lost_in_silence_by_a_pickle(tmp_path: Path) -> 
         pickle.loads(data)  # noqa: S301
 
 
-def test_an_encoder_that_came_from_nowhere_says_so(tiny: SentenceEncoder) -> None:
+def test_an_encoder_that_was_not_loaded_cannot_be_pickled(tiny: SentenceEncoder) -> None:
     by_hand = SentenceEncoder(replace(tiny.checkpoint, source=None, files={}))
     assert (by_hand.info().model, by_hand.info().origin, by_hand.info().files) == ("", "", ())
     assert "max_seq_length" in str(by_hand.info())

@@ -48,7 +48,7 @@ def sentences() -> list[str]:
     return [" ".join(words[(i + j) % 10] for j in range(1 + i * i // 40)) for i in range(90)]
 
 
-def test_a_saved_family_is_itself_again_for_everyone(saved: Saved, tmp_path: Path) -> None:
+def test_a_saved_family_loads_with_the_same_vectors_everywhere(saved: Saved, tmp_path: Path) -> None:
     saved.encoder.save(tmp_path / "again")
     again = minisbert.load(tmp_path / "again", device="cpu")
     assert torch.equal(again.encode(EXTRA), saved.encoder.encode(EXTRA))

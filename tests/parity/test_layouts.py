@@ -195,7 +195,7 @@ def test_a_document_has_the_first_prompt_that_there_is_when_document_is_deleted(
 
 
 @pytest.mark.parametrize("layout", ["new", "old"])
-def test_the_real_minilm_gives_the_same_bits_when_it_is_laid_out_anew(
+def test_the_real_minilm_gives_the_same_bits_in_another_layout(
     layout: str, minilm_folder: Path, tmp_path: Path, sts_sentences: list[str], dtype: torch.dtype
 ) -> None:
     folder = tmp_path / "relaid"
