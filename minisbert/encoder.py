@@ -317,7 +317,7 @@ class SentenceEncoder:
     def encode_query(
         self, sentences: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
-        """`encode` with the prompt "query" by default, or with no prompt if the model has none of this name.
+        """`encode` with the prompt "query" by default, which is empty if the checkpoint has none of this name.
 
         Args:
             sentences: as in `encode`.

@@ -250,7 +250,7 @@ for (const picture of document.querySelectorAll(".strip[data-vector]")) {
   }, { capture: true });
 }
 
-/* The pairs: a token that is chosen shows what it shares with each token of the other sentence; a cell says what its pair adds. */
+/* The pairs: a token that is chosen shows what it adds with each token of the other sentence; a cell shows what its pair adds. */
 if (data.pairs) {
   const values = new Float32Array(bytes(data.pairs).buffer), n = data.a.n, m = data.b.n;
   const says = [document.getElementById("pair-say"), document.getElementById("matrix-say")], first = says.map((say) => [...say.childNodes]);

@@ -1,7 +1,7 @@
 """What the computer does for a fixed small corpus, counted and not timed: no token, product or copy more than the plan asks for.
 
 The expected counts follow from the plan: a layer has four linear layers (query-key-value, out, up, down), two layer norms, and one
-attention for each length group. A change that computes padding, splits a product, or copies more than needed fails here, on any machine.
+attention for each length group. A change that computes padding, splits a product, or copies more than needed fails here.
 """
 
 from __future__ import annotations
