@@ -1,7 +1,6 @@
-"""The pieces that the page of a trace is put together from: text, tables and source code, as HTML.
+"""The building blocks of the page of a trace: text, tables and source code, as HTML.
 
-They know nothing of a trace. Any text that they are given comes out as text, never as HTML. The looks
-are in `page.css`.
+They do not depend on a trace. Text of a user is always escaped. Styles are in `page.css`.
 """
 
 from __future__ import annotations
@@ -23,35 +22,35 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def escaped(text: str) -> str:
-    """Any text, to stand between tags or in a quoted attribute; control characters are shown by their pictures."""
+    """A text for HTML, between tags or in a quoted attribute. Control characters become visible symbols."""
     return escape("".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else "␡" if c == "\x7f" else c for c in text))
 
 
 def shortened(text: str, length: int) -> str:
-    """A text, cut to at most `length` letters."""
+    """A text, shortened to at most `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def piece(token: str) -> str:
-    """A word piece, its ## paler than its letters."""
+    """A word piece, with a paler ##."""
     mark = "<i>##</i>" if token.startswith("##") and len(token) > 2 else ""
     return f'<bdi class="t">{mark}{escaped(token.removeprefix("##") if mark else token)}</bdi>'
 
 
 def direction(text: str) -> str:
-    """The attribute that lets the pieces of a word follow one another as its letters do."""
+    """The attribute for the writing direction of a word's pieces."""
     first = next((kind for kind in map(unicodedata.bidirectional, text) if kind in ("L", "R", "AL")), "L")
     return "" if first == "L" else ' dir="rtl"'
 
 
 def decimal(value: float, digits: int = 3) -> str:
-    """With a real minus sign, and none before a zero."""
+    """A decimal number with a minus sign (−), and none before a zero."""
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if not float(text) else text.replace("-", "−")
 
 
 def html_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """A table whose cells are HTML already; the first column names the row."""
+    """A table with cells of HTML; the first column has the names of the rows."""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "".join(f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows)
     return (
@@ -61,19 +60,19 @@ def html_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]],
 
 
 def bar(value: float, largest: float, text: str) -> str:
-    """A number, and beside it a bar that is full at the largest."""
+    """A value with a bar, which is full for the largest value."""
     width = min(1.0, abs(value) / largest) if largest else 0.0
     side = " less" if value < 0 else ""
     return f'<span class="bar{side}" style="--w:{width:.3f}">{text}</span>'
 
 
 def legend() -> str:
-    """What the two colours of a picture of signs mean."""
+    """The legend of a picture of positive and negative values."""
     return '<span class="key more">more than 0</span> <span class="key less">less than 0</span>'
 
 
 def folded(caption: str, html: str, kind: str = "") -> str:
-    """Closed until asked for."""
+    """HTML in a closed section, which a click opens."""
     return f'<details class="{kind}"><summary>{caption}</summary>{html}</details>'
 
 
@@ -81,12 +80,12 @@ def folded(caption: str, html: str, kind: str = "") -> str:
 
 
 def _code(text: str) -> str:
-    """A piece of a line of code, which may be broken behind a parenthesis."""
+    """A part of a line of code, which may break after a parenthesis."""
     return escaped(text).replace("(", "(<wbr>")
 
 
 def source(function: Callable[..., object], name: str, *parts: str) -> str:
-    """The lines of a function that hold one of the parts, as they are installed, with their numbers; closed until asked for."""
+    """The installed source lines of a function that contain one of the parts, with their numbers, in a closed section."""
     try:
         lines, first = inspect.getsourcelines(function)
         file = Path(inspect.getfile(function)).relative_to(PACKAGE).as_posix()

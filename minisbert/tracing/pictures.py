@@ -1,4 +1,4 @@
-"""The pictures of the page of a trace: values as colours, who looks at whom, the cosine after each layer.
+"""The pictures of the page of a trace: values as colours, attention as curves, the cosine after each layer.
 
 They are SVG. Pictures of many numbers are PNGs inside, whose colour stays and whose opacity is the number, so they suit a light and
 a dark page.
@@ -28,7 +28,7 @@ def _label(token: str) -> str:
 
 
 def _columns(text: str) -> int:
-    """How many letters' widths a text takes."""
+    """The width of a text, in letters."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shortened(text, 12))
 
 
@@ -63,13 +63,13 @@ def _rows(values: Tensor) -> list[bytes]:
 
 
 def heat(weights: Tensor, shades: int = 256) -> str:
-    """[rows, columns] of 0 to 1, as a picture; of fewer shades it is a smaller file."""
+    """[rows, columns] of 0 to 1 as a picture; fewer shades make a smaller file."""
     levels = (weights.float().clamp(0, 1) * (shades - 1)).round() / (shades - 1)
     return _png(_rows((levels * 255).round()), HEAT_PALETTE)
 
 
 def signs(values: Tensor, largest: float) -> str:
-    """[rows, columns] of values of either sign, as a picture; from `largest` on the colour is full."""
+    """[rows, columns] of positive and negative values as a picture; the colour is full from `largest` on."""
     return _png(_rows((values.float() / max(largest, 1e-30) * 127 + 128).round().clamp(0, 255)), SIGN_PALETTE)
 
 
@@ -79,7 +79,7 @@ def _size(width: float, height: float) -> str:
 
 
 def grid(name: str, picture: str, rows: Sequence[str], columns: Sequence[str], cell: int, kind: str = "") -> str:
-    """A picture with a label at every row and every column, as SVG."""
+    """An SVG picture with a label for every row and every column."""
     left = 8 + round(7.3 * max(map(_columns, rows)))
     top = 8 + round(7.3 * max(map(_columns, columns)))
     width, height = left + cell * len(columns) + 4, top + cell * len(rows) + 4
@@ -102,14 +102,14 @@ def grid(name: str, picture: str, rows: Sequence[str], columns: Sequence[str], c
 
 
 TALLEST_FLOW = 32
-"""Tokens; beyond, the picture of who looks at whom scrolls within the page."""
+"""The most tokens that the picture of attention shows at once; of more tokens, it scrolls within the page."""
 
 FLOW_ROW, FLOW_WIDTH = 22, 300
-"""The height of a token and the width, in the picture of who looks at whom; page.js draws into it."""
+"""The height of a token and the width of the picture of attention; page.js draws into it."""
 
 
 def flow_picture(tokens: Sequence[str], weights: Tensor) -> str:
-    """[tokens, tokens]: who looks at whom. Curves from each token, on the left, to the three it takes most from, on the right."""
+    """Attention weights [tokens, tokens] as curves from each token, on the left, to the three with its largest weights, on the right."""
     height = FLOW_ROW * len(tokens)
     curves = []
     for i, row in enumerate(weights):
@@ -137,7 +137,7 @@ def flow_picture(tokens: Sequence[str], weights: Tensor) -> str:
 
 
 def sum_picture(name: str, tokens: Sequence[str], parts: Sequence[tuple[str, Tensor]]) -> str:
-    """Pictures of [tokens, dimensions] side by side: those that are added, in one scale, and what comes of it, in its own."""
+    """Pictures of [tokens, dimensions] side by side: the addends with one scale, and their sum with its own."""
     largest = max(part.abs().max().item() for _, part in parts[:-1])
     cell, left, width, top = 16, 96, 128, 24
     total, height = left + len(parts) * (width + 22), top + cell * len(tokens) + 2
@@ -164,7 +164,7 @@ def sum_picture(name: str, tokens: Sequence[str], parts: Sequence[tuple[str, Ten
 
 
 def cosine_chart(values: Sequence[float]) -> str:
-    """The cosine after the embeddings and after each layer: as a line where there is room, as bars on a phone."""
+    """The cosine after the embeddings and after each layer: as a line on a wide screen, as bars on a phone."""
     name = f"The cosine after each layer, from {decimal(values[0])} to {decimal(values[-1])}"
     return f'<div class="charts">{_line(values, name)}{_bars(values, name)}</div>'
 
