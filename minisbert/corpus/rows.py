@@ -1,4 +1,4 @@
-"""Files → blocks of rows, read as a stream from any row on. A row without a text stays in its block, with the reason."""
+"""Reads files as a stream of blocks of rows, from any row on. A row without a text stays in its block, with the reason."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Reader:
         """The rows of a piece, some at a time.
 
         Raises:
-            ValueError: if the file ends before the piece does, or is broken.
+            ValueError: if the file ends before the piece, or is broken.
             OSError: if it cannot be read.
         """
         source = self._sources[piece.file]

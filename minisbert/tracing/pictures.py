@@ -1,7 +1,7 @@
 """The pictures of the page of a trace: values as colours, attention as curves, the cosine after each layer.
 
-They are SVG. Pictures of many numbers are PNGs inside, whose colour stays and whose opacity is the number, so they suit a light and
-a dark page.
+They are SVG. Pictures of many values are PNGs inside, whose opacity is the value and whose colour is constant, so they suit a light
+and a dark page.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ FLOW_ROW, FLOW_WIDTH = 22, 300
 
 
 def flow_picture(tokens: Sequence[str], weights: Tensor) -> str:
-    """Attention weights [tokens, tokens] as curves from each token, on the left, to the three with its largest weights, on the right."""
+    """Attention [tokens, tokens] as curves from each token, on the left, to the three with its largest weights, on the right."""
     height = FLOW_ROW * len(tokens)
     curves = []
     for i, row in enumerate(weights):

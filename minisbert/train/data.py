@@ -1,4 +1,4 @@
-"""Training data: columns of texts, a label for each row, and the batches they are taken in."""
+"""Training data: columns of texts, a label for each row, and the batches of an epoch."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def read_examples(
     Args:
         path: .tsv (UTF-8, a first line with the names, no quotes), .jsonl (an object a line) or .parquet. Empty lines are skipped.
         texts: the columns of texts, such as ("sentence1", "sentence2").
-        label: the column of the label, such as "score" or "gold_label"; None: there is none.
-        classes: the number of each class that the label column names. Default: `NLI_LABELS`. Rows with the class "-" are left out.
+        label: the column of the label, such as "score" or "gold_label"; None: no labels.
+        classes: the id of each class that the label column names. Default: `NLI_LABELS`. Rows with the class "-" are left out.
         max_score: what numbers are divided by: 5.0 brings scores from 0 to 5 to the 0 to 1 that `CosineSimilarityLoss` wants.
         skip_empty: leave rows with an empty text out, with a warning, instead of raising an error.
 

@@ -1,8 +1,8 @@
-"""How good a model is: agreement with human scores, accuracy on triplets, and the measures of retrieval.
+"""Evaluators: agreement with human scores, accuracy on triplets, and the measures of retrieval.
 
-Each evaluator is given its data once, and is then called with an encoder, as often as one likes. It returns a dict of measures
-from 0 to 1 (correlations from -1), larger is better, the one that decides which step is the best of a training run first. Names and
-values are those of `sentence_transformers.evaluation`; vectors are compared as the model says (`encoder.similarity_fn_name`).
+An evaluator gets its data once, and can then be called with an encoder any number of times. It returns a dict of measures from 0 to 1
+(correlations from -1); larger is better. The first measure decides which step of a training run is the best. Names and values are
+those of `sentence_transformers.evaluation`. Vectors are compared by the model's `similarity_fn_name`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from minisbert.encoder import SentenceEncoder
 from minisbert.inference.threads import apart
 
 RETRIEVAL_DEPTH = 100
-"""How many results of a query are looked at: MAP@100 needs the most."""
+"""The number of results of each query. MAP@100 needs the most."""
 
 
 def ranks(values: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class EmbeddingSimilarityEvaluator:
         Args:
             sentences1: the first sentence of each pair.
             sentences2: the second.
-            scores: what people say; any scale.
+            scores: the human scores, in any scale.
 
         Raises:
             ValueError: if there is no pair, or not the same number of each.
@@ -70,7 +70,7 @@ class EmbeddingSimilarityEvaluator:
     def __call__(self, encoder: SentenceEncoder) -> dict[str, float]:
         """
         Args:
-            encoder: the model to look at.
+            encoder: the model to evaluate.
         """
         # In one call, so that a text that occurs on both sides is encoded once.
         first, second = encoder.encode([*self.sentences1, *self.sentences2], convert_to_tensor=True).chunk(2)
@@ -80,15 +80,15 @@ class EmbeddingSimilarityEvaluator:
 
 
 class TripletEvaluator:
-    """The share of triplets whose positive is closer to the anchor than the negative is: `cosine_accuracy`."""
+    """The fraction of triplets whose positive is closer to the anchor than the negative is: `cosine_accuracy`."""
 
     @apart
     def __init__(self, anchors: Sequence[str], positives: Sequence[str], negatives: Sequence[str]) -> None:
         """
         Args:
             anchors: one text of each triplet.
-            positives: what is to be close to it.
-            negatives: what is to be further away.
+            positives: texts that should be close to the anchor.
+            negatives: texts that should be further away.
 
         Raises:
             ValueError: if there is no triplet, or not the same number of each.
@@ -100,7 +100,7 @@ class TripletEvaluator:
     def __call__(self, encoder: SentenceEncoder) -> dict[str, float]:
         """
         Args:
-            encoder: the model to look at. Anchors get its prompt for queries, the others that for documents.
+            encoder: the model to evaluate. Anchors get its prompt for queries, the others that for documents.
         """
         anchors = encoder.encode_query(self.anchors, convert_to_tensor=True)
         positives = encoder.encode_document(self.positives, convert_to_tensor=True)
@@ -152,7 +152,7 @@ class InformationRetrievalEvaluator:
     def __call__(self, encoder: SentenceEncoder) -> dict[str, float]:
         """
         Args:
-            encoder: the model to look at. Queries and corpus get its prompts for queries and for documents.
+            encoder: the model to evaluate. Queries and corpus get its prompts for queries and for documents.
         """
         queries = encoder.encode_query(list(self.queries.values()), convert_to_tensor=True)
         corpus = encoder.encode_document(list(self.corpus.values()), convert_to_tensor=True)

@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` said after a step.
+    """The result of `evaluate` after a step.
 
     Attributes:
         step: the number of steps taken.
@@ -69,7 +69,7 @@ class History:
         return max(numbers, key=lambda evaluation: evaluation.value, default=None)
 
     def save_svg(self, path: str | os.PathLike[str]) -> None:
-        """Draws loss and evaluation over the steps, one above the other, as a page's image or for a browser.
+        """Draws the loss and the evaluations over the steps as an SVG.
 
         Args:
             path: of the .svg file to write.
@@ -77,7 +77,7 @@ class History:
         Raises:
             ValueError: if there is no step to draw.
             ValueError, OSError: if it cannot be written.
-            FileExistsError: if there is a file that is no such drawing.
+            FileExistsError: if the file there is not such a drawing.
         """
         if not self.steps:
             raise ValueError("save_svg: found no steps, expected one at least.")
@@ -96,7 +96,7 @@ class History:
 
 
 MARK = "<desc>A training run of minisbert</desc>"
-"""Tells whose file it is."""
+"""Marks a file as one that `save_svg` wrote, so that it may be replaced."""
 
 WIDTH, HEIGHT = 640, 220
 LEFT, TOP, RIGHT, BOTTOM = 60, 30, 620, 190
