@@ -1,7 +1,7 @@
 """Evaluators: agreement with human scores, accuracy on triplets, and the measures of retrieval.
 
-An evaluator gets its data once, and can then be called with an encoder any number of times. It returns a dict of measures from 0 to 1
-(correlations from -1); larger is better. The first measure decides which step of a training run is the best. Names and values are
+An evaluator gets its data once, and can then be called with an encoder any number of times. It returns a dict of measures from 0 to
+1 (correlations from -1); larger is better. The first measure decides which step of a training run is the best. Names and values are
 those of `sentence_transformers.evaluation`. Vectors are compared by the model's `similarity_fn_name`.
 """
 
