@@ -161,7 +161,7 @@ class SentenceEncoder:
     @property
     def device(self) -> torch.device:
         """The device that the model computes on."""
-        return self.bert.device
+        return self.bert.embeddings.word.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
