@@ -1,6 +1,7 @@
 """From the name of a model to its parts, and back to files.
 
     hub.py               the name of a model → its files on this machine
+    names.py             the names, revisions and tokens that a user may give
     cache.py             the hub's cache
     bundled.py           installed packages that bundle a model
     listing.py           the models that are on this machine

@@ -10,7 +10,6 @@ The hub's cache is read by `cache.py`; `huggingface_hub` is imported only when t
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,43 +28,8 @@ from minisbert.checkpoint.cache import (
     missing_from,
     moves_with_the_working_directory,
 )
+from minisbert.checkpoint.names import DEFAULT_ORGANISATION, REPOSITORY_NAME, brief, check_arguments, full_name_hint
 from minisbert.errors import ModelNotFoundError, warn
-
-DEFAULT_ORGANISATION = "sentence-transformers"
-"""A bare name without a slash means this organisation's model, as in its model cards."""
-
-REPOSITORY_NAME = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
-"""organisation/name, by the hub's own rules for letters and lengths."""
-
-REVISION = re.compile(r"(?!.*\.\.)[^\s/~^:?*\[\\\x00-\x20\x7f][^\s~^:?*\[\\\x00-\x20\x7f]{0,249}")
-"""A branch, tag or commit: what git allows as a name, so that it is a path below `refs/` too."""
-
-ORIGINALS = {
-    "google-bert": (
-        *("bert-base-uncased", "bert-large-uncased", "bert-base-cased", "bert-large-cased", "bert-base-chinese"),
-        *("bert-base-multilingual-cased", "bert-base-multilingual-uncased", "bert-base-german-cased"),
-    ),
-    "FacebookAI": ("roberta-base", "roberta-large", "xlm-roberta-base", "xlm-roberta-large"),
-    "distilbert": (
-        *("distilbert-base-uncased", "distilbert-base-cased", "distilbert-base-multilingual-cased"),
-        *("distilroberta-base",),
-    ),
-    "microsoft": ("mpnet-base", "minilm-l12-h384-uncased"),
-    "almanach": ("camembert-base",),
-    "google": ("electra-small-discriminator", "electra-base-discriminator"),
-    "BAAI": ("bge-small-en-v1.5", "bge-base-en-v1.5", "bge-large-en-v1.5", "bge-m3"),
-    "intfloat": (
-        "e5-small-v2",
-        "e5-base-v2",
-        "e5-large-v2",
-        "multilingual-e5-small",
-        "multilingual-e5-base",
-        "multilingual-e5-large",
-    ),
-    "thenlper": ("gte-small", "gte-base", "gte-large"),
-    "mixedbread-ai": ("mxbai-embed-large-v1",),
-}
-"""Well-known models that are often given without their organisation."""
 
 OBSOLETE = ("special_tokens_map.json", "added_tokens.json", "sparse_linear.pt", "colbert_linear.pt")
 """Files that a whole copy may lack: transformers now writes the first two into tokenizer_config.json; the others are not used."""
@@ -126,7 +90,7 @@ def locate(
         ModelNotFoundError: if it is not a folder and cannot be a name on the hub. That no place has it shows when the first file is
             asked for.
     """
-    _check_arguments(model, revision, token, cache_dir, local_files_only)
+    check_arguments(model, revision, token, cache_dir, local_files_only)
     if (folder := local_folder(model)) is not None:
         if revision is not None:
             raise ValueError(f"revision: found {revision!r}, expected none, since {folder} is a local folder. Leave it out.")
@@ -140,7 +104,7 @@ def locate(
         )
     if isinstance(model, os.PathLike) or not REPOSITORY_NAME.fullmatch(name):
         raise ModelNotFoundError(
-            f"{_brief(os.fspath(model))}: there is no such folder, and this is no name on the hub either. "
+            f"{brief(os.fspath(model))}: there is no such folder, and this is no name on the hub either. "
             "Give the path of a folder that holds a checkpoint, or a name such as organisation/name. "
             "(To use a folder inside a repository, download the repository and give the path of that folder.)"
         )
@@ -161,35 +125,6 @@ def locate(
         return Source(name, bundled.origin, _LocalFolder(bundled.folder, bundled.homes), cache_dir)
     repository.tried = [*tried, *why_not]
     return Source(name, "the hub", repository, cache_dir)
-
-
-def _check_arguments(model: object, revision: object, token: object, cache_dir: object, local_files_only: object) -> None:
-    if not isinstance(model, (str, os.PathLike)):
-        raise TypeError(f"model: found {type(model).__name__}, expected a name on the hub, or the path of a folder.")
-    if revision is not None and not isinstance(revision, str):
-        raise TypeError(f"revision: found {type(revision).__name__}, expected a branch, a tag or a commit.")
-    if token is not None and not isinstance(token, (str, bool)):
-        raise TypeError(f"token: found {type(token).__name__}, expected the text of a token, True, False or None.")
-    if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
-        raise TypeError(f"cache_dir: found {type(cache_dir).__name__}, expected the path of a folder.")
-    if not isinstance(local_files_only, bool):
-        raise TypeError(f"local_files_only: found {type(local_files_only).__name__}, expected True or False.")
-    if revision is not None and not REVISION.fullmatch(revision):
-        raise ValueError(
-            f"revision: found {_brief(revision)}, expected a branch, a tag or a commit. Leave it out for the main branch."
-        )
-    if isinstance(token, str) and not (token.isascii() and token.isprintable() and token and " " not in token):
-        # The token itself stays out of the message, which may end up in a log.
-        raise ValueError(
-            f"token: found a text of {len(token)} characters that is empty or holds spaces, line ends or other characters that "
-            "no token has. Copy it anew; leave it out to use huggingface_hub's login or HF_TOKEN."
-        )
-    if cache_dir is not None and not os.fspath(cache_dir):
-        raise ValueError("cache_dir: found an empty text, expected the path of a folder. Leave it out for huggingface_hub's own.")
-
-
-def _brief(text: str, most: int = 100) -> str:
-    return repr(text if len(text) <= most else text[:most] + "…")
 
 
 @dataclass(frozen=True)
@@ -303,7 +238,8 @@ class _Repository:
             tried = "\n  ".join([*self.tried, f"the hub: {self.closed}"])
             raise ModelNotFoundError(
                 f"{self.name}: this model was not found, and no other one is taken instead.\n  {tried}\n"
-                f"Give the path of a folder that holds it, or a name that the hub has.{self._full_name()}{_installed(self.name)}"
+                f"Give the path of a folder that holds it, or a name that the hub has."
+                f"{full_name_hint(self.name)}{_installed(self.name)}"
             ) from cause
         if not has_other_form(self.folder / "snapshots" / str(self.commit) / file) and Path(file).name not in OBSOLETE:
             load_warning = (
@@ -313,14 +249,6 @@ class _Repository:
             self.load_warnings.append(load_warning)
             warn(f"{self.name}: {load_warning}")
         return None
-
-    def _full_name(self) -> str:
-        """The hint for a bare name that is a well-known model of another organisation."""
-        organisation, _, name = self.name.partition("/")
-        if organisation != DEFAULT_ORGANISATION:
-            return ""
-        full = next((f"{owner}/{name}" for owner, names in ORIGINALS.items() if name.lower() in names), None)
-        return f" If you mean {full}, give this full name." if full else ""
 
     def names(self) -> list[str]:
         if not self.closed:
