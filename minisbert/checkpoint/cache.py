@@ -26,6 +26,9 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
 
+OBSOLETE = ("special_tokens_map.json", "added_tokens.json", "sparse_linear.pt", "colbert_linear.pt")
+"""Files that a whole copy may lack: transformers now writes the first two into tokenizer_config.json; the others are not used."""
+
 
 def expand(path: str | os.PathLike[str]) -> Path:
     """Replaces ~ as huggingface_hub does: an unknown user's is left as it is, where Path.expanduser would raise."""
@@ -57,40 +60,38 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def hub_cache() -> Path:
-    """Where huggingface_hub keeps its files, by its own rules, except that an empty variable counts as not set."""
-    return absolute(_hub_cache())
-
-
-def _hub_cache() -> str:
-    value = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    return os.path.expandvars(value or f"{home}/hub")
-
-
 def caches(cache_dir: str | os.PathLike[str] | None) -> list[Path]:
     """The caches to look in, the first of which takes downloads: `cache_dir` alone; else sentence-transformers' own, if the
-    environment names one, and huggingface_hub's.
+    environment names one, and huggingface_hub's, by its own rules, except that an empty variable counts as not set.
     """
-    if cache_dir is not None:
-        return [absolute(cache_dir)]
-    own = os.environ.get("SENTENCE_TRANSFORMERS_HOME")
-    return [*([absolute(own)] if own else []), hub_cache()]
+    return [absolute(path) for path in _caches_as_named(cache_dir)]
 
 
 def moves_with_the_working_directory(cache_dir: str | os.PathLike[str] | None) -> bool:
     """Whether the same arguments and environment would mean other caches in another directory."""
-    given = [_hub_cache(), os.environ.get("SENTENCE_TRANSFORMERS_HOME")] if cache_dir is None else [cache_dir]
-    return not all(expand(path).is_absolute() for path in given if path)
+    return not all(expand(path).is_absolute() for path in _caches_as_named(cache_dir))
+
+
+def _caches_as_named(cache_dir: str | os.PathLike[str] | None) -> list[str | os.PathLike[str]]:
+    if cache_dir is not None:
+        return [cache_dir]
+    value = os.environ.get
+    home = value("HF_HOME") or f"{value('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    own, hub = value("SENTENCE_TRANSFORMERS_HOME"), value("HF_HUB_CACHE") or value("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    return [*([own] if own else []), os.path.expandvars(hub)]
+
+
+def brief(text: str) -> str:
+    """A text as it stands in an error message."""
+    return repr(text if len(text) <= 100 else text[:100] + "…")
 
 
 def checked_path(file: str) -> Path:
     """A path that a checkpoint gives for one of its files, which must stay inside the checkpoint."""
     path = Path(file)
     if path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file or not file.isprintable() or len(file) > 250:
-        shown = repr(file if len(file) <= 100 else file[:100] + "…")
         raise CheckpointError(
-            f"{shown}: found a path that leaves the checkpoint, or is none at all; expected one inside it. Do not use it."
+            f"{brief(file)}: found a path that leaves the checkpoint, or is none at all; expected one inside it. Do not use it."
         )
     return path
 
@@ -138,12 +139,12 @@ def missing_from(repository: Path, commit: str) -> str:
     return ""
 
 
-def has_other_form(file: Path) -> bool:
-    """Whether another form of a file is beside it: there are several of the weights and of the tokenizer."""
+def is_dispensable(file: Path) -> bool:
+    """Whether a whole copy may lack a file: it is obsolete, or beside it is another form of the weights or the tokenizer."""
     for forms in (TOKENIZERS, (*WEIGHTS, *(f"{name}.index.json" for name in WEIGHTS))):
         if file.name in forms:
             return any((file.parent / form).is_file() for form in forms)
-    return False
+    return file.name in OBSOLETE
 
 
 def _folder_of_the_first_module(modules: Path) -> Path:

@@ -1,9 +1,13 @@
-"""What a user may give to `load` as a name, a revision, a token or a cache, and the error for anything else."""
+"""What a user may give to `load` as a name, a revision, a token or a cache, and what is said of anything else."""
 
 from __future__ import annotations
 
 import os
 import re
+
+from minisbert.checkpoint.bundled import installed_models
+from minisbert.checkpoint.cache import brief, expand
+from minisbert.errors import ModelNotFoundError
 
 DEFAULT_ORGANISATION = "sentence-transformers"
 """A bare name without a slash means this organisation's model, as in its model cards."""
@@ -29,12 +33,8 @@ ORIGINALS = {
     "google": ("electra-small-discriminator", "electra-base-discriminator"),
     "BAAI": ("bge-small-en-v1.5", "bge-base-en-v1.5", "bge-large-en-v1.5", "bge-m3"),
     "intfloat": (
-        "e5-small-v2",
-        "e5-base-v2",
-        "e5-large-v2",
-        "multilingual-e5-small",
-        "multilingual-e5-base",
-        "multilingual-e5-large",
+        *("e5-small-v2", "e5-base-v2", "e5-large-v2"),
+        *("multilingual-e5-small", "multilingual-e5-base", "multilingual-e5-large"),
     ),
     "thenlper": ("gte-small", "gte-base", "gte-large"),
     "mixedbread-ai": ("mxbai-embed-large-v1",),
@@ -42,19 +42,23 @@ ORIGINALS = {
 """Well-known models that are often given without their organisation."""
 
 
-def check_arguments(model: object, revision: object, token: object, cache_dir: object, local_files_only: object) -> None:
-    """Raises TypeError or ValueError if an argument of `locate` cannot be what it should be."""
-    if not isinstance(model, (str, os.PathLike)):
-        raise TypeError(f"model: found {type(model).__name__}, expected a name on the hub, or the path of a folder.")
-    if revision is not None and not isinstance(revision, str):
-        raise TypeError(f"revision: found {type(revision).__name__}, expected a branch, a tag or a commit.")
-    if token is not None and not isinstance(token, (str, bool)):
-        raise TypeError(f"token: found {type(token).__name__}, expected the text of a token, True, False or None.")
-    if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
-        raise TypeError(f"cache_dir: found {type(cache_dir).__name__}, expected the path of a folder.")
-    if not isinstance(local_files_only, bool):
-        raise TypeError(f"local_files_only: found {type(local_files_only).__name__}, expected True or False.")
-    if revision is not None and not REVISION.fullmatch(revision):
+ARGUMENTS: dict[str, tuple[tuple[type, ...], str]] = {
+    "model": ((str, os.PathLike), "a name on the hub, or the path of a folder"),
+    "revision": ((str, type(None)), "a branch, a tag or a commit"),
+    "token": ((str, bool, type(None)), "the text of a token, True, False or None"),
+    "cache_dir": ((str, os.PathLike, type(None)), "the path of a folder"),
+    "local_files_only": ((bool,), "True or False"),
+}
+"""The types of `locate`'s arguments, and what is expected of each, in words."""
+
+
+def check_arguments(*given: object) -> None:
+    """Raises TypeError or ValueError if one of `ARGUMENTS`, in their order, cannot be what it should be."""
+    for (name, (types, expected)), value in zip(ARGUMENTS.items(), given, strict=True):
+        if not isinstance(value, types):
+            raise TypeError(f"{name}: found {type(value).__name__}, expected {expected}.")
+    _, revision, token, cache_dir, _ = given
+    if isinstance(revision, str) and not REVISION.fullmatch(revision):
         raise ValueError(
             f"revision: found {brief(revision)}, expected a branch, a tag or a commit. Leave it out for the main branch."
         )
@@ -64,19 +68,35 @@ def check_arguments(model: object, revision: object, token: object, cache_dir: o
             f"token: found a text of {len(token)} characters that is empty or holds spaces, line ends or other characters that "
             "no token has. Copy it anew; leave it out to use huggingface_hub's login or HF_TOKEN."
         )
-    if cache_dir is not None and not os.fspath(cache_dir):
+    if isinstance(cache_dir, (str, os.PathLike)) and not os.fspath(cache_dir):
         raise ValueError("cache_dir: found an empty text, expected the path of a folder. Leave it out for huggingface_hub's own.")
 
 
-def brief(text: str, most: int = 100) -> str:
-    """A text as it stands in an error message."""
-    return repr(text if len(text) <= most else text[:most] + "…")
+def full_name(model: str | os.PathLike[str]) -> str:
+    """organisation/name, for what is no folder on this machine.
+
+    Raises:
+        ModelNotFoundError: if it cannot be a name on the hub. A path object never is one.
+    """
+    name = os.fspath(model)
+    path, name = expand(name), name if "/" in name else f"{DEFAULT_ORGANISATION}/{name}"
+    if os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises on a text that is too long for a path)
+        raise ModelNotFoundError(f"{path}: found a file, expected the folder that holds a checkpoint, or a name on the hub.")
+    if isinstance(model, os.PathLike) or not REPOSITORY_NAME.fullmatch(name):
+        raise ModelNotFoundError(
+            f"{brief(os.fspath(model))}: there is no such folder, and this is no name on the hub either. "
+            "Give the path of a folder that holds a checkpoint, or a name such as organisation/name. "
+            "(To use a folder inside a repository, download the repository and give the path of that folder.)"
+        )
+    return name
 
 
-def full_name_hint(model: str) -> str:
-    """The hint for a bare name that is a well-known model of another organisation."""
-    organisation, _, name = model.partition("/")
-    if organisation != DEFAULT_ORGANISATION:
-        return ""
-    full = next((f"{owner}/{name}" for owner, names in ORIGINALS.items() if name.lower() in names), None)
-    return f" If you mean {full}, give this full name." if full else ""
+def advice(name: str) -> str:
+    """What to do if no place has the model of this full name."""
+    organisation, _, bare = name.partition("/")
+    known = [f"{owner}/{bare}" for owner, names in ORIGINALS.items() if bare.lower() in names]
+    hint = f" If you mean {known[0]}, give this full name." if known and organisation == DEFAULT_ORGANISATION else ""
+    others = [bundled.model for bundled in installed_models() if bundled.model.lower() != name.lower()]
+    here = [other.removeprefix(f"{DEFAULT_ORGANISATION}/") for other in others]
+    installed = f"\nInstalled here: {', '.join(here)}. Pass model={here[0]!r} to use it." if here else ""
+    return f"Give the path of a folder that holds it, or a name that the hub has.{hint}{installed}"

@@ -26,7 +26,7 @@ from sentence_transformers import SentenceTransformer
 import minisbert
 from minisbert import CheckpointError, MinisbertWarning, ModelNotFoundError
 from minisbert.checkpoint.bundled import BUNDLED
-from minisbert.checkpoint.cache import checked_path, hub_cache
+from minisbert.checkpoint.cache import caches, checked_path
 from minisbert.checkpoint.hub import is_network_error, locate
 
 SENTENCES = ["a man is eating food .", "the cat sat on the mat", "Some dogs run!"]
@@ -61,6 +61,11 @@ def hub(folder: Path, old_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     with serve({NAME: folder, "org/old": old_folder}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         yield hub
+
+
+def hub_cache() -> Path:
+    """The cache of huggingface_hub, in which most tests look."""
+    return caches(None)[-1]
 
 
 def in_a_process(code: str, **environment: str) -> str:
@@ -342,13 +347,13 @@ def test_the_cache_is_where_huggingface_hub_has_it(tmp_path: Path) -> None:
     code = (
         "import importlib, os, sys\n"
         "from huggingface_hub import constants\n"
-        "from minisbert.checkpoint import cache as hub\n"
+        "from minisbert.checkpoint.cache import caches\n"
         "for case in eval(sys.argv[1]):\n"
         "    for name in ('HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE', 'HF_HOME', 'XDG_CACHE_HOME'):\n"
         "        os.environ.pop(name, None)\n"
         "    os.environ.update(case)\n"
         "    importlib.reload(constants)\n"
-        "    print(constants.HF_HUB_CACHE == str(hub.hub_cache()), constants.HF_HUB_CACHE, hub.hub_cache())\n"
+        "    print(*[constants.HF_HUB_CACHE == str(cache) for cache in caches(None)], constants.HF_HUB_CACHE, caches(None))\n"
     )
     cases: list[dict[str, str]] = [
         {},
