@@ -349,4 +349,4 @@ def _one_line(message: object) -> str:
     text = str(message).replace("pass on_truncate='ignore'", "pass --on-truncate ignore")
     text = re.sub(r"[Pp]ass model='([^']*)'", r"Pass --model \1", text)  # the command's options in place of the function's
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "; ".join(lines).replace(".; ", ". ") or type(message).__name__
+    return re.sub("([.:;]); ", r"\1 ", "; ".join(lines)) or type(message).__name__

@@ -294,7 +294,8 @@ def test_a_model_that_is_not_there_is_said_to_be_so_in_one_line(capsys: pytest.C
         "the hub of the tests does not exist"
     )
     assert names(out.parent) == []
-    assert "local_files_only" in refused(capsys, "similarity", "a", "b", "--model", "org/nonsense", "--local-files-only")
+    said = refused(capsys, "similarity", "a", "b", "--model", "org/nonsense", "--local-files-only")
+    assert naming("Tried: a local folder: none of that name; the hub", "local_files_only is set. Give the path").search(said)
 
 
 def test_a_broken_checkpoint_is_said_to_be_so_in_one_line(capsys: pytest.CaptureFixture[str], model: str, tmp_path: Path) -> None:

@@ -154,8 +154,8 @@ def test_what_an_unknown_model_says(tmp_path: Path) -> None:
     with pytest.raises(minisbert.ModelNotFoundError) as caught:
         minisbert.load("no/such", local_files_only=True, cache_dir=tmp_path)
     assert str(caught.value) == (
-        f"no/such: this model was not found, and no other one is taken instead.\n  a local folder: none of that name\n"
-        f"  the hub's cache {tmp_path}: no copy of it\n  the hub: local_files_only is set\n"
+        f"no/such: this model was not found, and no other one is taken instead. Tried:\n  a local folder: none of that name;\n"
+        f"  the hub's cache {tmp_path}: no copy of it;\n  the hub: local_files_only is set.\n"
         "Give the path of a folder that holds it, or a name that the hub has.\n"
         "Installed here: all-MiniLM-L6-v2. Pass model='all-MiniLM-L6-v2' to use it."
     )

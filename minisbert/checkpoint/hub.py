@@ -211,10 +211,9 @@ class _Repository(Source):
                 # It is not asked again: each failed try may take huggingface_hub half a minute.
                 self.closed, cause = self._what_the_hub_says(file, error), error
         if not self.cached:
-            tried = "\n  ".join([*self.tried, f"the hub: {self.closed}"])
-            raise ModelNotFoundError(
-                f"{self.model}: this model was not found, and no other one is taken instead.\n  {tried}\n{advice(self.model)}"
-            ) from cause
+            places = ";\n  ".join([*self.tried, f"the hub: {self.closed}"])
+            said = f"{self.model}: this model was not found, and no other one is taken instead. Tried:\n  {places}."
+            raise ModelNotFoundError(f"{said}\n{advice(self.model)}") from cause
         if not is_dispensable(self.snapshot / file):
             load_warning = (
                 f"the hub's cache does not say whether this model has a {file}, and the hub cannot be asked ({self.closed}); "

@@ -577,10 +577,10 @@ def test_the_error_lists_every_place_with_its_answer_and_what_to_do(hub: Hub) ->
     with pytest.raises(ModelNotFoundError) as caught:
         minisbert.load("org/missing")
     assert str(caught.value).splitlines() == [
-        "org/missing: this model was not found, and no other one is taken instead.",
-        "  a local folder: none of that name",
-        f"  the hub's cache {hub_cache()}: no copy of it",
-        "  the hub: no such model, or a private one; check the name, or pass token= or set HF_TOKEN",
+        "org/missing: this model was not found, and no other one is taken instead. Tried:",
+        "  a local folder: none of that name;",
+        f"  the hub's cache {hub_cache()}: no copy of it;",
+        "  the hub: no such model, or a private one; check the name, or pass token= or set HF_TOKEN.",
         "Give the path of a folder that holds it, or a name that the hub has.",
         "Installed here: all-MiniLM-L6-v2. Pass model='all-MiniLM-L6-v2' to use it.",
     ]
