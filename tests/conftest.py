@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from programs import Programs
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -135,6 +136,14 @@ def bert_base_folder(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Pa
         if not (folder / "modules.json").is_file():
             save_bert_base(folder, vocabulary=minilm_folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    """Runs programs in processes of their own, without the second that each would take to import torch."""
+    programs = Programs("torch", OMP_WAIT_POLICY="PASSIVE")  # read when torch is imported
+    yield programs
+    programs.close()
 
 
 @pytest.fixture(scope="session")

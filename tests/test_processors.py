@@ -3,18 +3,17 @@
 They are those marked `every_processor`, but for the slower half in float64, and for texts that are a matter of the tokenizer alone.
 `pytest -m every_processor` under the same variables runs them all.
 
-Which instructions PyTorch, oneDNN and MKL use is decided when they start, by environment variables, so each run is a process. On a
-machine that has less, a variable that asks for more changes nothing.
+Which instructions PyTorch, oneDNN and MKL use is decided by environment variables when they first compute, so each run is a
+process. On a machine that has less, a variable that asks for more changes nothing.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from programs import Programs
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,18 +26,33 @@ PROCESSORS = {
 # One thread, since three of these processes may share two cores with others. The tests of bits set both one and two by themselves.
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
+CHOSEN = ["-m", "every_processor", "-k", "not (float64 or unicode or beyond)"]
+OPTIONS = ["-q", "-n0", *(f"-pno:{name}" for name in ("cacheprovider", "randomly", "hypothesispytest")), *CHOSEN]
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Programs]:
+    """Forks of a process that has imported what most of the tests need, and has computed nothing."""
+    programs = Programs("pytest", "torch", "transformers.models.bert.modeling_bert", "sentence_transformers", **THREADS)
+    yield programs
+    programs.close()
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processor", PROCESSORS)
-def test_promises_hold_on_a_lesser_processor(processor: str, sts_folder: Path) -> None:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    chosen = ["-m", "every_processor", "-k", "not (float64 or unicode or beyond)"]
-    options = ["-q", "-n0", "-p", "no:cacheprovider", "-p", "no:randomly", *chosen]
+def test_promises_hold_on_a_lesser_processor(processor: str, programs: Programs, sts_folder: Path) -> None:
     files = [path for path in (ROOT / "tests").rglob("test_*.py") if "mark.every_processor" in path.read_text("utf-8")]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *map(str, sorted(files))],
-        cwd=ROOT, env=inherited | PROCESSORS[processor] | THREADS, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    variables = PROCESSORS[processor]
+    code = f"""
+import os, pytest, torch
+os.chdir({str(ROOT)!r})
+capability = torch.backends.cpu.get_cpu_capability()
+assert capability in ({variables["ATEN_CPU_CAPABILITY"].upper()!r}, "DEFAULT"), capability
+for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+    del os.environ[name]
+raise SystemExit(pytest.main({[*OPTIONS, *map(str, sorted(files))]!r}))
+"""
+    done = programs.run(code, seconds=900, **variables)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout

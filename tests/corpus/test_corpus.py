@@ -17,6 +17,7 @@ import pytest
 import zstandard
 from corpora import files_of, sentences, write_jsonl, write_parquet
 from messages import naming
+from programs import Programs
 from s3_server import s3_server
 
 import minisbert
@@ -408,12 +409,12 @@ def test_a_corpus_of_an_int8_model_says_so_and_is_verified_with_one(inputs: dict
         encode_corpus(inputs["parquet"], tmp_path / "out", model=tiny, on_truncate="ignore")
 
 
-def test_without_pyarrow_the_extra_is_named() -> None:
+def test_without_pyarrow_the_extra_is_named(programs: Programs) -> None:
     code = (
         "import sys\nsys.modules['pyarrow'] = None\nimport minisbert.corpus\n"
         "try:\n    minisbert.corpus.encode_corpus('x.txt', 'out')\n"
         "except minisbert.MissingExtraError as error:\n    print(error)\n"
         "print(sorted({'ray', 'pyarrow', 'numpy'} & {name for name, module in sys.modules.items() if module}))"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    said = programs.run(code).stdout
     assert "Run pip install pyarrow." in said

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
-import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +15,7 @@ import torch
 from checkpoints import TINY_VOCAB, save_tiny, write_json, write_modules
 from conftest import PAIR
 from messages import naming
+from programs import Programs
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize
 from torch import Tensor
@@ -453,7 +452,7 @@ def test_a_hook_of_somebody_else_stays(tiny: SentenceEncoder) -> None:
         handle.remove()
 
 
-def test_nothing_of_it_is_imported_until_it_is_used() -> None:
+def test_nothing_of_it_is_imported_until_it_is_used(programs: Programs) -> None:
     code = (
         "import sys, minisbert\n"
         "assert callable(minisbert.trace)\n"
@@ -461,7 +460,8 @@ def test_nothing_of_it_is_imported_until_it_is_used() -> None:
         "import minisbert.tracing, minisbert.tracing.page\n"
         "assert minisbert.trace('a', model='all-MiniLM-L6-v2').a.tokens == ['[CLS]', 'a', '[SEP]']\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = programs.run(code)
+    assert done.returncode == 0, done.stderr
 
 
 # What is refused
