@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from checkpoints import save_tiny
 from filelock import FileLock
 
@@ -22,12 +20,3 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not (folder / "modules.json").is_file():
             save_tiny(folder)
     return folder
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    """What the manifest says of the local engine is then what it says of two Ray actors of one core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
