@@ -61,33 +61,55 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def opened(browser: Browser) -> Iterator[Open]:
-    """Opens a page from disk with the network cut; in the end nothing but the file was asked for, and no error was logged."""
-    contexts, complaints, requests = [], [], []
+class Pages:
+    """One page for each set of options, into which the tests load their files one after the other.
 
-    def only_files(route: Route) -> None:
-        requests.append(route.request.url)
+    A new page takes about as long as loading a file.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        self.pages: dict[tuple[object, ...], Page] = {}
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+
+    def open(self, path: Path, *, width: int = 1280, height: int = 800, **options: object) -> Page:
+        key = tuple(options.items())
+        if key not in self.pages:
+            context = self.browser.new_context(offline=True, **options)
+            context.route("**/*", self._only_files)
+            self.pages[key] = context.new_page()
+            self.pages[key].on("console", lambda message: self.complaints.append(message.text))
+            self.pages[key].on("pageerror", lambda error: self.complaints.append(str(error)))
+        page = self.pages[key]
+        page.goto("about:blank")
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(media="null")
+        page.mouse.move(0, 0)
+        page.goto(path.as_uri())
+        return page
+
+    def _only_files(self, route: Route) -> None:
+        self.requests.append(route.request.url)
         if route.request.url.startswith("file:"):
             route.continue_()
         else:
             route.abort()
 
-    def open_page(path: Path, *, width: int = 1280, height: int = 800, **options: object) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, offline=True, **options)
-        contexts.append(context)
-        context.route("**/*", only_files)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(path.as_uri())
-        return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert all(url.startswith("file:") and url.endswith(".html") for url in requests), requests
+@pytest.fixture(scope="module")
+def pages(browser: Browser) -> Pages:
+    return Pages(browser)
+
+
+@pytest.fixture
+def opened(pages: Pages) -> Iterator[Open]:
+    """Opens a page from disk with the network cut; in the end nothing but the file was asked for, and no error was logged."""
+    pages.complaints.clear()
+    pages.requests.clear()
+    yield pages.open
+    assert pages.complaints == []
+    assert all(url.startswith("file:") and url.endswith(".html") for url in pages.requests), pages.requests
 
 
 @pytest.fixture(scope="module")
@@ -505,6 +527,7 @@ def test_a_script_that_got_in_would_not_be_run(opened: Open, odd_file: Path, tmp
     page.goto(broken.as_uri())
     assert page.title() != "run"
     assert page.locator("html.js").count() == 1
+    page.close()
 
 
 @pytest.mark.parametrize("file", ["pair_file", "odd_file"])
