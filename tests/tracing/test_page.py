@@ -765,7 +765,7 @@ def test_every_pooling_has_its_words(opened: Open, tmp_path: Path, mode: str | l
     page = opened(tmp_path / "page.html")
     assert said in page.locator("#pooling .plain").inner_text()
     if mode == "max":
-        assert "its cosine is no sum over pairs" in page.locator("#pairs").inner_text().lower()
+        assert "its cosine is not a sum over pairs" in page.locator("#pairs").inner_text().lower()
         assert page.locator("#pair-matrix").count() == 0
     else:
         assert page.locator("#pair-matrix").is_visible()
