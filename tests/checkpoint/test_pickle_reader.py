@@ -122,7 +122,7 @@ def save_tar(path: Path, **entries: bytes) -> Path:
 
 
 def refused(path: Path, found: str) -> None:
-    with pytest.raises(CheckpointError, match=re.escape(found)) as caught:
+    with pytest.raises(CheckpointError, match=re.escape(found) or None) as caught:
         open_pickled(path, "x.bin")
     message = str(caught.value)
     assert message.startswith("x.bin: not a file of plain PyTorch weights ("), message
