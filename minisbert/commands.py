@@ -43,7 +43,7 @@ def search(options: argparse.Namespace) -> None:
         texts = list(opened)
     blank = sum(not text.strip() for text in texts)
     if len(texts) == blank:
-        raise ValueError(f"--in: {'stdin' if options.file == '-' else options.file} holds no sentences, expected one at least.")
+        raise ValueError(f"--in: {'stdin' if options.file == '-' else options.file} holds no sentences, expected at least one.")
     vectors = None if options.vectors is None else read_vectors(options.vectors, len(texts))
     encoder = load_model(options)
     if vectors is None:

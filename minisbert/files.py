@@ -55,12 +55,12 @@ def open_texts(
         raise ValueError(f"{name}: found a JSON file, expected one of {', '.join(FORMATS)}. Write a JSON value a line, as .jsonl.")
     kind = kind or SUFFIXES.get(suffix, "txt")
     if kind == "txt" and column is not None:
-        raise ValueError(f"--column: found {column!r}, expected none, since {name} is read as txt. Name its --format.")
+        raise ValueError(f"--column: found {column!r}, expected none, as {name} is read as txt. Give its --format.")
     if kind in ("csv", "tsv") and column is None:
         raise ValueError(f"--column: not given, expected the name of the column of {name} that holds the texts.")
     if delimiter is not None:
         if kind not in ("csv", "tsv"):
-            raise ValueError(f"--delimiter: found {delimiter!r}, expected none, since {name} is read as {kind}. Name its --format.")
+            raise ValueError(f"--delimiter: found {delimiter!r}, expected none, as {name} is read as {kind}. Give its --format.")
         delimiter = "\t" if delimiter in ("tab", "\\t") else delimiter
         if len(delimiter) != 1 or delimiter in '\r\n"':
             raise ValueError(f"--delimiter: found {delimiter!r}, expected one character, such as ';', or the word tab.")
@@ -258,7 +258,7 @@ def _read_npy(path: Path) -> Any:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"--vectors: {path} is no .npy file of numbers ({error}).") from error
+        raise ValueError(f"--vectors: {path} is not a .npy file of numbers ({error}).") from error
 
 
 def _read_safetensors(path: Path) -> Tensor:
@@ -271,4 +271,4 @@ def _read_safetensors(path: Path) -> Tensor:
                 raise ValueError(f"--vectors: {path} holds {', '.join(names) or 'nothing'}, expected a tensor 'embeddings'.")
             return file.get_tensor("embeddings")
     except SafetensorError as error:
-        raise ValueError(f"--vectors: {path} is no .safetensors file ({error}).") from error
+        raise ValueError(f"--vectors: {path} is not a .safetensors file ({error}).") from error

@@ -28,7 +28,7 @@ def written_whole(path: str | os.PathLike[str], ours: Callable[[bytes], bool], n
     path = Path(path).resolve()
     _check(path, ours, name)
     if not path.parent.is_dir():
-        raise ValueError(f"{name}: there is no folder {str(path.parent)!r}. Make it first.")
+        raise ValueError(f"{name}: the folder {str(path.parent)!r} does not exist. Create it first.")
     try:
         handle, temporary_name = tempfile.mkstemp(prefix=".minisbert-", dir=path.parent)
     except OSError as error:
@@ -59,7 +59,7 @@ def _check(path: Path, ours: Callable[[bytes], bool], name: str) -> None:
     if not path.exists():
         return
     if not path.is_file():
-        raise ValueError(f"{name}: {str(path)!r} is no regular file, expected one, or a name that is free.")
+        raise ValueError(f"{name}: {str(path)!r} is not a regular file, expected one, or an unused name.")
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if head and not ours(head):

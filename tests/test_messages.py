@@ -13,14 +13,14 @@ import minisbert
 LONG = "the cat sat on the mat " * 20
 
 OF_ENCODE: list[tuple[object, dict[str, object], str]] = [
-    (None, {}, "sentences: found NoneType, expected a str, or str in an order such as a list."),
+    (None, {}, "sentences: found NoneType, expected a str, or a list or other ordered collection of str."),
     ([None], {}, "sentences[0]: found NoneType, expected str. A missing text has no vector; leave it out, or pass '' for it."),
     ([b"a"], {}, "sentences[0]: found bytes, expected str. Decode it first: data.decode('utf-8')."),
     (
         {"a"},
         {},
         (
-            "sentences: found set, expected texts in an order, such as a list, since row i of the result belongs to text i. "
+            "sentences: found set, expected an ordered collection such as a list: row i of the result belongs to text i. "
             "For example, pass sorted(it), and keep that list."
         ),
     ),
@@ -28,9 +28,8 @@ OF_ENCODE: list[tuple[object, dict[str, object], str]] = [
         [("a", "b")],
         {},
         (
-            "sentences[0]: found tuple, expected str. A pair has no vector: this model gives each text its own, "
-            "and two are compared "
-            "by their vectors. Encode the first texts and the second texts, each as a list."
+            "sentences[0]: found tuple, expected str. A pair has no vector: each text is encoded separately, and vectors are "
+            "compared. Encode the first texts and the second texts, each as a list."
         ),
     ),
     (
@@ -82,7 +81,7 @@ OF_CONFIG: list[tuple[dict[str, object], str]] = [
     (
         {"vocab_size": 3},
         (
-            "vocab.txt: the highest token id is 32, expected at most 2, since config.json gives vocab_size 3. "
+            "vocab.txt: the highest token id is 32, expected at most 2, because config.json gives vocab_size 3. "
             "The tokenizer and the "
             "model do not belong together."
         ),

@@ -94,7 +94,7 @@ def load_checkpoint(
     warnings = [*config.load_warnings, *tokenizer.load_warnings, *found]
     beside = [file for file in FAMILIES[config.bert.model_type].beside if source.find(inside(config.folder, file)) is not None]
     if beside:
-        warnings.append(f"{', '.join(beside)}: not used, since minisbert gives the sentence vector only")
+        warnings.append(f"{', '.join(beside)}: not used, because minisbert computes the sentence vector only")
     if device.type == "cpu" and dtype in (torch.float16, torch.bfloat16):
         warnings.append(
             f"{dtype} on a CPU is usually slower than torch.float32, by up to five times, and saves memory only. For speed load "

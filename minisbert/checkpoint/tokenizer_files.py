@@ -120,7 +120,7 @@ def read_tokenizer(find: Find, config: CheckpointConfig) -> TextTokenizer:
         highest = max(ids.values(), default=-1)
         if highest >= config.bert.vocab_size:
             raise CheckpointError(
-                f"{file}: the highest token id is {highest}, expected at most {config.bert.vocab_size - 1}, since config.json "
+                f"{file}: the highest token id is {highest}, expected at most {config.bert.vocab_size - 1}, because config.json "
                 f"gives vocab_size {config.bert.vocab_size}. The tokenizer and the model do not belong together."
             )
         check_unknown(tokenizer, file)
@@ -211,7 +211,7 @@ class _Settings:
         model = type(tokenizer.model).__name__
         if model != kind.model:
             raise CheckpointError(
-                f"{file}: found a {model} tokenizer, expected {kind.model}, since the tokenizer_class is {self.tokenizer_class}. "
+                f"{file}: found a {model} tokenizer, expected {kind.model}, because the tokenizer_class is {self.tokenizer_class}. "
                 "Correct tokenizer_class in tokenizer_config.json; PreTrainedTokenizerFast takes the file as it is."
             )
         normalizer, pre_tokenizer = self._steps(kind, tokenizer)
@@ -413,6 +413,6 @@ def _read_vocab(path: Path, file: str, load_warnings: list[str]) -> dict[str, in
         vocab[token] = number
     if odd:
         load_warnings.append(
-            f"{file}: {listed(odd, 3)}; as in transformers, an empty line is no token, and the last of equal ones holds"
+            f"{file}: {listed(odd, 3)}; as in transformers, an empty line is no token, and the last of equal tokens is used"
         )
     return vocab

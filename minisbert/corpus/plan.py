@@ -94,7 +94,7 @@ def make_plan(
             row += rows
             room -= rows
     if not pieces:
-        raise ValueError(f"inputs: the {len(sources)} files hold no rows, expected one at least.")
+        raise ValueError(f"inputs: the {len(sources)} files hold no rows, expected at least one.")
     shards = tuple(Shard(index, tuple(some)) for index, some in enumerate(pieces))
     return Plan(tuple(sources), layout, shards, tuple(inputs))
 

@@ -73,7 +73,7 @@ def start(address: str | None, workers: int | None, threads: int | None) -> RayO
     cores = [int(some["CPU"]) for some in resources if some.get("CPU", 0) >= 1]
     gpus = int(sum(some.get("GPU", 0) for some in resources))
     if not cores:
-        raise ValueError("address: found a Ray cluster without CPUs, expected one at least.")
+        raise ValueError("address: found a Ray cluster without CPUs, expected at least one.")
     if threads is None:
         share = max(1, sum(cores) // gpus) if gpus else MOST_THREADS
         threads = min(share, *cores)

@@ -180,7 +180,8 @@ def _compare(
         if ids[index] != stored_ids[index]:
             raise CorpusError(f"{where}: found {stored_ids[index]!r}, expected {ids[index]!r}.")
         if present[index] != stored[0][index].is_valid:
-            raise CorpusError(f"{where}: found {'a' if stored[0][index].is_valid else 'no'} vector, expected it otherwise.")
+            found, expected = ("no", "a") if present[index] else ("a", "no")
+            raise CorpusError(f"{where}: found {found} vector, expected {expected} vector.")
     if all(mine.equals(theirs) for mine, theirs in zip(computed, stored, strict=True)):
         return 0.0
     ours, theirs = (_tensor(arrays, present, vectors.shape[1], settings["dtype"]) for arrays in (computed, stored))

@@ -109,8 +109,8 @@ def tokenize(tokenizer: TextTokenizer, texts: list[str], report: TruncationRepor
     if [] in tokenized.ids:
         text = unique[tokenized.ids.index([])]
         raise ValueError(
-            f"sentences[{start + texts.index(text)}], {beginning(text)}: found no tokens, expected one at least, since the "
-            "tokenizer of this model puts no special tokens around a text. Leave such texts out."
+            f"sentences[{start + texts.index(text)}], {beginning(text)}: found no tokens, expected at least one. The "
+            "tokenizer of this model adds no special tokens to a text. Leave such texts out."
         )
     report.add(texts, unique, tokenized)
     if report.cut and options.on_truncate == "error":

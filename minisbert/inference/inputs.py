@@ -42,7 +42,7 @@ def _collection(sentences: object) -> Iterable[object]:
     if isinstance(sentences, (AbstractSet, Mapping)) and not isinstance(sentences, KeysView):
         remedy = "For example, pass list(it.values())" if isinstance(sentences, Mapping) else "For example, pass sorted(it)"
         raise TypeError(
-            f"sentences: found {kind}, expected texts in an order, such as a list, since row i of the result belongs to text i. "
+            f"sentences: found {kind}, expected an ordered collection such as a list: row i of the result belongs to text i. "
             f"{remedy}, and keep that list."
         )
     if isinstance(sentences, (bytes, bytearray, memoryview)):
@@ -52,7 +52,7 @@ def _collection(sentences: object) -> Iterable[object]:
     if axes != 1:
         raise ValueError(f"sentences: found {kind} with {axes} axes, expected one axis of texts. Pass one column of it.")
     if not isinstance(sentences, Iterable):
-        raise TypeError(f"sentences: found {kind}, expected a str, or str in an order such as a list.")
+        raise TypeError(f"sentences: found {kind}, expected a str, or a list or other ordered collection of str.")
     if type(sentences).__module__.partition(".")[0] == "pyarrow" and hasattr(sentences, "to_pylist"):
         texts: list[object] = sentences.to_pylist()  # the entries of an array are pyarrow's scalars, no str
         return texts
@@ -80,7 +80,7 @@ def _advice(entry: object) -> str:
         return " A missing text has no vector; leave it out, or pass '' for it."
     if isinstance(entry, (list, tuple)) and len(entry) == 2 and all(isinstance(part, str) for part in entry):
         return (
-            " A pair has no vector: this model gives each text its own, and two are compared by their vectors. "
+            " A pair has no vector: each text is encoded separately, and vectors are compared. "
             "Encode the first texts and the second texts, each as a list."
         )
     if isinstance(entry, (list, tuple)):
@@ -153,7 +153,7 @@ def choose_prompt(prompts: Mapping[str, str], default_name: str | None, prompt: 
         raise TypeError(f"prompt_name: found {type(prompt_name).__name__}, expected a str or None.")
     if prompt is not None:
         if prompt_name is not None:
-            warn(f"prompt_name: {prompt_name!r} is not used, since a prompt is given as well. Give one of the two.")
+            warn(f"prompt_name: {prompt_name!r} is not used, because a prompt is given too. Give one of the two.")
         return check_text(prompt, "prompt")
     argument = "prompt_name"
     if prompt_name is None:

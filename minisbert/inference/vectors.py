@@ -36,7 +36,7 @@ def as_pairs(a: Vectors, b: Vectors) -> tuple[Tensor, Tensor]:
     first, second = as_matrices(a, b)
     single_a, single_b = _is_vector(a), _is_vector(b)
     if not single_a and not single_b and len(first) != len(second):
-        raise ValueError(f"found {len(first)} rows in a and {len(second)} in b, expected as many, or a single vector [dim].")
+        raise ValueError(f"found {len(first)} rows in a and {len(second)} in b, expected equal numbers, or one vector [dim].")
     return first[0] if single_a else first, second[0] if single_b else second
 
 
@@ -52,7 +52,7 @@ def check_same_width(name_a: str, a: Any, name_b: str, b: Any) -> None:
     empty = any(tuple(matrix.shape) == (0, 0) for matrix in (a, b))
     if a.shape[1] != b.shape[1] and not empty:
         raise ValueError(
-            f"found vectors of {a.shape[1]} dimensions in {name_a} and of {b.shape[1]} in {name_b}, expected as many. "
+            f"found vectors of {a.shape[1]} dimensions in {name_a} and of {b.shape[1]} in {name_b}, expected equal dimensions. "
             "Do both come from the same model?"
         )
 

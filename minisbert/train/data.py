@@ -83,7 +83,7 @@ def as_examples(examples: ExamplesLike) -> Examples:
         raise TypeError(f"examples: found {type(examples).__name__}, expected a list of rows or a dict of columns.")
     lengths = {name: len(column) for name, column in columns.items()}
     if not all(lengths.values()) or len(set(lengths.values())) != 1:
-        raise ValueError(f"examples: found columns of {lengths or 'no'} rows, expected the same number in each, one at least.")
+        raise ValueError(f"examples: found columns of {lengths or 'no'} rows, expected the same number in each, at least one.")
     texts = {name: column for name, column in columns.items() if isinstance(column, list) and isinstance(column[0], str)}
     others = [name for name in columns if name not in texts]
     if len(others) > 1 or not texts:
@@ -163,7 +163,7 @@ def read_examples(
         if count:
             warn(f"{file}: {count} rows with {reason} are left out.")
     if not columns[0]:
-        raise ValueError(f"{file}: found no rows, expected one at least.")
+        raise ValueError(f"{file}: found no rows, expected at least one.")
     integers = all(isinstance(value, int) for value in labels)
     numbers = torch.tensor(labels, dtype=torch.int64 if integers else torch.float32) if label is not None else None
     return Examples(columns, numbers)

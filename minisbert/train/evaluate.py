@@ -138,7 +138,7 @@ class InformationRetrievalEvaluator:
             raise ValueError(f"cutoffs: found {list(cutoffs)}, expected integers from 1 to {RETRIEVAL_DEPTH}.")
         self.queries = {query: text for query, text in queries.items() if relevant_docs.get(query)}
         if not self.queries:
-            raise ValueError("queries: found none with a relevant document, expected one at least. Do the ids agree?")
+            raise ValueError("queries: found none with a relevant document, expected at least one. Do the ids agree?")
         for query in self.queries:
             for document in relevant_docs[query]:
                 if document not in corpus:
@@ -203,4 +203,4 @@ def _same_length(**columns: Sequence[object] | Tensor) -> None:
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1 or not all(lengths.values()):
         found = ", ".join(f"{count} {name}" for name, count in lengths.items())
-        raise ValueError(f"found {found}, expected the same number of each, and one at least.")
+        raise ValueError(f"found {found}, expected the same number of each, and at least one.")

@@ -80,7 +80,7 @@ class History:
             FileExistsError: if the file there is not such a drawing.
         """
         if not self.steps:
-            raise ValueError("save_svg: found no steps, expected one at least.")
+            raise ValueError("save_svg: found no steps, expected at least one.")
         last = self.steps[-1].number
         losses = [(step.number, step.loss) for step in self.steps]
         panels = [_panel("loss", last, [("#bbb", losses), ("#06c", _smoothed(losses))])]
