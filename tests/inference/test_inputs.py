@@ -181,7 +181,7 @@ def pairs(encoder: SentenceEncoder, *_: Any) -> None:
 
 def sets_and_dicts(encoder: SentenceEncoder, *_: Any) -> None:
     for sentences in {"a", "b"}, frozenset("a"), {"text": "a"}, types.MappingProxyType({}):
-        refused(encoder, sentences, TypeError, "sentences:", type(sentences).__name__, "order", "list")
+        refused(encoder, sentences, TypeError, "sentences:", type(sentences).__name__, "ordered", "list")
 
 
 CHECKS: dict[str, Callable[[SentenceEncoder, SentenceEncoder, SentenceTransformer], None]] = {
