@@ -99,7 +99,7 @@ def test_the_options_are_those_of_encode(tiny: SentenceEncoder) -> None:
     ("texts", "options", "error", "parts"),
     [
         ("a man", {}, TypeError, ("sentences", "str", "iterable", "encode()")),
-        ({"a"}, {}, TypeError, ("sentences", "set", "order")),
+        ({"a"}, {}, TypeError, ("sentences", "set", "ordered")),
         (["a"], {"window": 0}, ValueError, ("window", 0, 1)),
         (["a"], {"window": None}, TypeError, ("window", "NoneType", "int")),
         (["a"], {"batch_size": 0}, ValueError, ("batch_size", 0, 1)),
