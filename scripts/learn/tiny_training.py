@@ -95,10 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="your step17_negatives.py")
+    parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"how many; default {STEPS}")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw loss and Spearman over the steps")
     options = parser.parse_args(arguments)
     with neighbours(options.file.resolve().parent):
-        before, history = train(load(options.file, "negatives_loss"))
+        before, history = train(load(options.file, "negatives_loss"), options.steps)
     print(f"step   0: Spearman {before:.2f}")
     for evaluation in history.evaluations:
         print(f"step {evaluation.step:3}: Spearman {evaluation.value:.2f}, loss {history.steps[evaluation.step - 1].loss:.2f}")
