@@ -32,7 +32,7 @@ def test_a_recipe_trains_and_prints_its_table(
     monkeypatch.setattr(sys, "path", [str(RECIPES), *sys.path])
     recipe = importlib.import_module(name)
     words = ["--data", str(sts_folder), "--model", str(minilm_folder), "--epochs", "1", "--compare", "--out", str(tmp_path / "out")]
-    words += ["--rows", "60" if name == "retrieval" else "24"]  # some of which say the same
+    words += ["--rows", "40" if name == "retrieval" else "16", "--batch-size", "8"]  # some of which say the same
     if name == "nli":
         words += ["--nli", str(sts_folder.parent / "nli/sick-train.tsv")]
     assert recipe.main(words) == 0
