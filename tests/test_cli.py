@@ -134,12 +134,13 @@ def test_a_sentence_that_the_terminal_cannot_show_is_printed_all_the_same(model:
     assert shown.getvalue().endswith(b"   1  na\\xefve\n   2  \\u732b\n   3  c\n")
 
 
-def test_an_argument_is_utf_8_whatever_the_locale(model: str) -> None:
+def test_an_argument_is_utf_8_whatever_the_locale(capsys: pytest.CaptureFixture[str], model: str) -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONUTF8"))}
     plain |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     result = run("similarity", "a café", "the cat", "--model", model, env=plain)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == run("similarity", "a café", "the cat", "--model", model).stdout
+    assert main(["similarity", "a café", "the cat", "--model", model]) == 0
+    assert result.stdout == capsys.readouterr().out
 
 
 def test_an_argument_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str], model: str) -> None:
@@ -428,13 +429,16 @@ def test_a_reader_that_wants_no_more_is_no_error(model: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_who_types_is_told_how_to_end(model: str, out: Path) -> None:
+def test_who_types_is_told_how_to_end(
+    capsys: pytest.CaptureFixture[str], model: str, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours, theirs = pty.openpty()
     os.write(ours, b"the cat\na man\n\4")
-    result = run("encode", "--model", model, "--out", out, stdin=theirs)
-    os.close(theirs)
+    with os.fdopen(theirs) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        assert main(["encode", "--model", model, "--out", str(out)]) == 0
     os.close(ours)
-    assert result.stderr.splitlines() == [
+    assert capsys.readouterr().err.splitlines() == [
         "minisbert: reading sentences from the terminal, one a line; end with Ctrl-D",
         f"minisbert: wrote 2 vectors of 32 dimensions to {out}",
     ]
@@ -457,12 +461,16 @@ def test_the_page_of_one_sentence_prints_no_cosine(capsys: pytest.CaptureFixture
     assert (printed.out, printed.err) == ("", f"minisbert: wrote the page {tmp_path}/page.html\n")
 
 
-def test_where_there_is_no_browser_the_page_is_written_and_that_is_said(model: str, tmp_path: Path) -> None:
+def test_where_there_is_no_browser_the_page_is_written_and_that_is_said(
+    capsys: pytest.CaptureFixture[str], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = tmp_path / "page.html"
-    nowhere = os.environ | {"PATH": "", "BROWSER": ""}
-    result = run("trace", "the cat", "--out", page, "--model", model, "--open", env=nowhere)
-    assert result.returncode == 2
-    assert result.stderr.splitlines()[-1] == f"minisbert: error: --open: no browser was found here. Open '{page}' by hand."
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("BROWSER", "")
+    monkeypatch.delitem(sys.modules, "webbrowser", raising=False)  # it looks for browsers once
+    assert main(["trace", "the cat", "--out", str(page), "--model", model, "--open"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"minisbert: error: --open: no browser was found here. Open '{page}' by hand."
     assert "the" in page.read_text("utf-8")
 
 

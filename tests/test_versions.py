@@ -19,6 +19,7 @@ from conftest import PAIR, project
 from hub_server import serve
 
 import minisbert
+from minisbert.cli import main
 
 ROOT = Path(__file__).parent.parent
 NAME = "somebody/the-real-all-MiniLM-L6-v2"
@@ -56,12 +57,12 @@ def test_the_real_checkpoint_from_a_hub_and_again_from_the_cache(
 
 
 def test_the_vectors_are_written_and_read_again(tmp_path: Path) -> None:
+    given, out = str(tmp_path / "in.txt"), str(tmp_path / "out.safetensors")
     (tmp_path / "in.txt").write_text("\n".join(PAIR) + "\n", "utf-8")
-    command = [sys.executable, "-m", "minisbert", "encode", "in.txt", "--model", "all-MiniLM-L6-v2", "--out", "out.safetensors"]
-    subprocess.run(command, cwd=tmp_path, check=True)
+    assert main(["encode", given, "--model", "all-MiniLM-L6-v2", "--out", out]) == 0
     from safetensors.torch import load_file
 
-    (vectors,) = load_file(tmp_path / "out.safetensors").values()
+    (vectors,) = load_file(out).values()
     assert cosine(vectors) == "0.688833"
 
 

@@ -407,12 +407,17 @@ def test_a_dangling_link_with_the_name_of_a_temporary_folder_is_ignored(folder: 
 
 
 SAVE_FOREVER = """
-import sys, minisbert
+import os, sys, minisbert
 first, second = (minisbert.load(folder) for folder in sys.argv[1:3])
-print("ready", flush=True)
-while True:
-    first.save(sys.argv[3])
-    second.save(sys.argv[3])
+for _ in sys.stdin:  # for each line a process that saves until it is killed
+    if child := os.fork():
+        os.waitpid(child, 0)
+        print("ended", flush=True)
+        continue
+    print(os.getpid(), flush=True)
+    while True:
+        first.save(sys.argv[3])
+        second.save(sys.argv[3])
 """
 
 
@@ -425,20 +430,21 @@ def test_a_killed_process_leaves_the_old_checkpoint_or_the_new_one(tmp_path: Pat
     minisbert.load(tmp_path / "0").save(target)
     command = [sys.executable, "-c", SAVE_FOREVER, tmp_path / "0", tmp_path / "1", target]
     left: list[set[str]] = []
-    for moment in range(20):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.05 + 0.0037 * moment)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        found = vectors(minisbert.load(target))
-        assert any(torch.equal(found, one) for one in expected)
-        leftovers = {path.name for path in tmp_path.glob(".target.saving-*")}
-        left += [leftovers] if leftovers else []  # a save was in progress, else it would have cleared this away
-        if len(left) == 3:
-            break
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as saving:
+        assert saving.stdin is not None
+        assert saving.stdout is not None
+        for moment in range(20):
+            saving.stdin.write("\n")
+            child = int(saving.stdout.readline())
+            time.sleep(0.05 + 0.0037 * moment)
+            os.kill(child, signal.SIGKILL)
+            assert saving.stdout.readline() == "ended\n"
+            found = vectors(minisbert.load(target))
+            assert any(torch.equal(found, one) for one in expected)
+            leftovers = {path.name for path in tmp_path.glob(".target.saving-*")}
+            left += [leftovers] if leftovers else []  # a save was in progress, else it would have cleared this away
+            if len(left) == 3:
+                break
     assert len(left) == 3
     assert left[0].isdisjoint(left[1] | left[2]), "and the next save cleared it away"
     minisbert.load(tmp_path / "0").save(target)

@@ -11,8 +11,8 @@ from parity.conftest import Both
 
 LIMIT = 128
 CHOICES: dict[str, Callable[[list[str]], list[str]]] = {
-    "sentences": lambda sentences: sentences[::400],
-    "below and beyond the limit": lambda sentences: [" ".join(sentences[:12]), " ".join(sentences[:30]), ""],
+    "sentences": lambda sentences: [*sentences[::400], ""],
+    "below and beyond the limit": lambda sentences: [" ".join(sentences[:12]), " ".join(sentences[:30])],
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,14 +123,26 @@ def check(loaded: Loaded, **options: Any) -> None:
     assert encoder.prompts == loaded.reference.prompts
 
 
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A layout's checkpoint, written once for both precisions."""
+
+    @cache
+    def make(layout: str) -> Path:
+        folder = tmp_path_factory.mktemp("layout") / "checkpoint"
+        LAYOUTS[layout](folder)
+        return folder
+
+    return make
+
+
 @pytest.mark.filterwarnings("ignore:.*no such file, so this is a plain BERT")
 @pytest.mark.filterwarnings("ignore:.*truncate_dim is 500, but a vector has 32")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_checkpoint_in_this_layout_gives_what_sentence_transformers_gives(
-    layout: str, tmp_path: Path, dtype: torch.dtype
+    layout: str, folder_of: Callable[[str], Path], tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    folder = tmp_path / "checkpoint"
-    LAYOUTS[layout](folder)
+    folder = folder_of(layout)
     known = as_transformer(folder, tmp_path / "known") if "0_BERT" in layout else folder
     check(Loaded(folder, reference(known, dtype), dtype))
 
@@ -212,7 +225,7 @@ def test_the_real_minilm_gives_the_same_bits_in_another_layout(
             for i, (kind, path) in enumerate(paths.items())
         ]
         write_json(folder / "modules.json", rows)
-    sentences = sts_sentences[:40]
+    sentences = sts_sentences[:12]
     ours = minisbert.load(folder, dtype=dtype, device="cpu").encode(sentences)
     assert ours.equal(minisbert.load(minilm_folder, dtype=dtype, device="cpu").encode(sentences))
     theirs = Loaded(folder, reference(folder, dtype), dtype).theirs(sentences)
