@@ -10,11 +10,13 @@ import re
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from minisbert.encoder import SentenceEncoder
@@ -52,8 +54,6 @@ class TraceServer(ThreadingHTTPServer):
         OSError: if the port is taken.
     """
 
-    daemon_threads = True
-
     def __init__(
         self, models: Sequence[str], load: Callable[[str], SentenceEncoder], start: tuple[str, str] = ("", ""), port: int = 0
     ) -> None:
@@ -63,9 +63,16 @@ class TraceServer(ThreadingHTTPServer):
         self.encoders: dict[str, SentenceEncoder] = {}
         self.history: list[tuple[str, str, str]] = []  # a, b, model; the newest first; replaced, never changed
         self.lock = threading.Lock()
+        self.threads: list[threading.Thread] = []  # those that answer
         super().__init__(("127.0.0.1", port), _Handler)
         self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
         self.address = f"http://127.0.0.1:{self.server_port}/{self.token}/"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answers in a new thread, for which `server_close` waits."""
+        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
+        self.threads = [other for other in self.threads if other.is_alive()] + [thread]
+        thread.start()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that closes its connection is no error; all else is printed as always."""
@@ -73,9 +80,15 @@ class TraceServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def server_close(self) -> None:
-        """Waits for a trace that is being made, then closes the port."""
+        """Waits for a trace that is being made, closes the port, and waits up to a second for threads that have just answered.
+
+        A thread that still frees tensors while Python ends would crash the program.
+        """
         with self.lock:
             super().server_close()
+        end = time.monotonic() + 1
+        for thread in self.threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def encoder(self, model: str) -> SentenceEncoder:
         """The encoder of one of `models`, loaded at the first call."""

@@ -54,6 +54,7 @@ def server(minilm: SentenceEncoder, tiny_folder: Path, loaded: list[str]) -> Ite
         yield server
         server.shutdown()
         thread.join()
+    assert not any(each.is_alive() for each in server.threads), "no thread is left that could free tensors while Python ends"
 
 
 def ask(server: TraceServer, path: str, method: str = "GET", host: str = "") -> tuple[int, http.client.HTTPMessage, str]:
