@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -325,7 +324,7 @@ def test_wrong_inputs_are_named_before_anything_is_made(inputs: dict[str, Path],
 
 
 def test_files_that_break_or_vanish_in_the_middle_and_a_full_disk_are_errors_that_can_be_resumed(
-    tiny: Path, tmp_path: Path
+    tiny: Path, tmp_path: Path, programs: Programs
 ) -> None:
     write_parquet(tmp_path / "a.parquet", sentences(200))
     write_jsonl(tmp_path / "b.jsonl.gz", sentences(200))
@@ -336,14 +335,13 @@ def test_files_that_break_or_vanish_in_the_middle_and_a_full_disk_are_errors_tha
         encode(*arguments)
     (tmp_path / "b.jsonl.gz").write_bytes(whole)
     # The limit of a file's size stands for the end of a disk: either fails in write().
-    code = (
-        "import resource, signal, sys\nfrom pathlib import Path\nfrom minisbert.cli import main\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))\n"
-        "sys.exit(main(sys.argv[1:]))"
-    )
     words = ["corpus", *arguments[0], "--out", tmp_path / "out", "--model", tiny, "--rows-per-shard", "130"]
-    command = [sys.executable, "-c", code, *map(str, words), "--on-truncate", "ignore"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    code = (
+        "import resource, signal, sys\nfrom minisbert.cli import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))\n"
+        f"sys.exit(main({[*map(str, words), '--on-truncate', 'ignore']!r}))"
+    )
+    result = programs.run(code)
     assert result.returncode == 2
     assert naming("shard-000000.parquet", "File too large").search(result.stderr)
     assert not list((tmp_path / "out/_minisbert/writing").iterdir())
@@ -374,14 +372,13 @@ def test_the_command_encodes_resumes_and_verifies(
 
 
 def test_verify_allows_rounding_only_where_another_kind_of_processor_was_at_work(
-    inputs: dict[str, Path], tiny: Path, tmp_path: Path
+    inputs: dict[str, Path], tiny: Path, tmp_path: Path, programs: Programs
 ) -> None:
     encode(inputs["parquet"], tmp_path / "out", tiny, id_column="id")
     encode(inputs["parquet"], tmp_path / "moved", tiny, id_column="id")
-    command = [sys.executable, "-m", "minisbert", "corpus", "--verify", tmp_path / "out", "--json"]
-    lesser = subprocess.run(
-        command, env=os.environ | {"ATEN_CPU_CAPABILITY": "default"}, capture_output=True, text=True, check=True
-    )
+    code = f"from minisbert.cli import main\nraise SystemExit(main({['corpus', '--verify', str(tmp_path / 'out'), '--json']!r}))"
+    lesser = programs.run(code, ATEN_CPU_CAPABILITY="default")
+    assert lesser.returncode == 0, lesser.stderr
     found = json.loads(lesser.stdout)
     assert (found["sample"], found["exact"]) == (256, 0)
     assert found["largest_difference"] <= 1e-6 * max(1, np.abs(vectors(tmp_path / "out")).max())

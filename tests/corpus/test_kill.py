@@ -25,7 +25,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
     """Gives orders to tests/corpus/forked.py."""
     program = Path(__file__).with_name("forked.py")

@@ -22,6 +22,7 @@ from checkpoints import save_tiny, write_json
 from conftest import PAIR
 from messages import naming
 from playwright.sync_api import Browser, Locator, Page, Route, sync_playwright
+from programs import Programs
 from torch.nn import functional as F
 
 import minisbert
@@ -885,7 +886,7 @@ def test_a_file_that_is_no_page_is_not_overwritten(pair: Trace, tmp_path: Path) 
     assert (tmp_path / "page.html").read_text() == "precious"
 
 
-def test_the_package_works_from_a_zip_file(tmp_path: Path) -> None:
+def test_the_package_works_from_a_zip_file(tmp_path: Path, programs: Programs) -> None:
     """As zipapp and Spark's --py-files carry it."""
     save_tiny(tmp_path / "model")
     package = Path(minisbert.__file__).parent
@@ -893,14 +894,16 @@ def test_the_package_works_from_a_zip_file(tmp_path: Path) -> None:
         for path in package.rglob("*"):
             if path.suffix in (".py", ".html", ".css", ".js"):
                 archive.write(path, path.relative_to(package.parent))
-    code = (
-        "import sys, minisbert\n"
-        "assert 'site.zip' in minisbert.__file__\n"
-        "minisbert.trace('a man', 'a cat', model=sys.argv[1]).save_html(sys.argv[2])\n"
-        "minisbert.load(sys.argv[1]).save(sys.argv[3])\n"
-    )
-    command = [sys.executable, "-c", code, tmp_path / "model", tmp_path / "page.html", tmp_path / "saved"]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(tmp_path / "site.zip")}, cwd=tmp_path)
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "site.zip")!r})
+import minisbert
+assert "site.zip" in minisbert.__file__
+minisbert.trace("a man", "a cat", model={str(tmp_path / "model")!r}).save_html({str(tmp_path / "page.html")!r})
+minisbert.load({str(tmp_path / "model")!r}).save({str(tmp_path / "saved")!r})
+"""
+    done = programs.run(code)
+    assert done.returncode == 0, done.stderr
     expected = minisbert.trace("a man", "a cat", model=str(tmp_path / "model")).html()
     assert (tmp_path / "page.html").read_text("utf-8") == expected
     assert minisbert.load(tmp_path / "saved").encode("a man").equal(minisbert.load(tmp_path / "model").encode("a man"))

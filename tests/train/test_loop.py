@@ -210,7 +210,7 @@ class Run:
         return int(next(line for line in self.lines if line.startswith("ended")).split()[1])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def program(tiny_folder: Path) -> Iterator[subprocess.Popen[str]]:
     """It imports everything once and forks for each run, which makes many runs cheap."""
     code = PROGRAM.format(tests=str(Path(__file__).parent.parent), folder=str(tiny_folder))
