@@ -25,6 +25,7 @@ Notation, used in the shapes beside the code:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -259,12 +260,12 @@ class Bert(nn.Module):
         return x  # [tokens, hidden]
 
     def _positions(self, ids: Tensor) -> Tensor:
-        """[..., length] ids → [..., length]: 0, 1, 2 …; with an offset, [PAD] has the position before it and is not counted."""
+        """[sentences, length] ids → same shape: 0, 1, 2 …; with an offset, [PAD] has the position before it and is not counted."""
         padding = self.config.position_offset - 1
         if padding < 0:
-            return torch.arange(ids.shape[-1], device=ids.device).expand_as(ids)
+            return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         counted = ids != padding
-        return padding + counted.cumsum(dim=-1) * counted
+        return padding + counted.cumsum(dim=1) * counted
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> Tensor:
         """[batch, length] → [batch, length, hidden]: the usual padded interface to `forward_packed`.
@@ -289,11 +290,10 @@ class Bert(nn.Module):
         config = self.config
         longest = config.max_position_embeddings - config.position_offset
         check_padded(input_ids, mask, types, longest=longest, vocab_size=config.vocab_size, types=config.type_vocab_size or 1)
-        lengths, order = mask.bool().sum(dim=1).sort(stable=True)  # rows of equal length become adjacent
+        lengths, order = mask.bool().sum(dim=1).sort()  # rows of equal length become adjacent
         row, column = mask[order].nonzero(as_tuple=True)  # both [tokens]
         at = order[row], column
-        of_length, sentences = (x.tolist() for x in lengths.unique_consecutive(return_counts=True))
-        groups = [group for group in zip(sentences, of_length, strict=True) if group[1]]  # drops rows without tokens
+        groups = [(sentences, length) for length, sentences in Counter(lengths.tolist()).items() if length]  # drops empty rows
         hidden = self.embeddings.word.weight.new_zeros(*input_ids.shape, config.hidden_size)
         if groups:
             hidden[at] = self.forward_packed(input_ids[at], groups, self._positions(input_ids)[at], types[at], column)

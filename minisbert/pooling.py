@@ -240,7 +240,7 @@ class Normalize(nn.Module):
     """Scales each vector to length 1, and leaves a zero vector unchanged: [sentences, dim]."""
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return F.normalize(vectors, dim=1)
+        return F.normalize(vectors)
 
 
 def build_modules(configs: Sequence[ModuleConfig]) -> nn.Sequential:

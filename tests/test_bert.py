@@ -156,6 +156,19 @@ def test_positions_are_counted_on_the_device_of_the_ids() -> None:
     assert seen[0].device.type == "meta"
 
 
+def test_everything_is_counted_on_the_device_of_the_ids_whatever_the_default_device() -> None:
+    bert, ids = random_bert(relative_attention_num_buckets=8), random_ids(2, 6)
+    expected = bert(ids)
+    with torch.device("meta"):
+        found = bert.forward_packed(ids.flatten(), [(2, 6)])
+    same(found, expected.flatten(0, 1))
+
+
+def test_attention_takes_a_bias_or_none_for_each_group(bert: Bert) -> None:
+    with pytest.raises(ValueError, match="zip"):  # else a group would silently get no context
+        bert.layers[0](torch.zeros(5, 24, dtype=torch.float64), [(1, 3), (1, 2)], [None])
+
+
 def test_the_segment_counts(bert: Bert) -> None:
     ids = random_ids(1, 5)
     first, second = (bert(ids, token_type_ids=torch.full_like(ids, segment)) for segment in (0, 1))

@@ -116,7 +116,7 @@ def test_the_token_vectors_may_be_the_first_of_a_tuple_or_of_a_model_output() ->
         ("text", MASK, "mean", TypeError, ("token_embeddings", "str", "torch.Tensor")),
         (([1.0, 2.0],), MASK, "mean", TypeError, ("token_embeddings", "list", "torch.Tensor")),
         (VECTORS, MASK.tolist(), "mean", TypeError, ("attention_mask", "list", "torch.Tensor")),
-        (VECTORS[0], MASK[0], "mean", ValueError, ([4, 2], "mask", [4], "[batch, length, hidden]", "[batch, length]")),
+        (VECTORS[0], MASK[0], "mean", ValueError, ([4, 2], "mask", [4], "expected [batch, length, hidden]", "[batch, length].")),
         (VECTORS, MASK[:, :3], "mean", ValueError, ([2, 4, 2], "mask", [2, 3], "[batch, length, hidden]")),
         (VECTORS, MASK[..., None], "mean", ValueError, ([2, 4, 2], "mask", [2, 4, 1], "[batch, length]")),
         (VECTORS, MASK, "average", ValueError, ("mode", "'average'", *POOLING_MODES)),

@@ -300,8 +300,8 @@ def source_of(name: str, config: BertConfig, fields: Fields) -> str:
 def to_hub_config(config: BertConfig) -> dict[str, Any]:
     """The values of `config.json` under the family's names, without the family's fixed values."""
     family = FAMILIES[config.model_type]
-    values: dict[str, Any] = {"architectures": [f"{family.classes}Model"], "model_type": config.model_type}
-    derived = ("model_type", "position_offset", "relative_attention_num_buckets")
+    values: dict[str, Any] = {"architectures": [f"{family.classes}Model"]}
+    derived = ("position_offset", "relative_attention_num_buckets")
     values |= {family.keys.get(name, name): value for name, value in vars(config).items() if name not in (*derived, *family.fixed)}
     if family.pad_before_positions:
         values["pad_token_id"] = config.position_offset - 1
@@ -315,8 +315,8 @@ def names(config: BertConfig) -> dict[str, tuple[str, ...]]:
     """The family's table written out for all layers: our name → the names on the hub."""
     table = {}
     for theirs, ours in FAMILIES[config.model_type].weights:
-        for layer in range(config.num_hidden_layers) if "{n}" in ours else [0]:
-            for part in ("weight", "bias") if "{p}" in ours else [""]:
+        for layer in range(config.num_hidden_layers):  # a row without {n} or {p} gives the same name each time
+            for part in "weight", "bias":
                 table[ours.format(n=layer, p=part)] = tuple(name.format(n=layer, p=part) for name in theirs)
     return table
 
@@ -325,9 +325,9 @@ def to_hub_names(bert: Bert) -> dict[str, Tensor]:
     """The weights under the hub's names, with query, key and value split again, as transformers' model of the family loads them."""
     state = bert.state_dict()
     return {
-        name: part
+        name: state[ours].chunk(len(theirs))[place]
         for ours, theirs in names(bert.config).items()
-        for name, part in zip(theirs, state[ours].chunk(len(theirs)), strict=True)
+        for place, name in enumerate(theirs)
     }
 
 

@@ -183,7 +183,7 @@ def unknown(fields: Fields, known: set[str]) -> list[str]:
     return [f"{fields.file}: not known here, and not used: {listed(names, 5)}"] if names else []
 
 
-def listed(items: Sequence[str], most: int) -> str:
+def listed(items: Sequence[str], most: int = 20) -> str:
     """The first `most` items, and the number of the others.
 
     >>> listed(["a", "b", "c"], 2)

@@ -86,7 +86,8 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
     state = {}
     for ours, theirs in table.items():
         whole = torch.empty(expected[ours], dtype=dtype)
-        for name, part in zip(theirs, whole.chunk(len(theirs)), strict=True):
+        for place, name in enumerate(theirs):
+            part = whole.chunk(len(theirs))[place]
             part.copy_(found[name].read().reshape(part.shape))
         if wrong := non_finite(whole):
             problems.append(f"{', '.join(theirs)} (here {ours}): {wrong}")
@@ -101,7 +102,7 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
         load_warnings.append(f"the names of the weights begin with {wrapper!r}, as a wrapper such as DataParallel leaves them")
     unused = [found[name].name for name in found if name not in used and not is_ignored(name)]
     if unused:
-        load_warnings.append(f"the checkpoint has tensors that are not used: {listed(unused, 20)}")
+        load_warnings.append(f"the checkpoint has tensors that are not used: {listed(unused)}")
     if dtype == torch.float32 and any(found[name].dtype == torch.float64 for name in used):
         load_warnings.append(
             "the checkpoint's weights are float64 and were rounded to float32; ask for dtype=torch.float64 to keep them"
@@ -158,7 +159,7 @@ def load_module(module: nn.Module, stored: Sequence[StoredTensor], dtype: torch.
         raise _complaint(problems, found.values(), config)
     module.load_state_dict({name: value.clone() for name, value in values.items()}, assign=True)
     unused = [name for name in found if name not in values]
-    return [f"{stored[0].file} has tensors that are not used: {listed(unused, 20)}"] if unused else []
+    return [f"{found[unused[0]].file} has tensors that are not used: {listed(unused)}"] if unused else []
 
 
 def non_finite(values: Tensor) -> str:
@@ -176,7 +177,7 @@ def non_finite(values: Tensor) -> str:
 def _complaint(problems: list[str], found: Iterable[StoredTensor], config: str = "config.json", hint: str = "") -> CheckpointError:
     files = sorted({tensor.file for tensor in found}) or ["the weights"]
     return CheckpointError(
-        f"{listed(files, 20)}: {len(problems)} of the tensors are not what {config} asks for. The weights and {config} must come "
+        f"{listed(files)}: {len(problems)} of the tensors are not what {config} asks for. The weights and {config} must come "
         f"from the same model; take an unchanged copy of both.{hint}\n  " + _lines(problems)
     )
 
@@ -218,10 +219,10 @@ def open_weights(find: Find, folder: str) -> list[StoredTensor]:
 def open_file(path: Path, file: str) -> list[StoredTensor]:
     """The tensors of one file, whose format is known by its suffix."""
     with path.open("rb") as opened:
-        head = opened.read(64)
+        head = opened.read(10)
     for found, what, remedy in (
         (not head, "an empty file", "Download it again."),
-        (head[8:10] == b'{"' and file.endswith(".bin"), "a safetensors file", "Name it model.safetensors."),
+        (head[8:] == b'{"' and file.endswith(".bin"), "a safetensors file", "Name it model.safetensors."),
     ):
         if found:
             raise CheckpointError(f"{file}: found {what}, expected the weights. {remedy}")
@@ -308,4 +309,4 @@ def checksum(*parts: nn.Module) -> int:
     """The sum of all weights' bits, read as integers: it changes with any weight, and is exact in any order of addition."""
     kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     weights = (weight for part in parts for weight in chain(part.parameters(), part.buffers()))  # int8 layers have buffers
-    return sum(int(weight.view(kinds[weight.element_size()]).sum(dtype=torch.int64)) for weight in weights)
+    return sum(int(weight.view(kinds[weight.element_size()]).sum()) for weight in weights)

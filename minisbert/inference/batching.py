@@ -10,6 +10,7 @@ each length group as one block. `pack` decides how many tokens a batch has: on a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -128,7 +129,7 @@ def balanced_batches(lengths: Sequence[int], threads: int, batch_size: int | Non
         share = rest / left
         end = stop = start
         kept = tokens = 0
-        least = 1.0
+        least = math.inf
         while stop < len(indices) and stop - start != batch_size:
             length = lengths[indices[stop]]
             if stop > start and (tokens + length / 2 > share or tokens + length > MOST_TOKENS):
@@ -150,7 +151,7 @@ def _batch(indices: Sequence[int], lengths: Sequence[int]) -> Batch:
     return Batch(tuple(indices), length_groups([lengths[index] for index in indices]))
 
 
-def bucket_size(tokens: int, multiple: int = 1) -> int:
+def bucket_size(tokens: int, multiple: int = 4) -> int:
     """The number of tokens that a batch is padded to with dummy tokens: the next larger of a few sizes.
 
     All sizes are multiples of 4, because matrix libraries compute rows in groups of 4 and round the last 1 to 3 rows differently.
@@ -165,13 +166,13 @@ def bucket_size(tokens: int, multiple: int = 1) -> int:
     >>> [bucket_size(tokens) for tokens in (3, 9, 17, 100, 250, 300)]
     [8, 12, 20, 112, 256, 304]
     """
-    doubling = max(8, 1 << (tokens - 1).bit_length())  # the power of 2 that is not below
+    doubling = 1 << tokens.bit_length()  # the next power of 2
     step = max(4, min(16, doubling // 8), doubling // 32)
     size = max(8, -(-tokens // step) * step)
     return -(-size // multiple) * multiple
 
 
-def padding_tokens(tokens: int, multiple: int = 1) -> int:
+def padding_tokens(tokens: int, multiple: int = 4) -> int:
     """The number of dummy tokens to add to a batch (see `bucket_size`). Their vectors are dropped.
 
     >>> padding_tokens(30)

@@ -194,7 +194,7 @@ def test_every_activation_is_read(folder: Path, act: str) -> None:
     assert read(folder).bert.hidden_act == act
 
 
-KNOWN = "bert, roberta, xlm-roberta, camembert, mpnet, distilbert, electra, ernie"
+KNOWN = "one of bert, roberta, xlm-roberta, camembert, mpnet, distilbert, electra, ernie"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ KNOWN = "bert, roberta, xlm-roberta, camembert, mpnet, distilbert, electra, erni
         ("add_cross_attention", True, "true (bool)", "false"),
         ("model_type", "modernbert", '"modernbert" (str)', (KNOWN, "ModernBERT")),
         ("model_type", "t5", '"t5" (str)', (KNOWN, "T5")),
-        ("model_type", "never-heard-of", '"never-heard-of" (str)', KNOWN),
+        ("model_type", "never-heard-of", '"never-heard-of" (str)', (KNOWN, "minisbert knows no other")),
         ("is_encoder_decoder", True, "true (bool)", "false"),
         ("auto_map", {"AutoModel": "modeling.X"}, '{"AutoModel": "modeling.X"} (dict)', "no such field"),
         ("auto_map", [], "[] (list)", "no such field"),
@@ -230,8 +230,8 @@ KNOWN = "bert, roberta, xlm-roberta, camembert, mpnet, distilbert, electra, erni
         ("model_type", "Bert", '"Bert" (str)', KNOWN),
         ("model_type", None, "null (NoneType)", KNOWN),
         ("model_type", ["bert"], '["bert"] (list)', KNOWN),
-        ("architectures", "BertModel", '"BertModel" (str)', "list"),
-        ("architectures", [1], "[1] (list)", "list"),
+        ("architectures", "BertModel", '"BertModel" (str)', "a list of class names"),
+        ("architectures", [1], "[1] (list)", "a list of class names"),
         ("architectures", {"BertModel": 1}, '{"BertModel": 1} (dict)', "list"),
     ],
 )
@@ -262,7 +262,7 @@ def test_a_bert_by_another_class_s_name_is_taken_as_one_and_that_is_said(folder:
 
 def test_heads_that_do_not_share_the_width_equally_are_refused(folder: Path) -> None:
     change(folder, "config.json", num_attention_heads=5)
-    refused(folder, "config.json", "'num_attention_heads'", 5, "hidden_size", 32)
+    refused(folder, "config.json", "'num_attention_heads'", 5, "hidden_size", 32, "Every head")
 
 
 # --- modules.json -------------------------------------------------------------------------------------------------------------

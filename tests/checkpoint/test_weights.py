@@ -184,7 +184,7 @@ def test_a_prefix_of_no_wrapper_and_two_models_in_one_file_are_named_and_not_tak
     refused(folder, 37, '"text.tower."', "state_dict()")
     both = {f"{side}.{name}": tensor.clone() for side in ("model", "module") for name, tensor in state.items()}
     replace_weights(folder, both)
-    refused(folder, '"model."', '"module."')
+    refused(folder, '"model." (str) and with "module." (str)')
     del other[f"text.tower.{KEY}"]
     replace_weights(folder, other)
     assert '"text.tower."' not in refused(folder, 37, KEY, "missing")
@@ -203,6 +203,11 @@ def test_a_wrapper_stands_before_the_prefix_of_any_family(stored: list[str], wra
     found, hint = _wrapper_of(stored, ["e.w"], "roberta.")
     assert (found, bool(hint)) == (wrapper, bool(named))
     assert named in hint
+
+
+def test_of_many_prefixes_eight_are_named() -> None:
+    _, hint = _wrapper_of([f"tower{n}.e.w" for n in range(9)], ["e.w"], "roberta.")
+    assert [f"tower{n}" in hint for n in range(9)] == [True] * 8 + [False]
 
 
 def test_what_transformers_saves_with_a_masked_word_head_loads_without_a_word(folder: Path, tmp_path: Path) -> None:
@@ -457,7 +462,7 @@ def change_map(index: Path, change: Callable[[dict[str, Any]], None]) -> str:
 def test_an_index_without_a_map_is_refused(index: Path) -> None:
     for value in ({}, {"weight_map": {}}, {"weight_map": []}, {"weight_map": {"x": 1}}, {"weight_map": {"x": None}}):
         write_json(index, value)
-        refused(index.parent, index.name, "'weight_map'", "object")
+        refused(index.parent, index.name, "'weight_map'", "expected an object")
     index.write_text("[]")
     refused(index.parent, index.name, "[] (list)", "object")
 
@@ -534,7 +539,8 @@ def test_values_that_no_model_has_are_told_with_the_names_of_all_fused_tensors(f
     state = weights_of(folder)
     state[KEY][0, 0] = torch.nan
     replace_weights(folder, state)
-    refused(folder, QUERY, KEY, VALUE, "layers.1.attention.qkv.weight", "NaN", "1,000,000")
+    message = refused(folder, QUERY, KEY, VALUE, "layers.1.attention.qkv.weight", "NaN", "1,000,000")
+    assert message.splitlines()[0].endswith("both.")
 
 
 @pytest.mark.parametrize(("number", "ending"), [(1, ""), (20, ""), (21, " and 1 more"), (23, " and 3 more")])
@@ -642,7 +648,14 @@ def test_a_file_without_tensors_is_told_so(folder: Path, name: str) -> None:
 
 def test_a_safetensors_file_under_the_name_of_a_pickle_is_told_so(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    refused(folder, "pytorch_model.bin", "found a safetensors file")
+    refused(folder, "pytorch_model.bin", "found a safetensors file", "Name it model.safetensors.")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_an_empty_file_is_told_so(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / name).touch()
+    refused(folder, name, "found an empty file", "Download it again.")
 
 
 def test_the_checksum_is_the_sum_of_the_bits_of_all_weights_and_buffers() -> None:

@@ -137,6 +137,7 @@ def test_padding_tokens_fill_a_batch_up_to_the_next_of_a_few_sizes(tokens: int, 
         ([10] * 26, 2, [130, 130]),
         ([10] * 25, 1, [250]),
         ([10] * 26, 1, [110, 150]),  # one after the other: 110 and 2 padding tokens, not 130 and 14
+        ([7] * 48, 1, [126, 210]),  # not 140, 196: with 126 tokens, three quarters of a share of 168, it needs the fewest
         ([16] * 32, 2, [256, 256]),
         ([16] * 33, 2, [128, 128, 144, 128]),  # not 256, 256 and 16; 132 is between 8 and 9 sentences
         ([16] * 32, 4, [128] * 4),
@@ -146,6 +147,7 @@ def test_padding_tokens_fill_a_batch_up_to_the_next_of_a_few_sizes(tokens: int, 
         ([300, 300, 300], 2, [300, 300, 300]),
         ([200] * 4, 2, [200] * 4),
         ([150, 20, 20, 20, 20, 20], 2, [250]),
+        ([150] * 3, 1, [150] * 3),  # 300 are more than a batch holds
         ([100] * 2, 2, [200]),
         ([200] * 2 + [10], 3, [200, 200, 10]),  # 410 tokens are one round for three threads
         ([200] * 2 + [20] * 3, 2, [200, 200, 60]),  # not 240: of what is left, a part is a share
@@ -155,6 +157,10 @@ def test_padding_tokens_fill_a_batch_up_to_the_next_of_a_few_sizes(tokens: int, 
 )
 def test_small_balanced_batches_are_those_written_down(lengths: list[int], threads: int, tokens: list[int]) -> None:
     assert [batch.tokens for batch in balanced_batches(lengths, threads)] == tokens
+
+
+def test_a_batch_of_an_even_plan_has_no_more_sentences_than_allowed() -> None:
+    assert [batch.tokens for batch in balanced_batches([10] * 5, 2, batch_size=2)] == [20, 20, 10]
 
 
 @given(
@@ -200,11 +206,13 @@ def test_the_sizes_are_multiples_of_4_few_and_near() -> None:
     assert len(sizes) == 39
     assert all(tokens <= bucket_size(tokens) < 1.25 * tokens for tokens in range(13, 513))
     assert all(bucket_size(size) == size for size in sizes)
+    assert isinstance(bucket_size(1000), int)
 
 
 def test_a_cpu_gets_balanced_batches_and_a_gpu_larger_ones_unless_the_caller_names_a_size() -> None:
     lengths = [14] * 5000
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert pack(lengths, cpu, batch_size=3) == balanced_batches(lengths, torch.get_num_threads(), 3)
+    for most in None, 3:
+        assert pack(lengths, cpu, batch_size=most) == balanced_batches(lengths, torch.get_num_threads(), most)
     assert [batch.tokens for batch in pack(lengths, cuda)] == [32_760, 32_760, 4_480]  # 32,768 is no multiple of 14
     assert pack(lengths, cpu, 500, 7) == pack(lengths, cuda, 500, 7) == plan(lengths, 500, 7)
