@@ -1,6 +1,6 @@
 """Mutation tests: changes code in every small way that mutmut knows, one at a time, and shows the changes that no test notices.
 
-    python scripts/mutation.py                                        the files that pyproject.toml names, in an hour or more
+    python scripts/mutation.py                                        the files that pyproject.toml names, in half an hour
     python scripts/mutation.py minisbert/pooling.py --seconds 300     one file, for five minutes; run it again to go on
 
 [tool.mutmut] in pyproject.toml names the files (`only_mutate`) and the tests (`pytest_add_cli_args_test_selection`). mutmut writes
