@@ -20,5 +20,5 @@
     info.py              a `Checkpoint` → all settings in force
 
 It imports bert, pooling, tokenizer and inference (its threads, because a fork waits until weights are read; its int8 layers). It is
-imported by encoder, which is built from a `Checkpoint`, and by train, corpus, tracing, cli and commands. It never imports encoder.
+imported by encoder, which is built from a `Checkpoint`, and by train, corpus, tracing and cli. It never imports encoder.
 """

@@ -16,11 +16,10 @@ A run has these steps, one file each:
 - `folder.py`: the output folder: its lock, its manifest, its journal, what a resume keeps.
 - `run.py`: joins these, with the local engine; `ray_engine.py` is the other engine.
 - `verify.py`: checks the checksums of all shards, and computes a sample of rows again.
-- `command.py`: what `minisbert corpus` runs.
 
 pyarrow is imported only when a corpus is encoded or verified: `pip install pyarrow`.
 
-It imports encoder, checkpoint, inference, lines and commands. It is imported by cli, for the command.
+It imports encoder, checkpoint, inference and files. It is imported by cli, for the command.
 """
 
 from __future__ import annotations

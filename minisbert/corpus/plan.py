@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from minisbert.corpus.inputs import Source, arrow
 from minisbert.corpus.rows import Layout, Piece, broken_is_an_error, layout_of_table, open_parquet, source_rows
-from minisbert.lines import BYTE_ORDER_MARK, column_index
+from minisbert.files.lines import BYTE_ORDER_MARK, column_index
 
 SAMPLE = 1000
 """Rows of a jsonl file from which the types of its fields are inferred."""

@@ -23,7 +23,7 @@ from minisbert.corpus.plan import Shard
 from minisbert.corpus.rows import Reader
 from minisbert.corpus.shards import Job, model_facts, write_shard
 from minisbert.errors import MinisbertError, imported
-from minisbert.lines import long_fields
+from minisbert.files.lines import long_fields
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder

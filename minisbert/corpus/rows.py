@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minisbert.corpus.inputs import Source, arrow
-from minisbert.lines import BYTE_ORDER_MARK, table_rows
+from minisbert.files.lines import BYTE_ORDER_MARK, table_rows
 
 BLOCK = 8192
 """The most rows in one block, and the rows in one row group of the output."""

@@ -22,9 +22,9 @@ from minisbert.corpus.rows import Reader
 from minisbert.corpus.shards import FORMULAS, Advance, Job, model_facts, output_schema, write_shard
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import warn
+from minisbert.files.lines import long_fields
 from minisbert.inference.inputs import choice, choose_prompt, count
 from minisbert.inference.stream import too_long
-from minisbert.lines import long_fields
 
 ROWS_PER_SHARD = 65_536
 """Rows in a shard: 100 MB at 384 dimensions in float32, and half a minute of work for two cores and a small model."""

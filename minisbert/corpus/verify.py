@@ -19,7 +19,7 @@ from minisbert.corpus.plan import Shard, make_plan
 from minisbert.corpus.rows import Reader
 from minisbert.corpus.shards import SCALE, VECTOR, model_facts, same_kind, store, this_machine
 from minisbert.encoder import SentenceEncoder
-from minisbert.lines import long_fields
+from minisbert.files.lines import long_fields
 
 ROUNDING = 1e-6
 """The tolerance for each value between processors of different kinds, times the largest value if that is above 1."""

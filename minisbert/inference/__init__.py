@@ -12,5 +12,5 @@
     search.py         finds the nearest rows of a corpus, block by block
 
 It imports bert, pooling and tokenizer. It is imported by checkpoint, util, encoder, tracing, train, corpus, files
-and commands.
+and cli.
 """

@@ -7,7 +7,7 @@
     card.py     the answer as one SVG picture
     serve.py    the page at an address of this machine, with a form for other sentences
 
-The folder is not called `trace`, because `minisbert.trace` is the function. It imports encoder, writing, inference, checkpoint,
+The folder is not called `trace`, because `minisbert.trace` is the function. It imports encoder, files, inference, checkpoint,
 bert, pooling and tokenizer. It is imported by cli and, when it is used, by `minisbert.trace`.
 
 Notation as in `bert.py`; here `tokens` are those of one sentence, special tokens included, and `dim` is the width of its vector.
@@ -22,11 +22,11 @@ from functools import partial
 
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import warn
+from minisbert.files.writing import write_whole
 from minisbert.inference.inputs import check_text
 from minisbert.inference.threads import in_default_state
 from minisbert.tracing.pairs import Traced
 from minisbert.tracing.record import Neighbours, SentenceTrace, corpus_texts, layer_neighbours, trace_sentence
-from minisbert.writing import write_whole
 
 __all__ = ["Neighbours", "SentenceTrace", "Trace", "trace"]
 

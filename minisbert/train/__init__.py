@@ -6,8 +6,8 @@
     evaluate.py        how good they are
     read_examples      .tsv, .jsonl and .parquet files, SNLI's and MultiNLI's among them
 
-It is for users, for `minisbert train` and for scripts/recipes. It imports encoder, writing, checkpoint, inference, lines, bert and
-commands. It is imported by cli, for the command.
+It is for users, for `minisbert train` and for scripts/recipes. It imports encoder, files, checkpoint, inference and bert. It is
+imported by cli, for the command.
 """
 
 from minisbert.train.data import Examples, read_examples

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from minisbert.errors import imported, warn
+from minisbert.files.lines import column_index, json_values, numbered, table_cells
 from minisbert.inference.inputs import check_text
-from minisbert.lines import column_index, json_values, numbered, table_cells
 
 NLI_LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
 """The classes of SNLI, MultiNLI and SICK in the order of sentence-transformers. Upper and lower case are one."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from minisbert.writing import write_whole
+from minisbert.files.writing import write_whole
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from minisbert.checkpoint.save import write_safetensors
 from minisbert.errors import CheckpointError
+from minisbert.files.writing import written_whole
 from minisbert.train.history import Evaluation, History, Step
-from minisbert.writing import written_whole
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What `torch.optim.AdamW` keeps of each parameter."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minisbert.files import VectorFile, is_vector_file, open_texts, read_notes, read_vectors
+from minisbert.files.writing import written_whole
 from minisbert.inference.inputs import choose_prompt, document_prompt
-from minisbert.writing import written_whole
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from minisbert.commands import load_options, named, say
+from minisbert.cli.commands import load_options, named, say
 
 
 def run(options: argparse.Namespace) -> None:

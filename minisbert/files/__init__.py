@@ -2,6 +2,11 @@
 
 A file of vectors begins with a header that states their number, which is known only at the end. So space is reserved for the header
 (both formats allow padding by spaces), then the rows are written as they come, and the header last.
+
+    lines.py      text files, line by line, and the rows of tables in them
+    writing.py    files that get their name only when they are complete
+
+It imports inference, for the check of a text. It is imported by cli, corpus, train and tracing.
 """
 
 from __future__ import annotations
@@ -19,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from minisbert.errors import imported
+from minisbert.files.lines import json_values, long_fields, numbered, table_cells
 from minisbert.inference.inputs import check_text
-from minisbert.lines import json_values, long_fields, numbered, table_cells
 
 if TYPE_CHECKING:
     from torch import Tensor

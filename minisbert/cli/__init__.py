@@ -1,5 +1,11 @@
 """The `minisbert` command: it parses, calls the public API, and prints. torch is not imported before the command line is parsed.
 
+    parsers.py             the options of `trace`, `train` and `corpus`; this file has the others
+    commands.py            `encode` and `search`, and what all commands need
+    train.py, corpus.py    what `minisbert train` and `minisbert corpus` run
+
+It imports files, encoder, checkpoint, inference, tracing, train and corpus. It is imported by __main__ alone.
+
 Results go to stdout, everything else to stderr. Exit codes: 0 success; 2 an error, in one line on stderr; 130 stopped with Ctrl-C.
 """
 
@@ -19,11 +25,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minisbert.checkpoint.listing import known_models
-from minisbert.commands import encode, given_text, load_model, printable, say, search
+from minisbert.cli.commands import encode, given_text, load_model, printable, say, search
+from minisbert.cli.parsers import add_corpus, add_on_truncate, add_trace, add_train
 from minisbert.errors import MinisbertError
 from minisbert.files import FORMATS, open_texts
-from minisbert.parsers import add_corpus, add_on_truncate, add_trace, add_train
-from minisbert.writing import written_whole
+from minisbert.files.writing import written_whole
 
 DESCRIPTION = """\
 Turns sentences into vectors whose cosine says how close their meanings are.
@@ -308,13 +314,13 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from minisbert.train.command import run
+    from minisbert.cli.train import run
 
     run(options)
 
 
 def _corpus(options: argparse.Namespace) -> None:
-    from minisbert.corpus.command import run
+    from minisbert.cli.corpus import run
 
     run(options)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from minisbert.commands import load_model, named, say
+from minisbert.cli.commands import load_model, named, say
 from minisbert.train import losses
 from minisbert.train.data import Examples, read_examples
 from minisbert.train.evaluate import EmbeddingSimilarityEvaluator, TripletEvaluator
