@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 import torch
 from checkpoints import save_tiny, write_json
 from hub_server import Hub, Repository, commit_of, serve
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 from messages import naming
 from sentence_transformers import SentenceTransformer
 
@@ -75,6 +76,18 @@ def in_a_process(code: str, **environment: str) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+@contextmanager
+def environment_read_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets huggingface_hub read the environment again, which it does only at its import, before a test sets anything."""
+    before = dict(vars(constants))
+    importlib.reload(constants)
+    monkeypatch.setattr(hf_api.api, "endpoint", constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        vars(constants).update(before)
 
 
 def differ(folder: Path, vectors: torch.Tensor) -> float:
@@ -236,27 +249,25 @@ def test_what_sentence_transformers_has_cached_is_loaded_without_fetching_anythi
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In each of the places where it may have it: HF_HOME, `cache_folder` and SENTENCE_TRANSFORMERS_HOME."""
-    names = [NAME, "org/old"]
-    code = f"""
-import os
-from sentence_transformers import SentenceTransformer
-def vectors(**options):
-    return [SentenceTransformer(name, device="cpu", **options).encode({SENTENCES!r}).tolist() for name in {names!r}]
-first = vectors()
-assert first == vectors(cache_folder={str(tmp_path / "folder")!r})
-os.environ["SENTENCE_TRANSFORMERS_HOME"] = {str(tmp_path / "home")!r}
-assert first == vectors()
-print(first)
-"""
     # Otherwise transformers asks the hub to convert a .bin, and waits for it.
-    references = json.loads(in_a_process(code, DISABLE_SAFETENSORS_CONVERSION="1"))
+    monkeypatch.setenv("DISABLE_SAFETENSORS_CONVERSION", "1")
+    monkeypatch.delenv("SENTENCE_TRANSFORMERS_HOME", raising=False)
+    names = [NAME, "org/old"]
+    places: list[tuple[str, str | None]] = [("", None), ("", str(tmp_path / "folder")), (str(tmp_path / "home"), None)]
+    vectors = []
+    with environment_read_anew(monkeypatch):
+        for home, folder in places:
+            if home:
+                monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", home)
+            models = [SentenceTransformer(name, device="cpu", cache_folder=folder) for name in names]
+            vectors.append([model.encode(SENTENCES, convert_to_tensor=True) for model in models])
     hub.requests.clear()
-    for home, cache_dir in ("", None), ("", str(tmp_path / "folder")), (str(tmp_path / "home"), None):
+    for (home, cache_dir), references in zip(places, vectors, strict=True):
         monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", home)
         for name, reference in zip(names, references, strict=True):
             encoder = minisbert.load(name, cache_dir=cache_dir)
             assert encoder.origin == "the hub's cache"
-            assert (encoder.encode(SENTENCES) - torch.tensor(reference)).abs().max() < 1e-6
+            assert (encoder.encode(SENTENCES) - reference).abs().max() < 1e-6
     assert hub.files("GET") == []
 
 
