@@ -104,7 +104,7 @@ def token_weights(mode: str, mask: Tensor, prompt_tokens: int = 0) -> Tensor:
 
 
 def kept_tokens(mask: Tensor, prompt_tokens: int) -> Tensor:
-    """The mask without the first `prompt_tokens` tokens: [sentences, length] → [sentences, length].
+    """The mask without `prompt_tokens` positions, counted from the first token: [sentences, length] → same shape.
 
     >>> kept_tokens(torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), prompt_tokens=2)
     tensor([[0, 0, 0, 1],

@@ -32,7 +32,7 @@ class Tokenized:
 
     @property
     def cut(self) -> list[int]:
-        """The indices of the texts that were cut."""
+        """The indices of the texts that were truncated."""
         return [index for index, ids in enumerate(self.ids) if len(ids) < self.untruncated_lengths[index]]
 
 

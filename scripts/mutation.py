@@ -13,7 +13,7 @@ the mutants into a copy of the project. This program runs them, because a fork c
     test file, then the quickest, together up to `--limit` seconds. It ends at the first test that fails or takes far too long.
 
 The results are added to a file in the working folder. A mutant that was killed is not run again while its function reads the same;
-a survivor is, whenever the code or the tests have changed. To begin anew, delete the folder.
+a survivor is, whenever the code or the tests have changed. To start over, delete the folder.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def make_mutants(tree: Path, file: str) -> list[Json]:
     index = tree / f"{file}.mutants"
     if index.exists():
         return list(json.loads(index.read_text("utf-8")))
-    mutated = mutate_file_contents(file, (tree / file).read_text("utf-8"))
+    mutated = mutate_file_contents(file, (ROOT / file).read_text("utf-8"))
     (tree / file).write_text(mutated.code, "utf-8")
     lines = mutated.code.splitlines()
     rows = []

@@ -9,6 +9,7 @@ process. On a machine that has less, a variable that asks for more changes nothi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,9 @@ PROCESSORS = {
     "avx": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX", "MKL_ENABLE_INSTRUCTIONS": "AVX"},
     "sse4": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
 }
+
+# What oneDNN calls these instruction sets. A processor that has less may report a later one of the list.
+NAMES = {"avx2": "Intel AVX2", "avx": "Intel AVX", "sse4": "Intel SSE4.1"}
 
 # One thread, since three of these processes may share two cores with others. The tests of bits set both one and two by themselves.
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -48,6 +52,8 @@ import os, pytest, torch
 os.chdir({str(ROOT)!r})
 capability = torch.backends.cpu.get_cpu_capability()
 assert capability in ({variables["ATEN_CPU_CAPABILITY"].upper()!r}, "DEFAULT"), capability
+with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):  # oneDNN prints its instruction set
+    torch.ops.mkldnn._linear_pointwise(torch.ones(8, 8), torch.ones(8, 8), None, "none", [], "")
 for name in [name for name in os.environ if name.startswith("PYTEST_")]:
     del os.environ[name]
 raise SystemExit(pytest.main({[*OPTIONS, *map(str, sorted(files))]!r}))
@@ -55,4 +61,6 @@ raise SystemExit(pytest.main({[*OPTIONS, *map(str, sorted(files))]!r}))
     done = programs.run(code, seconds=900, **variables)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+    (found,) = re.findall(r"cpu,isa:(.*)", done.stdout)
+    assert found in list(NAMES.values())[list(NAMES).index(processor) :]
     assert "skipped" not in done.stdout

@@ -81,7 +81,7 @@ def _caches_as_named(cache_dir: str | os.PathLike[str] | None) -> list[str | os.
     return [*([own] if own else []), os.path.expandvars(hub)]
 
 
-def brief(text: str) -> str:
+def quoted(text: str) -> str:
     """A text as it stands in an error message."""
     return repr(text if len(text) <= 100 else text[:100] + "…")
 
@@ -91,7 +91,7 @@ def checked_path(file: str) -> Path:
     path = Path(file)
     if path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file or not file.isprintable() or len(file) > 250:
         raise CheckpointError(
-            f"{brief(file)}: found a path that leaves the checkpoint, or is none at all; expected one inside it. Do not use it."
+            f"{quoted(file)}: found a path that leaves the checkpoint, or is none at all; expected one inside it. Do not use it."
         )
     return path
 

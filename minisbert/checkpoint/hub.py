@@ -35,7 +35,7 @@ REFUSALS = {
     "RepositoryNotFoundError": "no such model, or a private one; check the name, or pass token= or set HF_TOKEN",
     "RevisionNotFoundError": "the model is there, but has no revision {revision!r}",
 }
-"""What the hub says, by the name of the class of errors that huggingface_hub has for it."""
+"""Our wording of the hub's refusals, by the name of huggingface_hub's error class."""
 
 
 @dataclass
@@ -45,9 +45,9 @@ class Source(ABC):
     Attributes:
         model: the name or path that was asked for, in full.
         origin: the kind of place, in words.
-        cache_dir: with which `locate` finds it again, from whatever working directory.
-        commit: the commit that all files are of; None for a folder outside the hub's cache, and as long as the hub was not asked.
-        load_warnings: what has been said in warnings up to now.
+        cache_dir: the `cache_dir` with which `locate` finds the model again from any working directory.
+        commit: the commit that all files are of; None for a folder outside the hub's cache, and before the hub is asked.
+        load_warnings: the warnings that were given so far.
     """
 
     model: str
@@ -75,8 +75,8 @@ def locate(
 ) -> Source:
     """Finds the place that has a model. Only the last place, the hub, needs a network, and is asked at the first file.
 
-    The arguments are those of `minisbert.load`. A folder inside a repository cannot be asked for by name; sentence-transformers has
-    no way to either. Downloads go to the first of the caches.
+    The arguments are those of `minisbert.load`. A folder inside a repository has no name of its own, as in
+    sentence-transformers. Downloads go to the first of the caches.
 
     Raises:
         TypeError: if an argument is of the wrong type.
@@ -87,7 +87,7 @@ def locate(
     check_arguments(model, revision, token, cache_dir, local_files_only)
     if (folder := local_folder(model)) is not None:
         if revision is not None:
-            raise ValueError(f"revision: found {revision!r}, expected none, since {folder} is a local folder. Leave it out.")
+            raise ValueError(f"revision: found {revision!r}, expected none, because {folder} is a local folder. Leave it out.")
         return _local(folder)
     name = full_name(model)
     moves = moves_with_the_working_directory(cache_dir)
@@ -161,7 +161,7 @@ class _Repository(Source):
 
     cache: Path
     revision: str
-    token: str | bool | None
+    token: str | bool | None = field(repr=False)
     closed: str
     reached: bool = False
     cached: bool = False

@@ -1,4 +1,4 @@
-"""What a user may give to `load` as a name, a revision, a token or a cache, and what is said of anything else."""
+"""Checks the name, revision, token and cache that a user gives to `load`, and words the errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 
 from minisbert.checkpoint.bundled import installed_models
-from minisbert.checkpoint.cache import brief, expand
+from minisbert.checkpoint.cache import expand, quoted
 from minisbert.errors import ModelNotFoundError
 
 DEFAULT_ORGANISATION = "sentence-transformers"
@@ -53,30 +53,30 @@ ARGUMENTS: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def check_arguments(*given: object) -> None:
-    """Raises TypeError or ValueError if one of `ARGUMENTS`, in their order, cannot be what it should be."""
+    """Raises TypeError or ValueError if one of `ARGUMENTS`, in their order, has a wrong type or value."""
     for (name, (types, expected)), value in zip(ARGUMENTS.items(), given, strict=True):
         if not isinstance(value, types):
             raise TypeError(f"{name}: found {type(value).__name__}, expected {expected}.")
     _, revision, token, cache_dir, _ = given
     if isinstance(revision, str) and not REVISION.fullmatch(revision):
         raise ValueError(
-            f"revision: found {brief(revision)}, expected a branch, a tag or a commit. Leave it out for the main branch."
+            f"revision: found {quoted(revision)}, expected a branch, a tag or a commit. Leave it out for the main branch."
         )
     if isinstance(token, str) and not (token.isascii() and token.isprintable() and token and " " not in token):
         # The token itself stays out of the message, which may end up in a log.
         raise ValueError(
             f"token: found a text of {len(token)} characters that is empty or holds spaces, line ends or other characters that "
-            "no token has. Copy it anew; leave it out to use huggingface_hub's login or HF_TOKEN."
+            "no token has. Copy it again; leave it out to use huggingface_hub's login or HF_TOKEN."
         )
     if isinstance(cache_dir, (str, os.PathLike)) and not os.fspath(cache_dir):
         raise ValueError("cache_dir: found an empty text, expected the path of a folder. Leave it out for huggingface_hub's own.")
 
 
 def full_name(model: str | os.PathLike[str]) -> str:
-    """organisation/name, for what is no folder on this machine.
+    """organisation/name of a model that is not a local folder.
 
     Raises:
-        ModelNotFoundError: if it cannot be a name on the hub. A path object never is one.
+        ModelNotFoundError: if it cannot be a name on the hub. A path object is never a name.
     """
     name = os.fspath(model)
     path, name = expand(name), name if "/" in name else f"{DEFAULT_ORGANISATION}/{name}"
@@ -84,7 +84,7 @@ def full_name(model: str | os.PathLike[str]) -> str:
         raise ModelNotFoundError(f"{path}: found a file, expected the folder that holds a checkpoint, or a name on the hub.")
     if isinstance(model, os.PathLike) or not REPOSITORY_NAME.fullmatch(name):
         raise ModelNotFoundError(
-            f"{brief(os.fspath(model))}: there is no such folder, and this is no name on the hub either. "
+            f"{quoted(os.fspath(model))}: found neither such a folder nor a valid name on the hub. "
             "Give the path of a folder that holds a checkpoint, or a name such as organisation/name. "
             "(To use a folder inside a repository, download the repository and give the path of that folder.)"
         )

@@ -45,8 +45,8 @@ class StoredTensor:
 def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype = torch.float32) -> list[str]:
     """Checks all tensors strictly, then loads them into a model that was built on the meta device.
 
-    One tensor is read at a time, so memory holds the weights once. Half precision is converted to `dtype` exactly; float64 is
-    rounded to `dtype`, with a load warning.
+    One tensor is read at a time, so memory holds the weights once. Values are converted to `dtype`. Widening
+    half precision is exact; rounding float64 to float32 gives a load warning.
 
     Returns:
         The load warnings.

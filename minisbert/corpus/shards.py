@@ -181,7 +181,7 @@ def write_shard(job: Job, shard: Shard, encoder: SentenceEncoder, reader: Reader
 
 
 def _options(job: Job) -> dict[str, Any]:
-    """How parquet stores each column: vectors as they are, since their bits do not compress; the others with zstd."""
+    """How parquet stores each column: vectors as they are, because their bits do not compress; the others with zstd."""
     others = [name for name, _ in job.layout.fields] + (["file", "row"] if job.layout.by_position else [])
     return {
         "compression": dict.fromkeys(others, "zstd") | {f"{VECTOR}.list.element": "none"},

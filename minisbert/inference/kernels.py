@@ -45,12 +45,12 @@ do not fill a step are computed one by one, with another rounding."""
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """X Wᵀ + b by oneDNN, in float32."""
+    """`x Wᵀ + b` by oneDNN, in float32."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def padded(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """X Wᵀ + b by `F.linear`, with inputs padded by zeros to a multiple of `ALIGNED`."""
+    """`x Wᵀ + b` by `F.linear`, with inputs padded by zeros to a multiple of `ALIGNED`."""
     missing = -x.shape[1] % ALIGNED
     return F.linear(F.pad(x, (0, missing)), F.pad(weight, (0, missing)), bias)
 

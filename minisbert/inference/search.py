@@ -141,7 +141,7 @@ class Best:
     """The best scores so far of each query and their rows: by score, and of equal scores the earlier row.
 
     After `top_k` rows, a later row counts only if its score is larger than the smallest of them. Such candidates are collected, and
-    merged into the result when there are as many as results.
+    merged into the result when they outnumber the results.
     """
 
     def __init__(self, queries: Tensor, top_k: int) -> None:

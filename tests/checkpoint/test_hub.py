@@ -79,7 +79,7 @@ def in_a_process(code: str, **environment: str) -> str:
 
 
 @contextmanager
-def environment_read_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def environment_read_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Lets huggingface_hub read the environment again, which it does only at its import, before a test sets anything."""
     before = dict(vars(constants))
     importlib.reload(constants)
@@ -255,7 +255,7 @@ def test_what_sentence_transformers_has_cached_is_loaded_without_fetching_anythi
     names = [NAME, "org/old"]
     places: list[tuple[str, str | None]] = [("", None), ("", str(tmp_path / "folder")), (str(tmp_path / "home"), None)]
     vectors = []
-    with environment_read_anew(monkeypatch):
+    with environment_read_again(monkeypatch):
         for home, folder in places:
             if home:
                 monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", home)

@@ -70,8 +70,10 @@ def two_threads() -> Iterator[None]:
     """What the manifest says of the local engine is then what it says of two Ray actors of one core."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def writers(out: Path) -> Iterator[int]:

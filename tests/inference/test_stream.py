@@ -182,7 +182,7 @@ def test_the_bar_counts_sentences_and_tokens(tiny: SentenceEncoder, capfd: pytes
 def test_the_script_that_compares_the_memory_of_two_corpora_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With far fewer texts than by default, of which the more fill a window of full size."""
+    """With far fewer texts than by default; the larger number still fills a window of full size."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     script = load_script("stream_memory")
     monkeypatch.setattr(sys, "argv", ["stream_memory.py", "--against", "8500", "--texts", "17000"])

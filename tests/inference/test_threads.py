@@ -448,10 +448,11 @@ def test_encoding_takes_and_leaves_the_callers_number_of_threads(tiny: SentenceE
 
 
 def test_the_soak_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A second of it, to see that it works; ten minutes are for a release."""
+    """Three seconds of it, so that it forks once; ten minutes are for a release."""
     script = Path(__file__).parents[2] / "scripts/soak.py"
     done = subprocess.run(
-        [sys.executable, script, "--minutes", "0.02", "--threads", "2"], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, script, "--minutes", "0.04", "--threads", "2"], capture_output=True, text=True, timeout=120, check=False
     )
     assert "; 0 errors" in done.stdout.replace("\n", "; "), done.stdout + done.stderr
     assert "encode " in done.stdout
+    assert "fork 1" in done.stdout
