@@ -86,9 +86,9 @@ def load_weights(bert: Bert, stored: Iterable[StoredTensor], dtype: torch.dtype 
     state = {}
     for ours, theirs in table.items():
         whole = torch.empty(expected[ours], dtype=dtype)
+        parts = whole.chunk(len(theirs))
         for place, name in enumerate(theirs):
-            part = whole.chunk(len(theirs))[place]
-            part.copy_(found[name].read().reshape(part.shape))
+            parts[place].copy_(found[name].read().reshape(parts[place].shape))
         if wrong := non_finite(whole):
             problems.append(f"{', '.join(theirs)} (here {ours}): {wrong}")
         state[ours] = whole
