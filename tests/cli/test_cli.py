@@ -36,11 +36,6 @@ from minisbert.files import VectorFile
 LINES = ["a man is eating food .", "the cat sat on the mat", "", "Some dogs run!", "the cat sat on the mat"]
 
 
-@pytest.fixture(scope="module")
-def model(tiny_folder: Path) -> str:
-    return str(tiny_folder)
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     file = tmp_path / "in/sentences.txt"

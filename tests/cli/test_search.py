@@ -30,11 +30,6 @@ LINES = [
 QUERY = "the man eats"
 
 
-@pytest.fixture(scope="module")
-def model(tiny_folder: Path) -> str:
-    return str(tiny_folder)
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "sentences.txt"
