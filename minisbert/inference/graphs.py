@@ -7,6 +7,7 @@ layers of a kind, in all models, also after weights have changed. Operations and
 A graph is used only if its result cannot differ from that of `Layer.forward`. This holds in inference mode, on a CPU, in PyTorch's
 default state, without hooks, and if every part of the layer is of the type that `load` made. Otherwise `Layer.forward` runs. It
 also runs if recording fails, or if the graph's bits differ from those of `forward` for the batch that was recorded.
+A function that a program replaces, such as `F.linear` or `bert.attend`, is not noticed; a replaced `forward` is.
 """
 
 from __future__ import annotations
